@@ -1,0 +1,68 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ACCELERATOR := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+# Nothing here asks a model hub, sends telemetry or looks for updates.
+export HF_HUB_OFFLINE := 1
+export DO_NOT_TRACK := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help setup demo format lint types test test-slow bench check weights measure constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make the virtual environment and install the exact set of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'uv>=0.9'
+	grep -v '^faiss-' constraints.txt > $(VENV)/constraints.txt
+	grep '^faiss-cpu' constraints.txt | sed 's/faiss-cpu/faiss-$(ACCELERATOR)/' >> $(VENV)/constraints.txt
+	@# --no-deps: the file is the whole set, and a resolver would bring back the harmful dataclasses backport
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r $(VENV)/constraints.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup ## the main job on the miniature, ending with something to look at
+	$(BIN)/python -m miniature.sheets --out runs/sheets
+
+bench: setup ## every benchmark
+	for theme in benchmarks/bench_*.py; do $(BIN)/python $$theme || exit 1; done
+
+format: setup ## rewrite the sources in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup ## format check, lint, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+
+types: setup ## static types
+	$(BIN)/pyright
+
+test: setup ## the fast tests
+	$(BIN)/pytest -n auto
+
+test-slow: setup ## every test, the long ones included
+	$(BIN)/pytest -n auto -m 'not gpu'
+
+check: lint types test ## all that CI runs
+
+weights: setup ## train the whole miniature family from scratch (hours on two cores)
+	$(BIN)/python -m miniature.pretrain
+
+measure: setup ## what the miniature family reaches, as a table
+	$(BIN)/python -m miniature.measure
+
+constraints: ## resolve constraints.txt anew (only when a bound in pyproject.toml changed)
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --extra ray --python-version 3.11 \
+		--no-annotate --no-emit-index-url --no-header -o constraints.txt
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .cache
