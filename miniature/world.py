@@ -1,8 +1,8 @@
 """The picture world: scenes of one or two coloured things on a coloured ground, each a pure function of (seed, index).
 
-A scene knows its truth: objects, colours, ground, masks, captions in several wordings, and an alt text as noisy as the
-web's. Places and sizes come from a few layouts with a little jitter, as on product pictures, so that a pool of ten
-thousand scenes holds well-aligned partners for most edits.
+A scene knows its truth: objects, colours, ground, masks and captions in several wordings (``miniature.alt_text`` makes
+an alt text as noisy as the web's of it). Places and sizes come from a few layouts with a little jitter, as on product
+pictures, so that a pool of ten thousand scenes holds well-aligned partners for most edits.
 """
 
 from dataclasses import dataclass, replace

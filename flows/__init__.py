@@ -1,0 +1,1 @@
+"""When: order, fan-out, retries and the command line. No arithmetic, no file formats."""

@@ -1,0 +1,76 @@
+"""The vocabulary in three more languages, for the alt texts of shops that do not speak English."""
+
+from typing import Final
+
+FOREIGN_NOUNS: Final[dict[str, tuple[str, str, str]]] = {
+    "bus": ("Bus", "autobús", "bus"),
+    "train": ("Zug", "tren", "train"),
+    "car": ("Auto", "coche", "voiture"),
+    "tractor": ("Traktor", "tractor", "tracteur"),
+    "motorcycle": ("Motorrad", "motocicleta", "moto"),
+    "bicycle": ("Fahrrad", "bicicleta", "vélo"),
+    "airplane": ("Flugzeug", "avión", "avion"),
+    "helicopter": ("Hubschrauber", "helicóptero", "hélicoptère"),
+    "dog": ("Hund", "perro", "chien"),
+    "cat": ("Katze", "gato", "chat"),
+    "horse": ("Pferd", "caballo", "cheval"),
+    "pig": ("Schwein", "cerdo", "cochon"),
+    "sheep": ("Schaf", "oveja", "mouton"),
+    "rabbit": ("Kaninchen", "conejo", "lapin"),
+    "elephant": ("Elefant", "elefante", "éléphant"),
+    "camel": ("Kamel", "camello", "chameau"),
+    "giraffe": ("Giraffe", "jirafa", "girafe"),
+    "squirrel": ("Eichhörnchen", "ardilla", "écureuil"),
+    "duck": ("Ente", "pato", "canard"),
+    "penguin": ("Pinguin", "pingüino", "manchot"),
+    "owl": ("Eule", "búho", "hibou"),
+    "swan": ("Schwan", "cisne", "cygne"),
+    "rooster": ("Hahn", "gallo", "coq"),
+    "butterfly": ("Schmetterling", "mariposa", "papillon"),
+    "bee": ("Biene", "abeja", "abeille"),
+    "beetle": ("Käfer", "escarabajo", "scarabée"),
+    "apple": ("Apfel", "manzana", "pomme"),
+    "pear": ("Birne", "pera", "poire"),
+    "banana": ("Banane", "plátano", "banane"),
+    "lemon": ("Zitrone", "limón", "citron"),
+    "strawberry": ("Erdbeere", "fresa", "fraise"),
+    "cherry": ("Kirsche", "cereza", "cerise"),
+    "pineapple": ("Ananas", "piña", "ananas"),
+    "carrot": ("Karotte", "zanahoria", "carotte"),
+    "eggplant": ("Aubergine", "berenjena", "aubergine"),
+    "mushroom": ("Pilz", "seta", "champignon"),
+    "broccoli": ("Brokkoli", "brócoli", "brocoli"),
+    "shirt": ("Hemd", "camisa", "chemise"),
+    "dress": ("Kleid", "vestido", "robe"),
+    "coat": ("Mantel", "abrigo", "manteau"),
+    "hat": ("Hut", "sombrero", "chapeau"),
+    "boot": ("Stiefel", "bota", "botte"),
+    "shoe": ("Schuh", "zapato", "chaussure"),
+    "sock": ("Socke", "calcetín", "chaussette"),
+    "guitar": ("Gitarre", "guitarra", "guitare"),
+    "violin": ("Geige", "violín", "violon"),
+    "trumpet": ("Trompete", "trompeta", "trompette"),
+    "drum": ("Trommel", "tambor", "tambour"),
+    "accordion": ("Akkordeon", "acordeón", "accordéon"),
+    "teapot": ("Teekanne", "tetera", "théière"),
+    "cup": ("Tasse", "taza", "tasse"),
+    "bucket": ("Eimer", "cubo", "seau"),
+    "vase": ("Vase", "jarrón", "vase"),
+}
+"""English noun -> German, Spanish, French."""
+
+FOREIGN_COLOURS: Final[dict[str, tuple[str, str, str]]] = {
+    "red": ("rot", "rojo", "rouge"),
+    "orange": ("orange", "naranja", "orange"),
+    "yellow": ("gelb", "amarillo", "jaune"),
+    "green": ("grün", "verde", "vert"),
+    "blue": ("blau", "azul", "bleu"),
+    "purple": ("lila", "morado", "violet"),
+    "pink": ("rosa", "rosa", "rose"),
+    "black": ("schwarz", "negro", "noir"),
+    "white": ("weiß", "blanco", "blanc"),
+}
+"""English colour -> German, Spanish, French, in the form that stands in a catalogue ("Bus rot")."""
+
+FOREIGN_LANGUAGES: Final[tuple[str, str, str]] = ("de", "es", "fr")
+"""The languages of the two tables, in their order, as ISO 639-1 codes."""
