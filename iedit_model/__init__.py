@@ -1,0 +1,1 @@
+"""The iEdit model in pure torch: tensors in, tensors out."""
