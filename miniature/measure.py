@@ -237,7 +237,7 @@ def vae_round_trip(folder: Path, images: Sequence[Any]) -> np.ndarray:
     from diffusers import AutoencoderKL
     from diffusers.image_processor import VaeImageProcessor
 
-    vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    vae: Any = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
     processor: Any = VaeImageProcessor()
     with torch.no_grad():
         pixels = processor.preprocess(list(images))
@@ -252,7 +252,7 @@ def generate(
     import torch
     from diffusers import StableDiffusionPipeline
 
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     images = []
     for start in range(0, len(prompts), 50):
@@ -302,7 +302,7 @@ def instruct(folder: Path, images: Sequence[Any], instructions: Sequence[str], *
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
     pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-        folder, torch_dtype=torch.float32, safety_checker=None
+        folder, dtype=torch.float32, safety_checker=None
     )
     pipeline.set_progress_bar_config(disable=True)
     edited = []
@@ -356,6 +356,19 @@ MEASURES: dict[str, Callable[[Sample], list[Figure]]] = {
 }
 
 
+def silence_libraries() -> None:
+    """Turn off the progress bars and notices of the model libraries, which would drown the output of a command."""
+    import warnings
+
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; exit 1 when a figure misses its floor."""
     parser = argparse.ArgumentParser(prog="python -m miniature.measure", description=__doc__)
@@ -369,6 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    silence_libraries()
     table = Table("member", "figure", "measured", "floor", "samples", "")
     figures: list[Figure] = []
     began = time.monotonic()

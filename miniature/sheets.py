@@ -14,6 +14,7 @@ from miniature.measure import (
     generate,
     instruct,
     segment,
+    silence_libraries,
     single_scenes,
     vae_round_trip,
 )
@@ -153,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.sheets if name not in SHEETS]:
         parser.error(f"no sheet is called {unknown[0]}: choose from {', '.join(SHEETS)}")
+    silence_libraries()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.sheets or SHEETS:
         path = options.out / f"{name}.png"

@@ -71,7 +71,7 @@ def train_clip(pool: Pool, model_config: dict[str, Any], recipe: Recipe, *, name
 
 def normalised(images: np.ndarray) -> Tensor:
     """Turn uint8 (b, h, w, 3) into CLIP's normalised (b, 3, h, w), channels last."""
-    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+    scaled = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div_(255)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
     return ((scaled - mean) / std).contiguous(memory_format=torch.channels_last)
 
