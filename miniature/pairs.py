@@ -63,23 +63,36 @@ def true_pair(
         rng: decides the object, the kind (half and half unless given) and the new word.
         kind: what changes.
         only_seen: never make a combination that is held out from training.
+
+    Raises:
+        ValueError: no edit of the asked kind is left (only in scenes of two objects of the same small group).
     """
     position = int(rng.integers(len(scene.objects)))
     thing = scene.objects[position]
-    kind = kind or ("noun", "colour")[int(rng.integers(2))]
+    drawn = kind or ("noun", "colour")[int(rng.integers(2))]
+    choices = _choices(scene, position, drawn, only_seen=only_seen)
+    if not choices and kind is None:
+        drawn = "colour" if drawn == "noun" else "noun"
+        choices = _choices(scene, position, drawn, only_seen=only_seen)
+    if not choices:
+        raise ValueError(f"no {drawn} is left to turn the {thing.phrase} of “{scene.caption}” into")
+    swapped_to = choices[int(rng.integers(len(choices)))]
+    return TruePair(
+        source=scene,
+        target=repaint(scene, position, **{drawn: swapped_to}),
+        position=position,
+        kind=drawn,
+        swapped_from=thing.noun if drawn == "noun" else thing.colour,
+        swapped_to=swapped_to,
+    )
+
+
+def _choices(scene: Scene, position: int, kind: Literal["noun", "colour"], *, only_seen: bool) -> list[str]:
+    thing = scene.objects[position]
     if kind == "noun":
         taken = {other.noun for other in scene.objects}
-        choices = [noun for noun in NOUN_GROUPS[GROUP_OF[thing.noun]] if noun not in taken]
-        choices = [noun for noun in choices if not (only_seen and is_held_out(noun, thing.colour))]
-        swapped_to = choices[int(rng.integers(len(choices)))]
-        target = repaint(scene, position, noun=swapped_to)
-        return TruePair(
-            source=scene, target=target, position=position, kind=kind, swapped_from=thing.noun, swapped_to=swapped_to
-        )
-    choices = [colour for colour in COLOURS if colour != thing.colour]
-    choices = [colour for colour in choices if not (only_seen and is_held_out(thing.noun, colour))]
-    swapped_to = choices[int(rng.integers(len(choices)))]
-    target = repaint(scene, position, colour=swapped_to)
-    return TruePair(
-        source=scene, target=target, position=position, kind=kind, swapped_from=thing.colour, swapped_to=swapped_to
-    )
+        pool = [(noun, thing.colour) for noun in NOUN_GROUPS[GROUP_OF[thing.noun]] if noun not in taken]
+    else:
+        pool = [(thing.noun, colour) for colour in COLOURS if colour != thing.colour]
+    part = 0 if kind == "noun" else 1
+    return [combination[part] for combination in pool if not (only_seen and is_held_out(*combination))]

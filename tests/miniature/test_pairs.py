@@ -3,10 +3,11 @@
 from collections import Counter
 
 import numpy as np
+import pytest
 
 from miniature.evalsets import EVALUATION_SEED, generated_edits, real_pairs
 from miniature.pairs import true_pair
-from miniature.vocabulary import GROUP_OF, is_held_out
+from miniature.vocabulary import GROUP_OF, NOUN_GROUPS, is_held_out
 from miniature.world import World
 
 
@@ -40,6 +41,30 @@ def test_training_pairs_never_make_a_held_out_combination():
     for index in range(400):
         pair = true_pair(World(13).scene(index), rng, only_seen=True)
         assert not any(is_held_out(thing.noun, thing.colour) for thing in pair.target.objects)
+
+
+def test_a_scene_whose_group_is_used_up_gets_an_edit_of_the_other_kind():
+    """Two of the three insects in one picture, and the third held out in that colour: no noun is left."""
+    scene = next(
+        scene
+        for scene in (World(0, two_object_share=1.0).scene(index) for index in range(200_000))
+        if {GROUP_OF[thing.noun] for thing in scene.objects} == {"insect"}
+        and all(
+            is_held_out(noun, scene.objects[0].colour)
+            for noun in NOUN_GROUPS["insect"]
+            if noun not in {thing.noun for thing in scene.objects}
+        )
+    )
+    kinds = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        pair = true_pair(scene, rng, only_seen=True)
+        if pair.position == 0:
+            kinds.add(pair.kind)
+    assert kinds == {"colour"}
+    first_object = next(seed for seed in range(60) if int(np.random.default_rng(seed).integers(2)) == 0)
+    with pytest.raises(ValueError, match="no noun is left"):
+        true_pair(scene, np.random.default_rng(first_object), kind="noun", only_seen=True)
 
 
 def test_difference_prompts_carry_the_noun_that_the_adjective_describes():
