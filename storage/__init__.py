@@ -1,0 +1,129 @@
+"""Bytes on disk or in an object store: ids, tables, tars, shards and dataset versions; knows no model and no stage.
+
+Read in this order: ``ids`` (names that follow from content), ``files`` (atomic files at any address), ``schema`` and
+``tables`` (every column that exists), ``tars``, ``reports`` and ``shards`` (what a stage wrote), ``lineage`` and
+``versions`` (datasets), then ``verify``, ``diff`` and ``garbage``. Importing it loads neither pyarrow nor fsspec.
+"""
+
+from storage.canonical import Json, canonical_json, canonical_value
+from storage.diff import SampleChange, VersionDiff, diff_versions
+from storage.errors import (
+    AccountingError,
+    AddressError,
+    CorruptFileError,
+    DiskFullError,
+    EmptyVersionError,
+    FilterError,
+    FingerprintError,
+    ForbiddenMemberError,
+    MissingFileError,
+    SchemaError,
+    ShardNameError,
+    StorageError,
+    TruncatedTarError,
+    UnknownVersionError,
+    VersionConflictError,
+    VersionError,
+)
+from storage.files import Files, FileStat
+from storage.filters import canonical_filter, parse_filter
+from storage.garbage import Garbage, collect_garbage
+from storage.ids import digest_of, file_sha256, fingerprint, folder_identity, sample_id, sample_seed
+from storage.lineage import StageRecord, StageRun, VersionInfo
+from storage.parquet import filtered, parquet_bytes, read_parquet
+from storage.reports import DATASET_STAGES, STAGE_ORDER, Dropped, FileEntry, ShardReport
+from storage.schema import Column, TableSchema, validated
+from storage.shards import ShardStore, ShardTarget
+from storage.tables import (
+    CAPTION,
+    DOWNLOAD,
+    DROPPED,
+    INDEX,
+    MANIFEST,
+    MASK,
+    PLAN,
+    RETRIEVE,
+    SAMPLE_PARTS,
+    SCHEMAS,
+    SWAP,
+    describe,
+    embed_schema,
+)
+from storage.tars import TarMember, WrittenTar, iter_tar, read_tar_member, write_tar
+from storage.verify import Problem, split_member, verify_version
+from storage.versions import VersionStore
+
+__all__ = [
+    "CAPTION",
+    "DATASET_STAGES",
+    "DOWNLOAD",
+    "DROPPED",
+    "INDEX",
+    "MANIFEST",
+    "MASK",
+    "PLAN",
+    "RETRIEVE",
+    "SAMPLE_PARTS",
+    "SCHEMAS",
+    "STAGE_ORDER",
+    "SWAP",
+    "AccountingError",
+    "AddressError",
+    "Column",
+    "CorruptFileError",
+    "DiskFullError",
+    "Dropped",
+    "EmptyVersionError",
+    "FileEntry",
+    "FileStat",
+    "Files",
+    "FilterError",
+    "FingerprintError",
+    "ForbiddenMemberError",
+    "Garbage",
+    "Json",
+    "MissingFileError",
+    "Problem",
+    "SampleChange",
+    "SchemaError",
+    "ShardNameError",
+    "ShardReport",
+    "ShardStore",
+    "ShardTarget",
+    "StageRecord",
+    "StageRun",
+    "StorageError",
+    "TableSchema",
+    "TarMember",
+    "TruncatedTarError",
+    "UnknownVersionError",
+    "VersionConflictError",
+    "VersionDiff",
+    "VersionError",
+    "VersionInfo",
+    "VersionStore",
+    "WrittenTar",
+    "canonical_filter",
+    "canonical_json",
+    "canonical_value",
+    "collect_garbage",
+    "describe",
+    "diff_versions",
+    "digest_of",
+    "embed_schema",
+    "file_sha256",
+    "filtered",
+    "fingerprint",
+    "folder_identity",
+    "iter_tar",
+    "parquet_bytes",
+    "parse_filter",
+    "read_parquet",
+    "read_tar_member",
+    "sample_id",
+    "sample_seed",
+    "split_member",
+    "validated",
+    "verify_version",
+    "write_tar",
+]

@@ -1,0 +1,83 @@
+"""Every error of the store, each a situation that a caller can act on.
+
+StorageError
+├── AddressError             a root or a path inside it that cannot be used
+├── MissingFileError         a file that should be there is not
+├── CorruptFileError         a file is there but its bytes are not what was written
+│   ├── TruncatedTarError    a tar ends before its end marker
+│   └── ForbiddenMemberError a tar member that is never unpacked: link, folder, absolute, oversize, twice
+├── DiskFullError            no room left on the disk or in the quota
+├── FingerprintError         a value that has no identity across processes and machines
+├── SchemaError              a table whose columns, types, nulls or keys are not the declared ones
+├── FilterError              a filter expression that cannot be understood
+├── ShardNameError           a stage, shard, fingerprint or file suffix that cannot be part of an address
+├── AccountingError          samples that came in but neither went out nor were dropped
+└── VersionError
+    ├── UnknownVersionError  no version, or more than one, begins with this id
+    ├── VersionConflictError a version of this id exists with other content
+    └── EmptyVersionError    a version without a single sample
+"""
+
+
+class StorageError(Exception):
+    """Root of all errors that the store raises itself."""
+
+
+class AddressError(StorageError):
+    """A root or a path inside it cannot be used."""
+
+
+class MissingFileError(StorageError):
+    """A file that should be in the store is not there."""
+
+
+class CorruptFileError(StorageError):
+    """A file is there, but its bytes are not what was written."""
+
+
+class TruncatedTarError(CorruptFileError):
+    """A tar ends before its end marker, or a range of it was cut short."""
+
+
+class ForbiddenMemberError(CorruptFileError):
+    """A tar member that is never unpacked: a link, a folder, an absolute name, a second of a name, too many bytes."""
+
+
+class DiskFullError(StorageError):
+    """No room is left on the disk or in the quota; what was finished before is intact."""
+
+
+class FingerprintError(StorageError):
+    """A value has no identity that would be the same in another process or on another machine."""
+
+
+class SchemaError(StorageError):
+    """A table does not have the declared columns, types, nulls or keys."""
+
+
+class FilterError(StorageError):
+    """A filter expression cannot be understood."""
+
+
+class ShardNameError(StorageError):
+    """A stage, shard, fingerprint or file suffix cannot be part of an address."""
+
+
+class AccountingError(StorageError):
+    """Samples that came in neither went out nor were dropped with a reason."""
+
+
+class VersionError(StorageError):
+    """Root of what can go wrong with dataset versions."""
+
+
+class UnknownVersionError(VersionError):
+    """No version, or more than one, begins with the given id."""
+
+
+class VersionConflictError(VersionError):
+    """A version of the same id exists with other content, although a version never changes."""
+
+
+class EmptyVersionError(VersionError):
+    """A version would have no sample."""

@@ -1,0 +1,111 @@
+"""Names and numbers that follow from content alone: sample ids, seeds, digests, fingerprints.
+
+Nothing here uses ``hash()``, which is salted anew in every process.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from storage.canonical import canonical_json
+from storage.errors import FingerprintError
+
+_READ_BYTES = 1 << 20
+
+
+def sample_id(url: str) -> str:
+    """Return the id of the sample at ``url``: 20 hex characters, blake2b of the URL's UTF-8 bytes.
+
+    80 bits: among a billion URLs the chance that any two share an id is below one in a million.
+
+    Raises:
+        FingerprintError: the URL is empty or not a string.
+    """
+    if not isinstance(url, str) or not url:
+        raise FingerprintError(f"a sample needs a URL, got {url!r}")
+    return hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+
+
+def sample_seed(run_seed: int, stage: str, sample_id: str) -> int:
+    """Return a seed in [0, 2**63) fixed by run, stage and sample alone.
+
+    Raises:
+        FingerprintError: stage or sample id holds a slash, which would make two triples one.
+    """
+    if "/" in stage or "/" in sample_id:
+        raise FingerprintError(f"stage {stage!r} and sample id {sample_id!r} must not hold a slash")
+    digest = hashlib.blake2b(f"{run_seed}/{stage}/{sample_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def digest_of(*parts: str | bytes | int) -> str:
+    """Return 64 hex characters (sha256) over the parts, their types, order and borders.
+
+    Raises:
+        FingerprintError: a part is of another type.
+    """
+    hasher = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, str | bytes | int):
+            raise FingerprintError(f"cannot take the digest of a {type(part).__name__} ({part!r:.80})")
+        data = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")
+        hasher.update(f"{type(part).__name__} {len(data)} ".encode())
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def fingerprint(
+    *, stage: str, version: int, config: object, inputs: Sequence[str] = (), model_identity: str | None = None
+) -> str:
+    """Return 16 hex characters that name everything which decides a stage's bytes.
+
+    Args:
+        stage: the stage's name.
+        version: the stage's ``VERSION``, raised by hand when the meaning of its output changes.
+        config: a frozen dataclass; see ``canonical_value`` for what its fields may hold.
+        inputs: digests of what the stage reads; their order counts.
+        model_identity: content hash of the model that the stage runs, if any.
+
+    Raises:
+        FingerprintError: the config is no frozen dataclass or holds a value without a stable identity.
+    """
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        raise FingerprintError(f"the config of stage {stage} must be a frozen dataclass, got {config!r:.80}")
+    if isinstance(inputs, str):
+        raise FingerprintError(f"inputs of stage {stage} must be a sequence of digests, got the string {inputs!r:.80}")
+    text = canonical_json((stage, version, canonical_json(config), tuple(inputs), model_identity))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def folder_identity(folder: Path) -> str:
+    """Return 64 hex characters over the names and bytes of all files in ``folder``: a model's content hash.
+
+    Hidden files are left out; where the folder lies does not count.
+
+    Raises:
+        FingerprintError: the folder holds no file.
+    """
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    if not names:
+        raise FingerprintError(f"the folder {folder} holds no file, so it has no identity")
+    return digest_of(*(part for name in names for part in (name, file_sha256(folder / name))))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a local file, 64 hex characters, read in pieces."""
+    with path.open("rb") as stream:
+        return stream_sha256(stream)
+
+
+def stream_sha256(stream: BinaryIO) -> str:
+    """Return the sha256 of what a binary stream still holds, 64 hex characters, read in pieces."""
+    hasher = hashlib.sha256()
+    while block := stream.read(_READ_BYTES):
+        hasher.update(block)
+    return hasher.hexdigest()

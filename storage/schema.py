@@ -1,0 +1,218 @@
+"""Tables as declarations: each column with its type, unit and one sentence of meaning, and the check against them."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from storage.arrow import compute
+from storage.errors import SchemaError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PLAIN_TYPES = frozenset({"bool", "int32", "int64", "float32", "float64", "string", "binary"})
+_LIST_TYPES = frozenset({"list<string>", "list<float32>"})
+_VECTOR = re.compile(r"float16\[([1-9][0-9]{0,4})\]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Raises:
+        SchemaError: the type is not one of those listed under ``type``.
+    """
+
+    name: str
+    type: str
+    """bool, int32, int64, float32, float64, string, binary, list<string>, list<float32> or float16[N]."""
+    description: str
+    """One sentence, as it stands in the documentation and in the file itself."""
+    unit: str = ""
+    """Unit or range; empty for words."""
+    nullable: bool = False
+    allowed: tuple[str, ...] = ()
+    """The only values of a string column; empty allows all."""
+
+    def __post_init__(self) -> None:
+        if self.type not in _PLAIN_TYPES | _LIST_TYPES and not _VECTOR.fullmatch(self.type):
+            raise SchemaError(f"column {self.name}: unknown type {self.type!r}")
+        if not self.description.endswith("."):
+            raise SchemaError(f"column {self.name}: the description must be a sentence, got {self.description!r}")
+        if self.allowed and self.type != "string":
+            raise SchemaError(f"column {self.name}: only a string column can list its values, not {self.type}")
+
+    def arrow_type(self) -> "pa.DataType":
+        """Return the pyarrow type."""
+        import pyarrow as pa
+
+        if vector := _VECTOR.fullmatch(self.type):
+            return pa.list_(pa.field("item", pa.float16(), nullable=False), int(vector[1]))
+        if self.type in _LIST_TYPES:
+            item = pa.string() if self.type == "list<string>" else pa.float32()
+            return pa.list_(pa.field("item", item, nullable=False))
+        return pa.bool_() if self.type == "bool" else getattr(pa, self.type)()
+
+    def arrow_field(self) -> "pa.Field":
+        """Return the pyarrow field, its meaning and unit as metadata."""
+        import pyarrow as pa
+
+        metadata = {"description": self.description} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, self.arrow_type(), nullable=self.nullable, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableSchema:
+    """A named table: what a row is, its columns in order, and how its rows are sorted.
+
+    Raises:
+        SchemaError: two columns share a name, a sort column is not declared or can be null, or the sort columns leave
+            the order of the rows open.
+    """
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    sort_by: tuple[str, ...] = ("sample_id",)
+    """Columns that decide the order of the rows."""
+    unique: bool = True
+    """Whether no two rows may agree in all columns of ``sort_by``."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise SchemaError(f"table {self.name} declares a column twice: {self.names}")
+        if loose := set(self.sort_by) - {column.name for column in self.columns if not column.nullable}:
+            raise SchemaError(f"table {self.name} is sorted by {sorted(loose)}, which must be columns without nulls")
+        if not self.sort_by or not (self.unique or set(self.sort_by) == set(self.names)):
+            raise SchemaError(
+                f"table {self.name} may repeat its keys, so that only all columns decide the order of rows"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    def arrow(self) -> "pa.Schema":
+        """Return the pyarrow schema, with the descriptions in its metadata."""
+        import pyarrow as pa
+
+        metadata = {"table": self.name, "description": self.description}
+        return pa.schema([column.arrow_field() for column in self.columns], metadata=metadata)
+
+    def table(self, rows: Iterable[Mapping[str, Any]]) -> "pa.Table":
+        """Return rows as a checked and sorted table; a column without nulls must be in each row.
+
+        Raises:
+            SchemaError: an unknown column, or a value that its column cannot hold.
+        """
+        import pyarrow as pa
+
+        rows = list(rows)
+        if unknown := sorted({name for row in rows for name in row} - set(self.names)):
+            raise SchemaError(f"table {self.name} has no column {unknown[0]!r}; it has {', '.join(self.names)}")
+        arrays = []
+        for column in self.columns:
+            values = [row.get(column.name) for row in rows]
+            try:
+                arrays.append(pa.array(values, type=column.arrow_type()))
+            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+                raise SchemaError(f"table {self.name}, column {column.name} ({column.type}): {error}") from error
+        return validated(pa.table(arrays, names=list(self.names)), self)
+
+
+def validated(table: "pa.Table", schema: TableSchema) -> "pa.Table":
+    """Return ``table`` with the declared columns in order, sorted, in one chunk a column: equal rows, equal bytes.
+
+    Raises:
+        SchemaError: a column is missing, unknown, of another type, null or of a value that is not allowed, or a key
+            comes twice; the message names table, column and value.
+    """
+    import pyarrow as pa
+
+    _check_names(table, schema)
+    declared = schema.arrow()
+    table = table.select(list(schema.names)).combine_chunks()
+    for column in schema.columns:
+        _check_column(table, column, schema.name)
+    # Names and nulls are checked: now take on the declared metadata and nullability.
+    table = pa.table([_retyped(table[name], declared.field(name).type) for name in schema.names], schema=declared)
+    table = table.sort_by([(name, "ascending") for name in schema.sort_by]) if _unsorted(table, schema) else table
+    if schema.unique:
+        _check_unique(table, schema)
+    return table.combine_chunks()
+
+
+def _check_names(table: "pa.Table", schema: TableSchema) -> None:
+    if len(set(table.column_names)) != len(table.column_names):
+        raise SchemaError(f"table {schema.name} came with a column twice: {table.column_names}")
+    if missing := [name for name in schema.names if name not in table.column_names]:
+        raise SchemaError(f"table {schema.name} lacks the column {missing[0]!r}; it came with {table.column_names}")
+    if unknown := [name for name in table.column_names if name not in schema.names]:
+        raise SchemaError(f"table {schema.name} has no column {unknown[0]!r}; it has {', '.join(schema.names)}")
+
+
+def _check_column(table: "pa.Table", column: Column, name: str) -> None:
+    pc = compute()
+
+    values = table[column.name]
+    if not _same_type(values.type, column.arrow_type()):
+        raise SchemaError(f"table {name}, column {column.name} is {values.type}, expected {column.arrow_type()}")
+    if not column.nullable and values.null_count:
+        row = pc.index(pc.is_null(values), True).as_py()
+        raise SchemaError(f"table {name}, column {column.name} is null in row {row}, which is not allowed")
+    inner = pc.list_flatten(values) if column.type in _LIST_TYPES or "[" in column.type else None
+    if inner is not None and inner.null_count:
+        raise SchemaError(f"table {name}, column {column.name} has a null inside a list, which is not allowed")
+    if column.allowed:
+        known = pc.is_in(values, value_set=_strings((*column.allowed, None) if column.nullable else column.allowed))
+        if not pc.all(known).as_py() and len(values):
+            wrong = values.filter(pc.invert(known))[0].as_py()
+            raise SchemaError(f"table {name}, column {column.name} is {wrong!r}, expected one of {column.allowed}")
+
+
+def _check_unique(table: "pa.Table", schema: TableSchema) -> None:
+    pc = compute()
+
+    if table.num_rows < 2:
+        return
+    same = None  # the table is sorted, so that equal keys are neighbours
+    for name in schema.sort_by:
+        values = table[name]
+        equal = pc.equal(values.slice(0, len(values) - 1), values.slice(1))
+        same = equal if same is None else pc.and_(same, equal)
+    if pc.any(same).as_py():
+        twice = table.select(list(schema.sort_by)).slice(pc.index(same, True).as_py(), 1).to_pylist()[0]
+        raise SchemaError(f"table {schema.name} has more than one row with {twice}")
+
+
+def _unsorted(table: "pa.Table", schema: TableSchema) -> bool:
+    pc = compute()
+
+    if schema.sort_by == ("sample_id",) and table.num_rows > 1:
+        ids = table["sample_id"]
+        return not pc.all(pc.less_equal(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py()
+    return table.num_rows > 1
+
+
+def _same_type(given: "pa.DataType", declared: "pa.DataType") -> bool:
+    # Lists made by other code name their items differently or allow nulls in them; the values are the same.
+    import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(declared):
+        same_size = pa.types.is_fixed_size_list(given) and given.list_size == declared.list_size
+        return same_size and given.value_type == declared.value_type
+    if pa.types.is_list(declared):
+        return pa.types.is_list(given) and given.value_type == declared.value_type
+    return given == declared
+
+
+def _retyped(values: "pa.ChunkedArray", declared: "pa.DataType") -> "pa.ChunkedArray":
+    return values if values.type == declared else values.cast(declared)
+
+
+def _strings(values: Iterable[str | None]) -> "pa.Array":
+    import pyarrow as pa
+
+    return pa.array(list(values), type=pa.string())

@@ -1,0 +1,246 @@
+"""Dataset versions: immutable, named by what made them, over tars that several versions may share.
+
+``versions/<id>/manifest.parquet`` has one row a sample, ``shard_files.parquet`` one row a file of every stage that led
+to it, and ``version.json``, written last, says all else. See ``verify``, ``diff`` and ``garbage`` for what reads them.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from storage.arrow import compute
+from storage.errors import (
+    AccountingError,
+    EmptyVersionError,
+    FilterError,
+    MissingFileError,
+    UnknownVersionError,
+    VersionConflictError,
+    VersionError,
+)
+from storage.files import Files
+from storage.filters import canonical_filter, parse_filter
+from storage.ids import digest_of
+from storage.lineage import StageRecord, StageRun, VersionInfo, version_id
+from storage.parquet import filtered, parquet_bytes, read_parquet
+from storage.reports import DATASET_STAGES, FileEntry
+from storage.tables import MANIFEST, SHARD_FILES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = "versions"
+_MANIFEST, _SHARD_FILES, _VERSION = "manifest.parquet", "shard_files.parquet", "version.json"
+_MAX_VERSION_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class VersionStore:
+    """All versions of the store under one root; holds no connection, so that it can go to any worker."""
+
+    files: Files
+
+    def list(self) -> Sequence[str]:
+        """Return the ids of all versions, sorted."""
+        found = (path.split("/") for path in self.files.list(FOLDER))
+        return [parts[1] for parts in found if len(parts) == 3 and parts[2] == _VERSION]
+
+    def load(self, version: str) -> VersionInfo:
+        """Return the version whose id begins with ``version``.
+
+        Raises:
+            UnknownVersionError: there is none, or more than one.
+            CorruptFileError: its ``version.json`` is damaged.
+        """
+        known = self.list()
+        matching = [name for name in known if name.startswith(version)] if version else []
+        if len(matching) != 1:
+            which = f"{len(matching)} versions begin" if matching else "no version begins"
+            raise UnknownVersionError(f"{which} with {version!r}; there are: {', '.join(known) or 'none yet'}")
+        return VersionInfo.from_json(self.files.read_bytes(version_path(matching[0]), max_bytes=_MAX_VERSION_BYTES))
+
+    def manifest(
+        self, info: VersionInfo, *, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> "pa.Table":
+        """Return the manifest, one row a sample sorted by ``sample_id``; some columns or rows only, if asked.
+
+        Raises:
+            MissingFileError: the manifest is gone.
+            CorruptFileError: it is damaged.
+            SchemaError: it has no such column.
+            FilterError: ``where`` is no filter over its columns (``storage.filters``).
+        """
+        path = manifest_path(info.id)
+        expression = None if where is None else parse_filter(where, MANIFEST)
+        with self.files.open(path) as stream:
+            return read_parquet(stream, name=self.files.address(path), columns=columns, where=expression)
+
+    def shard_files(self, info: VersionInfo) -> "pa.Table":
+        """Return one row a file of every stage's shard that led to the version.
+
+        Raises:
+            MissingFileError: the list is gone.
+            CorruptFileError: it is damaged.
+        """
+        path = shard_files_path(info.id)
+        with self.files.open(path) as stream:
+            return read_parquet(stream, name=self.files.address(path))
+
+    def write(self, manifest: "pa.Table", *, runs: Sequence[StageRun], input_digest: str) -> VersionInfo:
+        """Write a version made by ``runs`` and return it; one that is there with the same content is left alone.
+
+        Args:
+            manifest: one row a packed sample, as ``MANIFEST`` declares.
+            runs: every stage that led to it, ``pack`` included, whose reports list the tars.
+            input_digest: hash of the input manifest.
+
+        Raises:
+            EmptyVersionError: the manifest has no row.
+            AccountingError: its rows are not as many as the pack stage put out.
+            VersionError: a stage comes twice, or the manifest names a tar that no report of pack lists.
+            VersionConflictError: this id is there with other content: a stage is not deterministic.
+        """
+        runs = sorted(runs, key=lambda run: DATASET_STAGES.index(run.stage))
+        records = tuple(StageRecord.of(run) for run in runs)
+        names = [record.stage for record in records]
+        if len(set(names)) != len(names) or "pack" not in names:
+            raise VersionError(f"a version needs each stage once and pack among them, got {names}")
+        if manifest.num_rows != records[-1].num_out:
+            raise AccountingError(f"the manifest has {manifest.num_rows} rows, but pack put out {records[-1].num_out}")
+        packed = {report.path(name): entry for report in runs[-1].reports for name, entry in report.files.items()}
+        listing = parquet_bytes(SHARD_FILES.table(_rows_of(runs)), SHARD_FILES)
+        return self._store(manifest, listing, packed, input_digest=input_digest, stages=records)
+
+    def subset(
+        self, version: str, *, where: str | None = None, sample_ids: Collection[str] | None = None
+    ) -> VersionInfo:
+        """Write the version that keeps some samples of another: a filtered manifest over the same tars.
+
+        Args:
+            version: id of the parent, or the beginning of it.
+            where: a filter over the manifest (``storage.filters``), or
+            sample_ids: the samples to keep.
+
+        Raises:
+            FilterError: not exactly one of the two is given, or ``where`` cannot be understood.
+            EmptyVersionError: no sample is left.
+            VersionError: a sample id is not in the parent.
+        """
+        parent = self.load(version)
+        manifest = self.manifest(parent)
+        if where is not None and sample_ids is None:
+            kept, label = filtered(manifest, parse_filter(where, MANIFEST), name=parent.id), canonical_filter(where)
+        elif sample_ids is not None and where is None:
+            kept, label = _chosen(manifest, frozenset(sample_ids), parent.id)
+        else:
+            raise FilterError("a sub-version needs a filter or a list of sample ids, and not both")
+        listing = self.files.read_bytes(shard_files_path(parent.id))
+        return self._store(
+            kept,
+            listing,
+            parent.files,
+            input_digest=parent.input_digest,
+            stages=parent.stages,
+            parent=parent.id,
+            where=label,
+        )
+
+    def _store(
+        self,
+        manifest: "pa.Table",
+        listing: bytes,
+        packed: Mapping[str, FileEntry],
+        *,
+        input_digest: str,
+        stages: tuple[StageRecord, ...],
+        parent: str | None = None,
+        where: str | None = None,
+    ) -> VersionInfo:
+        if not manifest.num_rows:
+            raise EmptyVersionError(f"no sample is left{f' of {parent} by the filter {where}' if parent else ''}")
+        rows = parquet_bytes(manifest, MANIFEST)
+        tars = manifest["tar"].unique().to_pylist()
+        if unknown := sorted(set(tars) - packed.keys()):
+            raise VersionError(f"the manifest names the tar {unknown[0]}, which no report of the pack stage lists")
+        name = version_id(input_digest=input_digest, stages=stages, parent=parent, where=where)
+        written = {manifest_path(name): rows, shard_files_path(name): listing}
+        entries = {path: packed[path] for path in sorted(tars)} | {path: _entry(data) for path, data in written.items()}
+        info = VersionInfo(
+            id=name,
+            input_digest=input_digest,
+            stages=stages,
+            files=entries,
+            num_samples=manifest.num_rows,
+            splits=_counts(manifest["split"]),
+            parent=parent,
+            where=where,
+        )
+        if not self._is_there(info):
+            for path, data in (*written.items(), (version_path(name), info.to_json())):
+                self.files.write_bytes(path, data)
+            self.files.sweep(f"{FOLDER}/{name}")
+        return info
+
+    def _is_there(self, info: VersionInfo) -> bool:
+        path = version_path(info.id)
+        try:
+            held = self.files.read_bytes(path, max_bytes=_MAX_VERSION_BYTES)
+        except MissingFileError:
+            return False
+        if held != info.to_json():
+            raise VersionConflictError(
+                f"version {info.id} is there with other content, so that a stage gave other bytes for the same inputs; "
+                f"look at {self.files.address(path)}, or move it away to write this one"
+            )
+        return all(self.files.size(name) == entry.size for name, entry in info.files.items() if FOLDER in name)
+
+
+def manifest_path(version: str) -> str:
+    """Return where the manifest of a version lies."""
+    return f"{FOLDER}/{version}/{_MANIFEST}"
+
+
+def shard_files_path(version: str) -> str:
+    """Return where the list of shard files of a version lies."""
+    return f"{FOLDER}/{version}/{_SHARD_FILES}"
+
+
+def version_path(version: str) -> str:
+    """Return where the ``version.json`` of a version lies."""
+    return f"{FOLDER}/{version}/{_VERSION}"
+
+
+def _rows_of(runs: Iterable[StageRun]) -> Iterator[dict[str, str | int]]:
+    for run in runs:
+        for report in run.reports:
+            for name, entry in report.files.items():
+                yield {
+                    "stage": report.stage,
+                    "shard": report.shard,
+                    "fingerprint": report.fingerprint,
+                    "name": name,
+                    "size": entry.size,
+                    "sha256": entry.sha256,
+                }
+
+
+def _chosen(manifest: "pa.Table", sample_ids: frozenset[str], version: str) -> "tuple[pa.Table, str]":
+    import pyarrow as pa
+
+    pc = compute()
+
+    chosen = sorted(sample_ids)
+    kept = manifest.filter(pc.is_in(manifest["sample_id"], value_set=pa.array(chosen, type=pa.string())))
+    if kept.num_rows != len(chosen):
+        strange = sorted(sample_ids - set(kept["sample_id"].to_pylist()))
+        raise VersionError(f"{len(strange)} samples are not in version {version}, the first is {strange[0]!r}")
+    return kept, f"{len(chosen)} listed samples ({digest_of(*chosen)[:16]})"
+
+
+def _counts(values: "pa.ChunkedArray") -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in sorted(values.value_counts().to_pylist(), key=str)}
+
+
+def _entry(data: bytes) -> FileEntry:
+    return FileEntry(size=len(data), sha256=hashlib.sha256(data).hexdigest())

@@ -1,0 +1,92 @@
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from storage import DiskFullError, Files, MissingFileError
+from storage.atomic import partial_beside, replace_bytes, sweep_partials
+
+
+def _hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+@pytest.mark.parametrize("call", ["write_bytes", "fsync", "replace"])
+def test_a_fault_at_any_step_leaves_the_old_content_and_no_litter(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "a.json"
+    replace_bytes(path, b"old")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EIO, "unplugged")
+
+    monkeypatch.setattr(Path if call != "fsync" else os, call, fail)
+    with pytest.raises(OSError, match="unplugged"):
+        replace_bytes(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert _hidden(tmp_path) == []
+
+
+def test_bytes_reach_the_disk_before_their_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    steps = []
+    sync, rename = os.fsync, Path.replace
+
+    def logged_sync(descriptor: int) -> None:
+        steps.append(f"sync {'folder' if Path(f'/proc/self/fd/{descriptor}').is_dir() else 'file'}")
+        sync(descriptor)
+
+    def logged_rename(self: Path, target: Path) -> Path:
+        steps.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", logged_sync)
+    monkeypatch.setattr(Path, "replace", logged_rename)
+    replace_bytes(tmp_path / "a", b"x")
+    assert steps == ["sync file", "rename", "sync folder"]
+
+
+def test_a_full_disk_has_its_own_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskFullError, match="free some space"):
+        replace_bytes(tmp_path / "a", b"x")
+
+
+def _leave_a_partial_behind(path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with partial_beside(path) as partial:
+            partial.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_only_what_dead_processes_left_is_swept(tmp_path: Path):
+    _leave_a_partial_behind(tmp_path / "00001.tar")
+    _leave_a_partial_behind(tmp_path / "00002.tar")
+    assert len(_hidden(tmp_path)) == 2
+    with partial_beside(tmp_path / "00001.tar") as mine:
+        swept = sweep_partials(tmp_path, prefix="00001.")
+        assert [path.name.startswith(".00001.tar.") for path in swept] == [True]
+        assert mine.exists()
+        assert len(_hidden(tmp_path)) == 2
+    assert [name.startswith(".00002.tar.") for name in _hidden(tmp_path)] == [True]
+
+
+def test_a_partial_file_is_no_file_of_the_store(tmp_path: Path):
+    store = Files(str(tmp_path))
+    with store.scratch("a/b.tar") as partial:
+        partial.write_bytes(b"half")
+        assert store.list() == []
+        assert len(store.stats()) == 1
+        with pytest.raises(MissingFileError):
+            store.read_bytes("a/b.tar")
+    assert store.stats() == {}

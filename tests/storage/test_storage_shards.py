@@ -1,0 +1,361 @@
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import tarfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from storage import (
+    CAPTION,
+    DROPPED,
+    AccountingError,
+    CorruptFileError,
+    Dropped,
+    Files,
+    FilterError,
+    MissingFileError,
+    SchemaError,
+    ShardNameError,
+    ShardReport,
+    ShardStore,
+    ShardTarget,
+    embed_schema,
+    write_tar,
+)
+
+FP = "0123456789abcdef"
+ROWS = [{"sample_id": f"{i:020x}", "caption": f"a thing {i}", "caption_source": "model"} for i in range(6)]
+LOST = [
+    Dropped(sample_id="f" * 20, reason="empty_caption", detail="3 beams"),
+    Dropped(sample_id="e" * 20, reason="nsfw"),
+]
+
+
+def _target(files: Files, shard: str = "00042") -> ShardTarget:
+    return ShardStore(files).target("caption", shard, FP)
+
+
+def _commit(target: ShardTarget, *, word: str = "thing", seconds: float = 1.0) -> ShardReport:
+    rows = [row | {"caption": row["caption"].replace("thing", word)} for row in ROWS]
+    with target.scratch("tar") as path:
+        tar = write_tar(path, [(f"{row['sample_id']}.txt", row["caption"].encode()) for row in rows])
+        return target.commit(
+            table=CAPTION.table(rows),
+            num_in=8,
+            dropped=LOST,
+            blobs={"tar": tar, "notes.txt": word.encode()},
+            seconds=seconds,
+            extra={"dim": 4},
+        )
+
+
+def _contents(files: Files, *, markers: bool = True) -> dict[str, bytes]:
+    return {path: files.read_bytes(path) for path in files.list() if markers or not path.endswith("done.json")}
+
+
+def test_a_committed_shard_is_finished_and_holds_what_was_given(files: Files):
+    store, target = ShardStore(files), _target(files)
+    assert target.finished() is None
+    report = _commit(target)
+    assert target.finished() == report
+    assert (report.num_in, report.num_out, report.dropped) == (8, 6, {"empty_caption": 1, "nsfw": 1})
+    assert store.read_table(report).to_pylist() == ROWS
+    assert store.read_table(report, columns=["caption"], where=pc.field("caption") == "a thing 3").to_pylist() == [
+        {"caption": "a thing 3"}
+    ]
+    assert store.read_dropped(report).to_pylist() == [
+        {"sample_id": "e" * 20, "reason": "nsfw", "detail": ""},
+        {"sample_id": "f" * 20, "reason": "empty_caption", "detail": "3 beams"},
+    ]
+    with store.open_blob(report, "notes.txt") as stream:
+        assert stream.read() == b"thing"
+    with store.local_blob(report, "tar") as path, tarfile.open(path) as tar:
+        member = tar.getmembers()[2]
+        assert store.read_member(report, member.offset_data, member.size) == b"a thing 2"
+    assert store.problems(report) == []
+
+
+def test_the_files_lie_where_a_listing_shows_the_flow_and_hash_to_their_names(files: Files):
+    report = _commit(_target(files))
+    names = [path.removeprefix(f"02_caption/{FP}/00042.") for path in files.list()]
+    assert sorted(name.partition(".")[2] for name in names if name != "done.json") == [
+        "dropped.parquet",
+        "notes.txt",
+        "parquet",
+        "tar",
+    ]
+    for suffix, entry in report.files.items():
+        data = files.read_bytes(report.path(suffix))
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (entry.size, entry.sha256)
+        assert report.path(suffix).split(".")[1] == entry.sha256[:16]
+    assert pq.read_table(io.BytesIO(files.read_bytes(report.path("parquet")))).num_rows == 6
+
+
+def test_rows_and_losses_in_another_order_give_the_same_files(tmp_path: Path):
+    one, other = Files(str(tmp_path / "1")), Files(str(tmp_path / "2"))
+    table = CAPTION.table(ROWS)
+    backwards = table.take(pa.array(range(5, -1, -1), pa.int64()))
+    losses = DROPPED.table({"sample_id": x.sample_id, "reason": x.reason, "detail": x.detail} for x in LOST)
+    report = _target(one).commit(table=table, num_in=8, dropped=LOST, seconds=1.0)
+    again = _target(other).commit(table=backwards, num_in=8, dropped=losses, seconds=9.0)
+    assert report.digest == again.digest
+    assert _contents(one, markers=False) == _contents(other, markers=False)
+
+
+def test_a_second_commit_of_the_same_content_touches_nothing(tmp_path: Path):
+    files = Files(str(tmp_path))
+    first = _commit(_target(files), seconds=1.0)
+    before = {path: (tmp_path / path).stat() for path in files.list()}
+    again = _commit(_target(files), seconds=2.0)
+    after = {path: (tmp_path / path).stat() for path in files.list()}
+    assert again == first
+    assert {path: (stat.st_mtime_ns, stat.st_ino) for path, stat in after.items()} == {
+        path: (stat.st_mtime_ns, stat.st_ino) for path, stat in before.items()
+    }
+
+
+def test_a_shard_done_anew_with_other_content_keeps_the_old_files_for_their_readers(files: Files):
+    store, target = ShardStore(files), _target(files)
+    old = _commit(target, word="cat")
+    new = _commit(target, word="dog")
+    assert target.finished() == new
+    assert old.digest != new.digest
+    assert store.read_table(new)["caption"][0].as_py() == "a dog 0"
+    assert store.read_table(old)["caption"][0].as_py() == "a cat 0"
+    assert store.problems(old) == store.problems(new) == []
+
+
+def test_a_missing_or_shorter_file_makes_the_shard_unfinished_and_the_next_commit_whole(files: Files):
+    target = _target(files)
+    report = _commit(target)
+    whole = _contents(files)
+    for suffix in report.files:
+        path = report.path(suffix)
+        files.remove(path)
+        assert target.finished() is None
+        assert ShardStore(files).problems(report) == [f"{files.address(path)} is not there"]
+        files.write_bytes(path, whole[path][:-1])
+        assert target.finished() is None
+        _commit(target)
+        assert _contents(files) == whole
+
+
+def test_damage_that_keeps_the_size_is_found_by_reading(files: Files):
+    report = _commit(_target(files))
+    path = report.path("notes.txt")
+    files.write_bytes(path, b"thinG")
+    assert _target(files).finished() == report
+    assert [line.partition(" has sha256 ")[0] for line in ShardStore(files).problems(report)] == [files.address(path)]
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"not json", b'{"stage": "caption"}'])
+def test_a_damaged_marker_means_unfinished_and_is_repaired_by_the_next_commit(files: Files, data: bytes):
+    target = _target(files)
+    _commit(target)
+    whole = _contents(files)
+    files.write_bytes(f"02_caption/{FP}/00042.done.json", data)
+    assert target.finished() is None
+    _commit(target)
+    assert _contents(files) == whole
+
+
+def test_the_marker_of_another_shard_does_not_count(files: Files):
+    _commit(_target(files))
+    files.write_bytes(f"02_caption/{FP}/00043.done.json", files.read_bytes(f"02_caption/{FP}/00042.done.json"))
+    assert _target(files, "00043").finished() is None
+
+
+class _UnpluggedError(Exception):
+    pass
+
+
+def test_a_crash_at_any_step_leaves_the_shard_unfinished_or_whole_and_the_rerun_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    quiet = Files(str(tmp_path / "quiet"))
+    _commit(_target(quiet))
+    expected = _contents(quiet)
+    steps = {"replace": Path.replace, "unlink": Path.unlink, "write_bytes": Path.write_bytes}
+    fsync, nth = os.fsync, 0
+    for nth in range(100):
+        files, left = Files(str(tmp_path / f"crash{nth}")), [nth]
+
+        def count(left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise _UnpluggedError
+
+        def synced(descriptor: int) -> None:
+            count()
+            fsync(descriptor)
+
+        for name, step in steps.items():
+            monkeypatch.setattr(Path, name, lambda *args, step=step, **kwargs: (count(), step(*args, **kwargs))[1])
+        monkeypatch.setattr(os, "fsync", synced)
+        try:
+            _commit(_target(files))
+            crashed = False
+        except _UnpluggedError:
+            crashed = True
+        monkeypatch.undo()
+        done = _target(files).finished()
+        assert done is None or ShardStore(files).problems(done) == []
+        _commit(_target(files))
+        assert _contents(files) == expected
+        if not crashed:
+            break
+    assert 15 < nth < 99, "the loop must have crashed at every step and then once not at all"
+
+
+def _commit_for_ever(root: str, seed: int) -> None:
+    rng = random.Random(seed)
+    while True:
+        _commit(_target(Files(root), f"{rng.randrange(3):05d}"))
+
+
+def test_kill_9_at_random_moments_and_two_writers_at_once_end_with_the_bytes_of_a_quiet_run(tmp_path: Path):
+    shards = [f"{i:05d}" for i in range(3)]
+    quiet, files = Files(str(tmp_path / "quiet")), Files(str(tmp_path / "killed"))
+    for shard in shards:
+        _commit(_target(quiet, shard))
+    fork, rng = multiprocessing.get_context("fork"), random.Random(0)
+    for turn in range(12):
+        files.remove_tree(f"02_caption/{FP}")
+        writers = [fork.Process(target=_commit_for_ever, args=(files.root, 2 * turn + i)) for i in range(2)]
+        for writer in writers:
+            writer.start()
+        while not files.stats():  # both are at work
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0.0, 0.03))
+        for writer in writers:
+            assert writer.pid is not None
+            os.kill(writer.pid, signal.SIGKILL)
+            writer.join()
+        for shard in shards:
+            done = _target(files, shard).finished()
+            assert done is None or ShardStore(files).problems(done) == []
+            _commit(_target(files, shard))
+        assert _contents(files) == _contents(quiet)
+        hidden = [path for path in files.stats() if path not in files.list()]
+        assert hidden == [], "the rerun sweeps what the killed processes left"
+
+
+def _race(root: str, barrier: object, word: str) -> None:
+    target = _target(Files(root))
+    for _ in range(10):
+        barrier.wait(timeout=60)  # pyright: ignore[reportAttributeAccessIssue] -- multiprocessing has no public type
+        _commit(target, word=word)
+
+
+@pytest.mark.parametrize("words", [("cat", "cat"), ("cat", "dog")])
+def test_two_processes_that_commit_at_once_never_mix_their_files(tmp_path: Path, words: tuple[str, str]):
+    files, fork = Files(str(tmp_path)), multiprocessing.get_context("fork")
+    barrier = fork.Barrier(2)
+    racers = [fork.Process(target=_race, args=(files.root, barrier, word)) for word in words]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join(timeout=120)
+    assert [racer.exitcode for racer in racers] == [0, 0]
+    done = _target(files).finished()
+    assert done is not None
+    assert ShardStore(files).problems(done) == []
+    captions = ShardStore(files).read_table(done)["caption"].to_pylist()
+    assert {caption.split()[1] for caption in captions} <= {*words}
+    assert len({caption.split()[1] for caption in captions}) == 1
+
+
+def test_nothing_is_written_when_the_counts_or_the_table_are_wrong(files: Files):
+    target, table = _target(files), CAPTION.table(ROWS)
+    wrong: list[tuple[type[Exception], Mapping[str, object]]] = [
+        (AccountingError, {"num_in": 9, "table": table, "dropped": LOST}),
+        (AccountingError, {"num_in": 6, "table": table, "num_out": 7}),
+        (SchemaError, {"num_in": 6, "table": table.drop_columns(["caption"])}),
+        (SchemaError, {"num_in": 6, "table": table, "dropped": table}),
+        (SchemaError, {"num_in": 6, "table": table, "extra": {"x": float("nan")}}),
+        (ShardNameError, {"num_in": 7, "table": table, "dropped": [Dropped(sample_id="x", reason="No Reason")]}),
+        (ShardNameError, {"num_in": 6, "table": table, "blobs": {"parquet": b"x"}}),
+        (ShardNameError, {"num_in": 6, "table": table, "blobs": {"../x": b"x"}}),
+    ]
+    for kind, arguments in wrong:
+        with pytest.raises(kind):
+            target.commit(seconds=1.0, **arguments)  # pyright: ignore[reportArgumentType]
+    assert files.list() == []
+
+
+def test_a_table_may_keep_rows_that_do_not_go_on(files: Files):
+    report = _target(files).commit(
+        table=CAPTION.table(ROWS),
+        num_in=6,
+        num_out=5,
+        dropped=[Dropped(sample_id="0" * 20, reason="no_word")],
+        seconds=0,
+    )
+    assert (report.num_out, ShardStore(files).read_table(report).num_rows) == (5, 6)
+
+
+def test_a_shard_of_which_nothing_is_left_is_finished_too(files: Files):
+    report = _target(files).commit(table=CAPTION.table([]), num_in=0, seconds=0)
+    assert _target(files).finished() == report
+    assert ShardStore(files).read_table(report).num_rows == 0
+    assert ShardStore(files).read_dropped(report).column_names == ["sample_id", "reason", "detail"]
+
+
+def test_a_stage_with_a_schema_of_its_own_gives_it(files: Files):
+    target = ShardStore(files).target("embed", "00001", FP)
+    schema = embed_schema(2)
+    table = schema.table([{"sample_id": "a", "image_embeds": [1, 0], "text_embeds": [0, 1]}])
+    with pytest.raises(SchemaError, match="give commit a schema"):
+        target.commit(table=table, num_in=1, seconds=0)
+    report = target.commit(table=table, schema=schema, num_in=1, seconds=0)
+    assert ShardStore(files).read_table(report)["text_embeds"].to_pylist() == [[0, 1]]
+
+
+def test_a_stage_without_a_table_counts_what_it_was_given(files: Files, tmp_path: Path):
+    source = tmp_path / "index.faiss"
+    source.write_bytes(b"vectors")
+    target = ShardStore(files).target("index", "all", FP)
+    report = target.commit(blobs={"faiss": source}, num_in=4, dropped=LOST, seconds=0)
+    assert (report.num_out, report.files["faiss"].size) == (2, 7)
+    assert source.read_bytes() == b"vectors"
+
+
+def test_the_place_of_a_tar_is_known_before_the_commit(files: Files):
+    target = _target(files)
+    report = _commit(target)
+    assert target.path("tar", report.files["tar"].sha256) == report.path("tar")
+
+
+def test_reading_what_is_gone_damaged_or_not_there_says_which_file(files: Files):
+    store, report = ShardStore(files), _commit(_target(files))
+    with pytest.raises(ShardNameError, match="no file 'faiss'"):
+        store.open_blob(report, "faiss")
+    with pytest.raises(SchemaError, match=r"00042\.[0-9a-f]+\.parquet has no column 'colour'"):
+        store.read_table(report, columns=["colour"])
+    with pytest.raises(FilterError, match="does not fit"):
+        store.read_table(report, where=pc.field("caption") > 3)
+    files.write_bytes(report.path("parquet"), b"x" * report.files["parquet"].size)
+    with pytest.raises(CorruptFileError, match=r"00042\.[0-9a-f]+\.parquet"):
+        store.read_table(report)
+    files.remove(report.path("parquet"))
+    with pytest.raises(MissingFileError, match=r"00042\.[0-9a-f]+\.parquet"):
+        store.read_table(report)
+
+
+def test_reports_and_targets_can_be_made_at_a_plain_folder(tmp_path: Path):
+    store = ShardStore.at(tmp_path / "x")
+    report = _commit(store.target("caption", "00001", FP))
+    marker = json.loads((tmp_path / "x" / "02_caption" / FP / "00001.done.json").read_bytes())
+    assert marker["digest"] == report.digest
+    with pytest.raises(ShardNameError, match="unknown stage"):
+        store.target("colour", "00001", FP)

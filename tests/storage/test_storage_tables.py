@@ -1,0 +1,59 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from storage import DATASET_STAGES, DOWNLOAD, MANIFEST, MASK, PLAN, RETRIEVE, SCHEMAS, SWAP, SchemaError
+from storage.tables import CAPTION, DROPPED, INDEX, MANIFEST_ORIGIN, SHARD_FILES, describe, embed_schema
+
+
+def test_every_stage_before_pack_has_a_table():
+    assert set(SCHEMAS) | {"embed"} == set(DATASET_STAGES) - {"pack"}
+    assert embed_schema(4).name == "embed"
+
+
+def test_the_manifest_holds_every_column_that_says_something_about_a_packed_sample():
+    left_out = {
+        # of a packed sample these are always the same, or only about the work
+        *("status", "error_kind", "error_class", "error_message", "http_status", "attempts", "fetched_bytes"),
+        *("source_mask_png", "target_mask_png"),  # they lie in the tar
+        *("position",),  # of the index's file alone
+    }
+    renamed = {"width": "laion_width", "height": "laion_height", "similarity": "laion_similarity"}
+    expected = {renamed.get(name, name) for name in PLAN.names}
+    for schema in (DOWNLOAD, CAPTION, SWAP, RETRIEVE, MASK, INDEX):
+        expected |= set(schema.names)
+    assert expected - left_out <= set(MANIFEST.names)
+
+
+def test_every_column_of_the_manifest_has_one_stage_of_origin():
+    assert set(MANIFEST_ORIGIN) == set(MANIFEST.names) - {"sample_id"}
+    assert set(MANIFEST_ORIGIN.values()) == {"plan", "download", "caption", "swap", "retrieve", "mask", "pack"}
+
+
+def test_what_may_be_missing_for_a_failed_url_is_certain_for_a_packed_sample():
+    nullable = {column.name for column in MANIFEST.columns if column.nullable}
+    assert {"sha256", "width", "stored_sha256", "phash", "target_id", "similarity", "rank"} & nullable == set()
+    assert {"alt_text", "punsafe", "directional_similarity"} <= nullable
+
+
+def test_embeddings_are_half_floats_of_a_fixed_length():
+    table = embed_schema(3).table(
+        [{"sample_id": "a", "image_embeds": np.ones(3, np.float16), "text_embeds": np.zeros(3, np.float16)}]
+    )
+    assert table.schema.field("image_embeds").type.equals(pa.list_(pa.field("item", pa.float16(), nullable=False), 3))
+    for dim in (0, -1, 100_000):
+        with pytest.raises(SchemaError, match="an embedding has"):
+            embed_schema(dim)
+
+
+def test_the_description_lists_every_column_with_its_meaning():
+    text = describe()
+    for schema in (*SCHEMAS.values(), embed_schema(8), MANIFEST, DROPPED, SHARD_FILES):
+        section = text.partition(f"## {schema.name}\n")[2].partition("\n## ")[0]
+        assert schema.description in section
+        for column in schema.columns:
+            line = next(line for line in section.splitlines() if line.startswith(f"| `{column.name}` |"))
+            assert column.description in line
+            assert line.count("|") == 5
+    assert "float16[dim]" in text
+    assert "float16[512]" not in text
