@@ -66,7 +66,7 @@ def members() -> dict[str, Member]:
         "instruct_pix2pix": Member(
             title="InstructPix2Pix baseline (diffusers `StableDiffusionInstructPix2PixPipeline`)",
             purpose="Follows “replace the bus with a train” and “make the bus blue”.",
-            limits="Trained on true pairs, which no real system has. The ground or the kept colour often drifts with the edit.",
+            limits="Trained on true pairs, which no real system has. The ground or a kept colour often drifts.",
             recipes={"instruct_pix2pix": latent_diffusion.INSTRUCT_RECIPE},
         ),
         "perceptual": Member(
