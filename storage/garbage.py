@@ -80,8 +80,8 @@ def _candidates(versions: VersionStore) -> dict[str, FileStat]:
 
 def _needed(versions: VersionStore, version: str) -> set[str]:
     needed = set(versions.files.list(f"{FOLDER}/{version}"))
-    info = versions.load(version)
-    for row in versions.shard_files(info).to_pylist():
+    # The tars are among the files of the pack stage's shards.
+    for row in versions.shard_files(versions.load(version)).to_pylist():
         place = (row["stage"], row["fingerprint"], row["shard"])
         needed |= {file_path(*place, row["name"], row["sha256"]), marker_path(*place)}
-    return needed | info.files.keys()
+    return needed

@@ -211,13 +211,15 @@ class ShardTarget:
             extra=dict(extra or {}),
         )
         marker = report.to_json()
-        if (done := self.finished()) is not None and replace(done, seconds=report.seconds) == report:
-            return done
-        for suffix, piece in pieces.items():
-            piece.write(self.files, report.path(suffix))
-        self.files.write_bytes(self._marker, marker)
+        done = self.finished()
+        if done is None or replace(done, seconds=report.seconds) != report:
+            for suffix, piece in pieces.items():
+                piece.write(self.files, report.path(suffix))
+            self.files.write_bytes(self._marker, marker)
+            done = report
+        # Also where another process finished first: one that was killed beside it may have left something.
         self.files.sweep(stage_folder(self.stage, self.fingerprint), prefix=f"{self.shard}.")
-        return report
+        return done
 
     @property
     def _marker(self) -> str:

@@ -179,42 +179,50 @@ class _UnpluggedError(Exception):
     pass
 
 
-def test_a_crash_at_any_step_leaves_the_shard_unfinished_or_whole_and_the_rerun_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _crash(patch: pytest.MonkeyPatch, nth: int) -> None:
+    """Let the n-th step from now on, and all after it, of those that change the disk fail."""
+    steps = {"replace": Path.replace, "unlink": Path.unlink, "write_bytes": Path.write_bytes}
+    fsync, left = os.fsync, [nth]
+
+    def count() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise _UnpluggedError
+
+    def synced(descriptor: int) -> None:
+        count()
+        fsync(descriptor)
+
+    for name, step in steps.items():
+        patch.setattr(Path, name, lambda *args, step=step, **kwargs: (count(), step(*args, **kwargs))[1])
+    patch.setattr(os, "fsync", synced)
+
+
+@pytest.mark.parametrize("before", [None, "cat"])
+def test_a_crash_at_any_step_leaves_the_shard_as_it_was_or_done_and_the_rerun_gives_the_same_bytes(
+    tmp_path: Path, before: str | None
 ):
     quiet = Files(str(tmp_path / "quiet"))
-    _commit(_target(quiet))
-    expected = _contents(quiet)
-    steps = {"replace": Path.replace, "unlink": Path.unlink, "write_bytes": Path.write_bytes}
-    fsync, nth = os.fsync, 0
-    for nth in range(100):
-        files, left = Files(str(tmp_path / f"crash{nth}")), [nth]
-
-        def count(left: list[int] = left) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise _UnpluggedError
-
-        def synced(descriptor: int) -> None:
-            count()
-            fsync(descriptor)
-
-        for name, step in steps.items():
-            monkeypatch.setattr(Path, name, lambda *args, step=step, **kwargs: (count(), step(*args, **kwargs))[1])
-        monkeypatch.setattr(os, "fsync", synced)
-        try:
-            _commit(_target(files))
-            crashed = False
-        except _UnpluggedError:
-            crashed = True
-        monkeypatch.undo()
+    old = _commit(_target(quiet), word=before) if before else None
+    new = _commit(_target(quiet))
+    expected, num_crashes, crashed = _contents(quiet), 0, True
+    while crashed:
+        files = Files(str(tmp_path / f"crash{num_crashes}"))
+        if before:
+            _commit(_target(files), word=before)
+        with pytest.MonkeyPatch.context() as patch:
+            _crash(patch, num_crashes)
+            try:
+                _commit(_target(files))
+                crashed = False
+            except _UnpluggedError:
+                num_crashes += 1
         done = _target(files).finished()
+        assert done in (old, new)
         assert done is None or ShardStore(files).problems(done) == []
         _commit(_target(files))
         assert _contents(files) == expected
-        if not crashed:
-            break
-    assert 15 < nth < 99, "the loop must have crashed at every step and then once not at all"
+    assert num_crashes > 15, "every step must have failed once"
 
 
 def _commit_for_ever(root: str, seed: int) -> None:

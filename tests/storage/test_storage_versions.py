@@ -21,6 +21,7 @@ from storage import (
     VersionStore,
     verify_version,
 )
+from storage.lineage import version_id
 
 Recipe = Any  # the fixture's class lives in conftest
 
@@ -79,6 +80,20 @@ def test_everything_that_made_a_version_is_part_of_its_id(tmp_path: Any, recipe:
     ]
     ids = {each.build(Files(str(tmp_path / str(i)))).id for i, each in enumerate(recipes)}
     assert len(ids) == len(recipes)
+
+
+def test_each_part_of_a_stages_record_is_part_of_the_id(files: Files, recipe: Recipe):
+    info = recipe.build(files)
+    changes = [{"code_version": 9}, {"model_identity": "x"}, {"config": {"x": 1}}, {"digest": "x"}, {"stage": "mask"}]
+    made = {info.id, version_id(input_digest="x", stages=info.stages)}
+    made |= {version_id(input_digest="input", stages=info.stages, parent=info.id, where=where) for where in ("x", "y")}
+    for change in changes:
+        stages = (info.stages[0], replace(info.stages[1], **change), info.stages[2])
+        made.add(version_id(input_digest="input", stages=stages))
+    assert len(made) == len(changes) + 4
+    # What follows from the rest is not: a funnel is counted from the shards.
+    counted = tuple(replace(record, num_in=0, num_shards=0) for record in info.stages)
+    assert version_id(input_digest="input", stages=counted) == info.id
 
 
 def _reports_of(files: Files, stage: str) -> tuple[ShardReport, ...]:
