@@ -164,13 +164,15 @@ def _keep_malloc_blocks() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Train the members named on the command line, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m miniature.pretrain", description=__doc__)
-    parser.add_argument("members", nargs="*", choices=[*MEMBERS, []], help="what to train (default: everything)")
+    parser.add_argument("members", nargs="*", metavar="MEMBER", help=f"of {', '.join(MEMBERS)} (default: all)")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the finished members")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of drawn scenes and checkpoints")
     parser.add_argument("--scenes", type=int, default=NUM_SCENES, help="size of the training world")
     parser.add_argument("--steps", type=int, help="fewer steps than the recipe, for a trial")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (one a process is the most efficient)")
     options = parser.parse_args(arguments)
+    if unknown := [name for name in options.members if name not in MEMBERS]:
+        parser.error(f"no member is called {unknown[0]}: choose from {', '.join(MEMBERS)}")
     _keep_malloc_blocks()
 
     import torch
