@@ -1,0 +1,53 @@
+"""The errors of the model package; every one names the offending value and what would be right.
+
+IEditError
+|-- ConfigError     settings that contradict one another or the models at hand
+|-- ScheduleError   a noise schedule that the paper's equations do not cover
+|   `-- TimestepError   a timestep, or a range of them, outside the schedule
+|-- BatchError      a tensor of a batch is missing, has another shape than the others or is not finite
+|   `-- MaskError       a mask is empty where it must not be, or has values outside [0, 1]
+|-- WeightsError    a model folder without usable weights
+|   |-- MissingModelError   neither a folder nor a hub id that can be had
+|   `-- PickledWeightsError weights only in a format that can run code
+`-- MemoryLimitError    not even a batch of one fits into memory
+"""
+
+
+class IEditError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class ConfigError(IEditError, ValueError):
+    """Settings contradict one another, or ask for a model that is not there."""
+
+
+class ScheduleError(IEditError, ValueError):
+    """The noise schedule is not one that the paper's equations cover."""
+
+
+class TimestepError(ScheduleError):
+    """A timestep, or a range of timesteps, lies outside the schedule."""
+
+
+class BatchError(IEditError, ValueError):
+    """A tensor of a batch is missing, does not fit the others or is not finite."""
+
+
+class MaskError(BatchError):
+    """A mask is empty where it must not be, or holds values outside [0, 1]."""
+
+
+class WeightsError(IEditError, ValueError):
+    """A model folder lacks usable weights."""
+
+
+class MissingModelError(WeightsError):
+    """A model is neither a folder here nor to be had from the hub or its cache."""
+
+
+class PickledWeightsError(WeightsError):
+    """A model has its weights only as pickles, which can run code when they are read."""
+
+
+class MemoryLimitError(IEditError, RuntimeError):
+    """Not even a batch of one fits into memory."""
