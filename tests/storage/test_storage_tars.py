@@ -208,3 +208,13 @@ def test_any_bytes_at_all_give_members_or_a_named_error(data: bytes):
     is_empty_archive = data[:1024] == bytes(1024)
     with contextlib.nullcontext() if is_empty_archive else pytest.raises(CorruptFileError, match=r"x\.tar"):
         assert list(iter_tar(io.BytesIO(data), name="x.tar")) == []
+
+
+@given(
+    st.from_regex(r"[a-z0-9][a-z0-9_.]{0,99}", fullmatch=True).filter(lambda name: ".." not in name),
+    st.integers(0, 2**30),
+)
+def test_headers_are_those_of_the_standard_library(name: str, size: int):
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    assert tars_module._header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
