@@ -1,0 +1,38 @@
+"""Errors of the stages.
+
+TaskError
+├── TaskConfigError     a stage's configuration holds a value that cannot be
+├── MetadataError       metadata that cannot be read: none found, damaged, a column missing
+│   └── EmptyPlanError  metadata of which no row is left to download
+├── DownloaderChangedError  img2dataset is built otherwise than our use of it expects
+├── ShardError          a whole shard failed, so that nothing of it counts as done
+└── WordNetError        no usable WordNet 3.0 can be found or set up
+"""
+
+
+class TaskError(Exception):
+    """Root of all errors that a stage raises on purpose."""
+
+
+class TaskConfigError(TaskError, ValueError):
+    """A field of a stage's configuration is out of range; the message names field, value and range."""
+
+
+class WordNetError(TaskError):
+    """WordNet 3.0 is missing, damaged or of another version; the message says where it was looked for."""
+
+
+class MetadataError(TaskError):
+    """Metadata cannot be read; the message names the file and what is wrong with it."""
+
+
+class EmptyPlanError(MetadataError):
+    """No row of the metadata is left to download; the message counts the reasons."""
+
+
+class DownloaderChangedError(TaskError):
+    """The installed img2dataset is built otherwise than our use of it expects."""
+
+
+class ShardError(TaskError):
+    """A whole shard failed and nothing of it counts as done; the message says why and counts the failures."""
