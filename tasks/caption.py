@@ -1,0 +1,114 @@
+"""Stage 2, caption: image -> caption, one plain sentence by a captioner (BLIP), as in Section 3.1 of the paper.
+
+A second mode keeps the text that the page gives for the image: the paper's ablation with LAION's captions.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from iedit_model.captioner import Captioner, CaptionerSpec
+from storage import CAPTION, Dropped, ShardReport, ShardStore, fingerprint
+from tasks.errors import TaskConfigError
+from tasks.images import BatchConfig, ImagePass, stored_images
+
+STAGE, VERSION = "caption", 1
+
+CaptionMode = Literal["model", "alt_text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """What decides the captions.
+
+    Raises:
+        TaskConfigError: an unknown mode, or the mode "model" without a model.
+    """
+
+    mode: CaptionMode = "model"
+    """"model" writes a caption for each image; "alt_text" keeps the page's own text (the paper's LAION captions)."""
+    model: CaptionerSpec | None = None
+    """Which captioner; not looked at in the mode "alt_text"."""
+    batch: BatchConfig = field(default_factory=BatchConfig)
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(CaptionMode):
+            raise TaskConfigError(f"caption.mode is {self.mode!r}, expected one of {', '.join(get_args(CaptionMode))}")
+        if self.mode == "model" and self.model is None:
+            raise TaskConfigError("caption.mode is 'model', but caption.model names none")
+
+
+def caption_shard(
+    source: ShardReport, config: CaptionConfig, store: ShardStore, captioner: Captioner | None
+) -> ShardReport:
+    """Caption every image of one downloaded shard, or return the finished report.
+
+    Args:
+        source: report of the download stage.
+        config: the settings.
+        store: where the images are and the captions go.
+        captioner: ``load_captioner(config.model)``; None in the mode "alt_text".
+
+    Returns:
+        The report. Dropped are samples with ``empty_caption``, and in the mode "model" those whose image cannot be
+        used: ``damaged_image``, ``undecodable_image``.
+
+    Raises:
+        TaskConfigError: the mode "model" without a captioner.
+        MissingFileError: the images are gone.
+        MemoryLimitError: not even one image fits into memory.
+    """
+    target = store.target(STAGE, source.shard, _fingerprint(source, config, captioner))
+    if (done := target.finished()) is not None:
+        return done
+    started = time.monotonic()
+    images = ImagePass(store, config.batch)
+    texts = _written(source, store, images, captioner) if captioner else _given(source, store)
+    rows: list[dict[str, Any]] = []
+    dropped: list[Dropped] = []
+    for sample_id, text in texts:
+        if caption := " ".join(text.split()):
+            rows.append({"sample_id": sample_id, "caption": caption, "caption_source": config.mode})
+        else:
+            dropped.append(Dropped(sample_id=sample_id, reason="empty_caption"))
+    return target.commit(
+        num_in=source.num_out,
+        seconds=time.monotonic() - started,
+        table=CAPTION.table(rows),
+        dropped=[*dropped, *images.dropped],
+        extra={"num_halvings": images.num_halvings},
+    )
+
+
+def _fingerprint(source: ShardReport, config: CaptionConfig, captioner: Captioner | None) -> str:
+    if config.mode == "alt_text":
+        if captioner is not None:
+            raise TaskConfigError("caption.mode is 'alt_text', which takes no captioner")
+        # Settings that nothing is made with would only make equal captions look different.
+        config = replace(config, model=None, batch=BatchConfig())
+    elif captioner is None:
+        raise TaskConfigError("caption.mode is 'model', which needs a captioner")
+    return fingerprint(
+        stage=STAGE,
+        version=VERSION,
+        config=config,
+        inputs=(source.digest,),
+        model_identity=captioner.identity if captioner else None,
+    )
+
+
+def _written(
+    source: ShardReport, store: ShardStore, images: ImagePass, captioner: Captioner
+) -> Iterator[tuple[str, str]]:
+    found = images.run(stored_images(store, source), lambda _, image: captioner.prepare(image), captioner.caption)
+    for image, text in found:
+        yield image.sample_id, text
+
+
+def _given(source: ShardReport, store: ShardStore) -> Iterator[tuple[str, str]]:
+    import pyarrow.compute as pc
+
+    table = store.read_table(source, columns=("sample_id", "status", "alt_text"), where=pc.field("status") == "ok")
+    for sample_id, text in zip(table["sample_id"].to_pylist(), table["alt_text"].to_pylist(), strict=True):
+        yield sample_id, text or ""
