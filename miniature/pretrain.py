@@ -148,9 +148,15 @@ MEMBERS: dict[str, Callable[[Job], Path]] = {
 
 
 def _to_half(pipeline: Any) -> Any:
+    from diffusers import AutoencoderKL
+    from diffusers.configuration_utils import FrozenDict
+
     for part in pipeline.components.values():
         if hasattr(part, "half"):
             part.half()
+        if isinstance(part, AutoencoderKL):
+            # Where it was loaded from is this machine's business; assigned since save_config writes what is there.
+            part._internal_dict = FrozenDict({k: v for k, v in part.config.items() if k != "_name_or_path"})
     return pipeline
 
 

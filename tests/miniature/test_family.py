@@ -47,6 +47,11 @@ def test_every_member_has_a_folder_and_a_card_with_its_figures():
             assert needed in card, (folder, needed)
 
 
+def test_no_file_names_a_place_on_the_machine_that_made_it():
+    for path in (path for path in WEIGHTS.rglob("*.json") if path.name != "tokenizer.json"):
+        assert '"/' not in path.read_text(encoding="utf-8"), path
+
+
 def test_the_scheduler_is_the_one_of_stable_diffusion():
     """diffusers' own defaults for DDIM differ in each of these."""
     for folder in ("ldm", "instruct_pix2pix"):
