@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from iedit_model.captioner import Captioner, CaptionerSpec
 from storage import CAPTION, Dropped, ShardReport, ShardStore, fingerprint
 from tasks.errors import TaskConfigError
-from tasks.images import BatchConfig, ImagePass, stored_images
+from tasks.pictures.images import BatchConfig, ImagePass, stored_images
 
 STAGE, VERSION = "caption", 1
 

@@ -24,10 +24,10 @@ from storage import (
     write_tar,
 )
 from tasks.errors import ShardError, TaskConfigError
-from tasks.fetch import FetchConfig, Fetcher
-from tasks.fetch_addresses import Resolver, system_addresses
-from tasks.fetch_image import ImageConfig
-from tasks.fetch_rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
+from tasks.fetching.addresses import Resolver, system_addresses
+from tasks.fetching.client import FetchConfig, Fetcher
+from tasks.fetching.image_body import ImageConfig
+from tasks.fetching.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
 
 STAGE: Final = "download"
 VERSION: Final = 1

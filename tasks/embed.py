@@ -17,8 +17,8 @@ from iedit_model.batching import map_batches
 from iedit_model.clip import ClipEncoder, ClipSpec
 from storage import Column, ShardReport, ShardStore, TableSchema, embed_schema, fingerprint
 from tasks.corpus import CorpusError
-from tasks.images import BatchConfig, ImagePass, StoredImage, stored_images
-from tasks.layout import LAYOUT_DIM, layout_descriptor
+from tasks.pictures.images import BatchConfig, ImagePass, StoredImage, stored_images
+from tasks.pictures.layout import LAYOUT_DIM, layout_descriptor
 
 if TYPE_CHECKING:
     import pyarrow as pa

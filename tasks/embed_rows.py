@@ -38,7 +38,7 @@ class EmbedRows:
     caption_embeds: Halves | None = None
     """Captions of the source images, unit norm."""
     layout_embeds: Halves | None = None
-    """Layout descriptors of the source images (``tasks.layout``), unit norm or zero."""
+    """Layout descriptors of the source images (``tasks.pictures.layout``), unit norm or zero."""
 
     def held(self, column: EmbedColumn) -> Halves:
         """Return a column that must be there.

@@ -17,11 +17,11 @@ import numpy as np
 from storage import ShardReport, ShardStore, fingerprint
 from tasks.corpus import read_facts
 from tasks.errors import TaskConfigError, TaskError
-from tasks.index_rows import Gathered, gather, id_table, list_images, save_array
-from tasks.inverted_lists import ListConfig, exact_index, list_index
-from tasks.queries import QueryConfig, query_embeds
-from tasks.recall import RecallConfig, kth_scores, recall
-from tasks.vector_index import (
+from tasks.neighbours.index_rows import Gathered, gather, id_table, list_images, save_array
+from tasks.neighbours.inverted_lists import ListConfig, exact_index, list_index
+from tasks.neighbours.queries import QueryConfig, query_embeds
+from tasks.neighbours.recall import RecallConfig, kth_scores, recall
+from tasks.neighbours.vector_index import (
     FACTS_BLOB,
     FAISS_BLOB,
     LAYOUTS_BLOB,
@@ -30,7 +30,7 @@ from tasks.vector_index import (
     Neighbours,
     SearchSettings,
 )
-from tasks.vectors import Float64s, Int64s
+from tasks.neighbours.vectors import Float64s, Int64s
 
 STAGE, VERSION = "index", 1
 SHARD: Final = "all"

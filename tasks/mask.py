@@ -16,9 +16,9 @@ from iedit_model.segmenter import PromptedImage, Segmenter, SegmenterSpec
 from storage import MASK, Dropped, ShardReport, ShardStore, digest_of, fingerprint
 from tasks.corpus import CorpusError
 from tasks.errors import TaskConfigError
-from tasks.image_index import ImageIndex
-from tasks.images import BatchConfig, ImagePass, StoredImage
-from tasks.mask_scores import Levels, MaskScores, blurred, mask_iou, outside_similarity, read_mask, score_mask
+from tasks.pictures.image_index import ImageIndex
+from tasks.pictures.images import BatchConfig, ImagePass, StoredImage
+from tasks.pictures.mask_scores import Levels, MaskScores, blurred, mask_iou, outside_similarity, read_mask, score_mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,10 +14,10 @@ import numpy as np
 
 from storage import DROPPED, PLAN, ShardReport, ShardStore, ShardTarget, fingerprint, sample_id
 from tasks.errors import EmptyPlanError, MetadataError, TaskConfigError
-from tasks.fetch_urls import is_url
-from tasks.plan_filters import FilterConfig, MetadataRow, reason_against
-from tasks.plan_input import Identity, Kind, Metadata, MetadataFile
-from tasks.plan_seen import SeenNumbers, url_number
+from tasks.fetching.urls import is_url
+from tasks.planning.filters import FilterConfig, MetadataRow, reason_against
+from tasks.planning.metadata_input import Identity, Kind, Metadata, MetadataFile
+from tasks.planning.seen import SeenNumbers, url_number
 
 STAGE: Final = "plan"
 VERSION: Final = 1

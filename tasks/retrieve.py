@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Dropped, ShardReport, ShardStore, fingerprint
-from tasks.candidates import Batch, find_candidates
 from tasks.corpus import Ids
 from tasks.embed_rows import EmbedRows, read_embeds
 from tasks.errors import TaskConfigError
-from tasks.exclusions import EXCLUSIONS, ExclusionConfig
-from tasks.gates import RETRIEVE_TABLE, GateConfig, gated, losses
-from tasks.pair_scores import PairScores, measure_pairs
-from tasks.queries import QUERIES, QueryConfig, QueryMode, query_embeds
-from tasks.rerank import RerankConfig, ranking_scores, reranked
-from tasks.vector_index import IndexMismatchError, VectorIndex
-from tasks.vectors import FLAWS, Bools, Float64s, Int64s, find_flaws, unit_rows
+from tasks.neighbours.candidates import Batch, find_candidates
+from tasks.neighbours.exclusions import EXCLUSIONS, ExclusionConfig
+from tasks.neighbours.gates import RETRIEVE_TABLE, GateConfig, gated, losses
+from tasks.neighbours.pair_scores import PairScores, measure_pairs
+from tasks.neighbours.queries import QUERIES, QueryConfig, QueryMode, query_embeds
+from tasks.neighbours.rerank import RerankConfig, ranking_scores, reranked
+from tasks.neighbours.vector_index import IndexMismatchError, VectorIndex
+from tasks.neighbours.vectors import FLAWS, Bools, Float64s, Int64s, find_flaws, unit_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

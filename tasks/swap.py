@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from tasks.adjective_replacements import AdjectiveReplacements
-from tasks.caption_units import Unit, find_units
 from tasks.errors import TaskConfigError
-from tasks.inflection import indefinite_article, is_mass, looks_singular, match_case, plural, singular_forms
-from tasks.noun_replacements import NounReplacements, SensePolicy
-from tasks.replacements import Admission, RelationName, Replacement, Tier
-from tasks.tagger import Tagger, Token, load_tagger
-from tasks.wordlists import PAIRED
-from tasks.wordnet import WordNet, load_wordnet
+from tasks.wording.adjective_replacements import AdjectiveReplacements
+from tasks.wording.caption_units import Unit, find_units
+from tasks.wording.inflection import indefinite_article, is_mass, looks_singular, match_case, plural, singular_forms
+from tasks.wording.noun_replacements import NounReplacements, SensePolicy
+from tasks.wording.replacements import Admission, RelationName, Replacement, Tier
+from tasks.wording.tagger import Tagger, Token, load_tagger
+from tasks.wording.wordlists import PAIRED
+from tasks.wording.wordnet import WordNet, load_wordnet
 
 STAGE: Final = "swap"
 VERSION: Final = 1

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from storage import CAPTION, DOWNLOAD, SWAP, Dropped, ShardReport, ShardStore, digest_of, sample_id, write_tar
-from tasks.gates import RETRIEVE_TABLE
+from tasks.neighbours.gates import RETRIEVE_TABLE
 
 FINGERPRINT = "0123456789abcdef"
 

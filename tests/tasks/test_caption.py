@@ -13,7 +13,7 @@ from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.caption import CaptionConfig, caption_shard
 from tasks.errors import TaskConfigError
-from tasks.images import BatchConfig
+from tasks.pictures.images import BatchConfig
 from tests.reference.stored_pictures import download, id_of, noise, png
 from tests.reference.vision_folders import CAPTIONER
 

@@ -18,12 +18,12 @@ from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
 from miniature.site import Site
 from storage import PLAN, CorruptFileError, DiskFullError, ShardReport, ShardStore, sample_id
-from tasks import fetch_downloader
 from tasks.download import DownloadConfig, download_shard, latest_download, retry_failed
 from tasks.errors import DownloaderChangedError, ShardError, TaskConfigError
-from tasks.fetch import FetchConfig
-from tasks.fetch_image import ImageConfig
-from tasks.fetch_rounds import RetryConfig
+from tasks.fetching import downloader as fetch_downloader
+from tasks.fetching.client import FetchConfig
+from tasks.fetching.image_body import ImageConfig
+from tasks.fetching.rounds import RetryConfig
 
 # Every kind of fault, some of them twice, among fine pictures.
 ALL_FAULTS = FaultShares.only(
@@ -306,7 +306,7 @@ def test_an_error_that_nobody_expected_ends_the_shard_instead_of_losing_a_row(
         ("Fetcher.fetch", broken, ZeroDivisionError),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"tasks.fetch_rounds.{name}", replacement)
+            patch.setattr(f"tasks.fetching.rounds.{name}", replacement)
             with pytest.raises(error):
                 download_shard(plan, _config(fine, threads=2), store)
         assert _snapshot(tmp_path) == before

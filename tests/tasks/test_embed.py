@@ -14,8 +14,8 @@ from storage import ShardReport, ShardStore
 from tasks.corpus import CorpusError
 from tasks.embed import EmbedConfig, embed_shard, embed_table
 from tasks.embed_rows import EmbedRows, read_embeds
-from tasks.images import BatchConfig
-from tasks.layout import layout_descriptor
+from tasks.pictures.images import BatchConfig
+from tasks.pictures.layout import layout_descriptor
 from tests.reference.stored_pictures import captioned, download, id_of, png, swapped
 from tests.reference.vision_folders import CLIP
 

@@ -14,11 +14,11 @@ from tasks.corpus import CorpusError, caption_key, content_key, url_key
 from tasks.embed_rows import EmbedTableError
 from tasks.errors import TaskConfigError
 from tasks.index import IndexConfig, IndexRecallError, build_index
-from tasks.index_rows import EmptyIndexError
-from tasks.inverted_lists import ListConfig, list_index
-from tasks.recall import RecallConfig, kth_scores, recall
-from tasks.vector_index import IndexMismatchError, Neighbours, SearchSettings, open_index
-from tasks.vectors import unit_rows
+from tasks.neighbours.index_rows import EmptyIndexError
+from tasks.neighbours.inverted_lists import ListConfig, list_index
+from tasks.neighbours.recall import RecallConfig, kth_scores, recall
+from tasks.neighbours.vector_index import IndexMismatchError, Neighbours, SearchSettings, open_index
+from tasks.neighbours.vectors import unit_rows
 from tests.reference.planted_corpus import Reports, by_id, clusters, commit_corpus, picture
 
 CPU = SearchSettings(gpu="never", threads=1)

@@ -18,10 +18,10 @@ from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.corpus import CorpusError
 from tasks.errors import TaskConfigError
-from tasks.image_index import build_image_index
-from tasks.images import BatchConfig, UnknownImageError
 from tasks.mask import MaskConfig, MaskGates, mask_shard
-from tasks.mask_scores import (
+from tasks.pictures.image_index import build_image_index
+from tasks.pictures.images import BatchConfig, UnknownImageError
+from tasks.pictures.mask_scores import (
     MaskShapeError,
     blurred,
     lowest_level,

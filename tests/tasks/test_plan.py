@@ -17,7 +17,7 @@ from storage import ShardReport, ShardStore, sample_id
 from tasks import plan as plan_module
 from tasks.errors import EmptyPlanError, MetadataError, TaskConfigError
 from tasks.plan import ColumnNames, Plan, PlanConfig, plan_shards
-from tasks.plan_filters import FilterConfig
+from tasks.planning.filters import FilterConfig
 
 BASE = "http://127.0.0.1:8765"
 LAION = FilterConfig(min_side_px=64, max_punsafe=0.5, max_pwatermark=0.8, languages=("en",))
@@ -126,7 +126,7 @@ def test_any_cut_keeps_the_same_rows_and_counts(
     store = ShardStore.at(folder / "store")
     config = PlanConfig(shard_size=size, filters=SCORE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.plan_input.ROWS_A_BATCH", batch)
+        patch.setattr("tasks.planning.metadata_input.ROWS_A_BATCH", batch)
         if not kept:
             with pytest.raises(EmptyPlanError):
                 plan_shards(str(folder / "meta"), config, store)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from storage import ShardReport, ShardStore
 from tasks.errors import TaskConfigError
-from tasks.exclusions import ExclusionConfig
-from tasks.gates import GateConfig, regate
 from tasks.index import IndexConfig, build_index
-from tasks.pair_scores import MissingScoreError
-from tasks.queries import QueryConfig
-from tasks.rerank import RerankConfig
+from tasks.neighbours.exclusions import ExclusionConfig
+from tasks.neighbours.gates import GateConfig, regate
+from tasks.neighbours.pair_scores import MissingScoreError
+from tasks.neighbours.queries import QueryConfig
+from tasks.neighbours.rerank import RerankConfig
+from tasks.neighbours.vector_index import IndexMismatchError, SearchSettings, open_index
 from tasks.retrieve import RetrieveConfig, retrieval, retrieve_shard
-from tasks.vector_index import IndexMismatchError, SearchSettings, open_index
 from tests.reference.brute_force import Picture, Rules, retrieve
 from tests.reference.planted_corpus import Reports, by_id, clusters, commit_corpus, half, picture
 

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import TaskConfigError
-from tasks.inflection import indefinite_article
 from tasks.swap import Swap, SwapConfig, SwapDrop, Swapper, count_terms, swap_caption
+from tasks.wording.inflection import indefinite_article
 from tests.reference.wordnet_relations import (
     are_antonyms,
     are_cohyponyms,

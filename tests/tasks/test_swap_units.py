@@ -2,9 +2,9 @@
 
 import pytest
 
-from tasks.caption_units import Unit, find_units
-from tasks.tagger import load_tagger
-from tasks.wordnet import load_wordnet
+from tasks.wording.caption_units import Unit, find_units
+from tasks.wording.tagger import load_tagger
+from tasks.wording.wordnet import load_wordnet
 
 
 def _units(caption: str) -> list[Unit]:

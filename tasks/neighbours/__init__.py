@@ -1,0 +1,1 @@
+"""Stages index and retrieve: vectors, exclusions, scores and gates."""

@@ -1,0 +1,1 @@
+"""Stage pack: groups, splits and the sample as it lies in a tar."""

@@ -1,0 +1,1 @@
+"""Decoded pictures, shared by every stage that looks at them."""

@@ -1,0 +1,1 @@
+"""Stage plan: what the metadata rows say before any fetch."""

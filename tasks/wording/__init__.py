@@ -1,0 +1,1 @@
+"""Stage swap: words, their forms and WordNet's relations between them."""
