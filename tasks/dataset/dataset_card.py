@@ -1,0 +1,162 @@
+"""The card of a dataset version: what is in it, how it came about, what was lost on the way, and how to load it.
+
+Everything but the section on licences is read from the version itself, so that the same version has the same card.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from storage import MANIFEST, StageRecord, VersionInfo, VersionStore
+from storage.arrow import compute
+from storage.tables import MANIFEST_ORIGIN
+from tasks.dataset import card_text
+from tasks.dataset.card_text import in_words
+from tasks.errors import TaskConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CARD_NAME: Final = "README.md"
+
+_SCORES: Final = (
+    *("similarity", "source_text_similarity", "target_text_similarity", "image_similarity", "directional_similarity"),
+    *("layout_similarity", "source_mask_area", "target_mask_area", "mask_iou", "outside_similarity"),
+)
+_READ: Final = ("sample_id", "split", "group_id", "tar", "relation", "pos", *_SCORES)
+_SHOWN: Final = ("sample_id", "split", "caption", "edit_prompt", "swapped_from", "swapped_to", "url", "target_url")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """What stands on the card beside what the version says.
+
+    Raises:
+        TaskConfigError: a value is out of range.
+    """
+
+    num_examples: int = 8
+    """Pairs that are shown in words."""
+    licence: str = card_text.LICENCE
+    """The section on licences, Markdown; it should say where the pictures come from."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_examples <= 1000:
+            raise TaskConfigError(f"card.num_examples is {self.num_examples}, expected 0 to 1000")
+
+
+def write_card(versions: VersionStore, version: str, config: CardConfig | None = None) -> str:
+    """Write the card beside the version's manifest and return its path under the root of the store.
+
+    Raises:
+        UnknownVersionError: there is no such version.
+        CorruptFileError: it is damaged.
+    """
+    info = versions.load(version)
+    path = f"versions/{info.id}/{CARD_NAME}"
+    versions.files.write_bytes(path, dataset_card(versions, info.id, config).encode())
+    return path
+
+
+def dataset_card(versions: VersionStore, version: str, config: CardConfig | None = None) -> str:
+    """Return the card of a version as Markdown.
+
+    Captions, alt texts and addresses are a stranger's: they stand on the card as text, whatever they contain.
+
+    Raises:
+        UnknownVersionError: there is no such version.
+        CorruptFileError: it is damaged.
+    """
+    config = config or CardConfig()
+    info = versions.load(version)
+    manifest = versions.manifest(info, columns=_READ)
+    # Ids are hashes of addresses, so that the first ones are as good as a random draw.
+    first = manifest["sample_id"][: config.num_examples].to_pylist()
+    shown = versions.manifest(info, columns=_SHOWN, where=f"sample_id <= {first[-1]!r}") if first else None
+    sections = (
+        _head(info),
+        card_text.FUNNEL.format(rows=_lines(_funnel(info.stages))),
+        card_text.SPLITS.format(rows=_lines(_splits(info, manifest))),
+        card_text.PAIRS.format(kinds=_lines(_kinds(manifest)), scores=_lines(_scores(manifest))),
+        card_text.EXAMPLES.format(version=info.id, rows=_lines(_examples(shown))) if shown else "",
+        card_text.LOADING.format(version=info.id),
+        card_text.PROVENANCE.format(input_digest=info.input_digest, rows=_lines(_provenance(info.stages))),
+        card_text.LIMITS,
+        f"## Licences\n\n{config.licence}",
+        card_text.COLUMNS.format(rows=_lines(_columns())),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(info: VersionInfo) -> str:
+    splits = ", ".join(f"{count:,} {split}" for split, count in info.splits.items())
+    parent = (
+        f"\n\nIt is made from version `{info.parent}`: {in_words(info.where, longest=2000)}." if info.parent else ""
+    )
+    return card_text.HEAD.format(version=info.id, num_samples=info.num_samples, splits=splits, parent=parent)
+
+
+def _funnel(stages: Sequence[StageRecord]) -> Iterator[tuple[str, ...]]:
+    for record in stages:
+        reasons = sorted(record.dropped.items(), key=lambda item: (-item[1], item[0]))
+        dropped = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in reasons) or "none"
+        kept = f"{record.num_out / record.num_in:.1%}" if record.num_in else ""
+        yield record.stage, f"{record.num_in:,}", f"{record.num_out:,}", kept, dropped
+
+
+def _splits(info: VersionInfo, manifest: "pa.Table") -> Iterator[tuple[str, ...]]:
+    for split, count in info.splits.items():
+        rows = manifest.filter(compute().field("split") == split)
+        groups, tars = (len(rows[name].unique()) for name in ("group_id", "tar"))
+        yield split, f"{count:,}", f"{count / info.num_samples:.1%}", f"{groups:,}", f"{tars:,}"
+
+
+def _kinds(manifest: "pa.Table") -> Iterator[tuple[str, ...]]:
+    kinds = manifest.group_by(["relation", "pos"]).aggregate([("sample_id", "count")]).to_pylist()
+    for row in sorted(kinds, key=lambda row: (-row["sample_id_count"], row["relation"], row["pos"])):
+        yield row["relation"].replace("_", " "), row["pos"], f"{row['sample_id_count']:,}"
+
+
+def _scores(manifest: "pa.Table") -> Iterator[tuple[str, ...]]:
+    pc = compute()
+    meanings = {column.name: column.description for column in MANIFEST.columns}
+    for name in _SCORES:
+        values = manifest[name].filter(pc.is_finite(manifest[name])).drop_null()
+        if len(values):
+            quantiles = (f"{value:.3f}" for value in pc.quantile(values, [0.05, 0.5, 0.95]).to_pylist())
+            yield f"`{name}`", f"{len(values):,}", *quantiles, meanings[name]
+
+
+def _examples(rows: "pa.Table") -> Iterator[tuple[str, ...]]:
+    for row in rows.to_pylist():
+        texts = (in_words(row[name]) for name in ("caption", "edit_prompt"))
+        words = f"{in_words(row['swapped_from'])} \u2192 {in_words(row['swapped_to'])}"
+        addresses = (in_words(row[name], longest=60) for name in ("url", "target_url"))
+        yield row["sample_id"], row["split"], *texts, words, *addresses
+
+
+def _provenance(stages: Sequence[StageRecord]) -> Iterator[tuple[str, ...]]:
+    for record in stages:
+        model = f"`{record.model_identity:.16}`" if record.model_identity else ""
+        config = in_words(json.dumps(_plain(record.config), sort_keys=True), longest=4000)
+        yield record.stage, str(record.code_version), str(record.num_shards), model, f"`{record.digest:.16}`", config
+
+
+def _columns() -> Iterator[tuple[str, ...]]:
+    for column in MANIFEST.columns:
+        kind = f"{column.type}, may be null" if column.nullable else column.type
+        values = f" One of {', '.join(f'`{value}`' for value in column.allowed)}." if column.allowed else ""
+        stage = MANIFEST_ORIGIN.get(column.name, "plan")
+        yield f"`{column.name}`", stage, kind, column.unit, f"{column.description}{values}"
+
+
+def _lines(rows: Iterator[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _plain(value: Any) -> Any:
+    """Return a canonical configuration without the names of its classes."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key != "@"}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,174 @@
+"""A page of pairs to look at: pictures, masks, prompts and scores of a dataset version in one self-contained file."""
+
+import base64
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, VersionInfo, VersionStore
+from storage.atomic import replace_bytes
+from storage.tables import MANIFEST_ORIGIN
+from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
+from tasks.errors import TaskConfigError
+from tasks.packing.packed_sample import read_sample
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL.Image import Image
+
+_SCORES: Final = tuple(column.name for column in MANIFEST.columns if column.type == "float32")
+# What the stages measured comes before what the metadata claims.
+_NUMBERS: Final = (
+    *(name for name in _SCORES if MANIFEST_ORIGIN[name] != "plan"),
+    *("rank", "level"),
+    *(name for name in _SCORES if MANIFEST_ORIGIN[name] == "plan"),
+)
+_WORDS: Final = ("split", "relation", "pos", "caption_source")
+_TEXTS: Final = (
+    *("sample_id", "caption", "edit_prompt", "swapped_from", "swapped_to", "source_diff", "target_diff"),
+    *("url", "target_url", "target_caption"),
+)
+_PLACES: Final = ("tar", "tar_offset", "tar_size", *(f"{part}_member_sha256" for part in SAMPLE_PARTS))
+_SMALL_PX: Final = 128
+"""Pictures up to this side are shown pixel by pixel."""
+_OVERLAY_PX: Final = 192
+"""Least side of a mask as it is shown, so that its outline is thin."""
+_SHADE: Final = (14, 14, 24)
+_OUTLINE: Final = (255, 45, 140, 255)
+_DARKNESS: Final = 0.68
+
+
+@dataclass(frozen=True, kw_only=True)
+class GalleryConfig:
+    """What is shown.
+
+    Raises:
+        TaskConfigError: a value is out of range.
+    """
+
+    limit: int = 200
+    """Most pairs on the page; the first by sample id, which is as good as a random draw."""
+    where: str | None = None
+    """Only pairs that pass this filter over the manifest (``storage.filters``)."""
+    thumb_px: int = 320
+    """Longer side of a picture on the page; smaller pictures stay as they are."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("limit", 1, 5000), ("thumb_px", 16, 2048)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise TaskConfigError(f"gallery.{name} is {value}, expected a number in [{low}, {high}]")
+
+
+def write_gallery(versions: VersionStore, version: str, path: Path, config: GalleryConfig | None = None) -> Path:
+    """Write the page of a version to a local file and return its path.
+
+    Raises:
+        UnknownVersionError: there is no such version.
+        FilterError: the filter cannot be understood.
+        DiskFullError: no room; what was there stays.
+    """
+    replace_bytes(path, gallery_html(versions, version, config).encode())
+    return path
+
+
+def gallery_html(versions: VersionStore, version: str, config: GalleryConfig | None = None) -> str:
+    """Return the page: HTML that asks for nothing from anywhere, about 60 KB a pair of 512-pixel pictures.
+
+    Raises:
+        UnknownVersionError: there is no such version.
+        FilterError: the filter cannot be understood.
+    """
+    config = config or GalleryConfig()
+    info = versions.load(version)
+    manifest = versions.manifest(info, columns=(*_TEXTS, *_NUMBERS, *_WORDS, *_PLACES), where=config.where)
+    shown = manifest.slice(0, config.limit)
+    pieces = html_page(
+        f"Editing pairs {info.id}",
+        _summary(info, manifest.num_rows, shown.num_rows, config.where),
+        _cards(versions, shown, config.thumb_px),
+        _columns(shown),
+        footer="A target is another picture that fits the edit prompt. Masks are bright where the picture is to be "
+        "edited. Press the pictures to enlarge them.",
+    )
+    return "".join(pieces)
+
+
+def mask_overlay(mask: "Image") -> "Image":
+    """Return what is laid over a picture to show its mask: dark outside, clear inside, with a bright outline.
+
+    Args:
+        mask: 8-bit grey, 255 = edit here.
+
+    Returns:
+        RGBA of the same size, enlarged by a whole factor when it is small.
+    """
+    from PIL import Image, ImageFilter
+
+    factor = max(1, -(-_OVERLAY_PX // max(mask.size)))
+    mask = mask.convert("L").resize((mask.width * factor, mask.height * factor), Image.Resampling.NEAREST)
+    inside = Image.fromarray(np.where(np.asarray(mask) >= 128, 255, 0).astype(np.uint8))
+    outline = np.asarray(inside) != np.asarray(inside.filter(ImageFilter.MinFilter(3)))
+    pixels = np.zeros((mask.height, mask.width, 4), np.uint8)
+    pixels[..., :3] = _SHADE
+    pixels[..., 3] = np.rint((255 - np.asarray(mask, np.float32)) * _DARKNESS)
+    pixels[outline] = _OUTLINE
+    return Image.fromarray(pixels, "RGBA")
+
+
+def _summary(info: VersionInfo, num_found: int, num_shown: int, where: str | None) -> str:
+    splits = ", ".join(f"{count:,} {split}" for split, count in info.splits.items())
+    text = f"{info.num_samples:,} pairs ({splits})."
+    if where is not None:
+        text += f" {num_found:,} of them pass the filter {where}."
+    return f"{text} On this page: {num_shown:,}."
+
+
+def _columns(rows: "pa.Table") -> list[PageColumn]:
+    """Return the columns that can be sorted and filtered by; numbers that were never measured are left out."""
+    known = {column.name: column for column in MANIFEST.columns}
+    columns = []
+    for name in (*_NUMBERS, *_WORDS):
+        title = f"{known[name].description[:-1]}{f' ({known[name].unit})' if known[name].unit else ''}"
+        if name in _WORDS:
+            columns.append(PageColumn(name=name, title=title, choices=tuple(sorted(set(rows[name].to_pylist())))))
+        elif rows[name].null_count < rows.num_rows:
+            columns.append(PageColumn(name=name, title=title))
+    return columns
+
+
+def _cards(versions: VersionStore, rows: "pa.Table", thumb_px: int) -> Iterator[PageCard]:
+    for batch in rows.to_batches(max_chunksize=256):
+        for row in batch.to_pylist():
+            try:
+                parts = read_sample(versions.files, row)
+            except CorruptFileError:  # shown as damaged: the page is there to find such things
+                parts = {}
+            yield _card(row, parts, thumb_px)
+
+
+def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCard:
+    from tasks.pictures.images import ImageError, decode_image
+
+    pictures, is_small = {}, True
+    for name, part in (("s", "source"), ("t", "target"), ("sm", "source_mask"), ("tm", "target_mask")):
+        try:
+            picture = decode_image(parts[part])
+        except (KeyError, ImageError):
+            continue
+        is_small = is_small and max(picture.size) <= _SMALL_PX
+        picture.thumbnail((thumb_px, thumb_px))
+        pictures[name] = _data_address(mask_overlay(picture) if name in {"sm", "tm"} else picture)
+    return PageCard(row=row, pictures=pictures, is_small=is_small)
+
+
+def _data_address(picture: "Image") -> str:
+    """Return a picture as a ``data:`` address: base64, so that it can stand in any attribute."""
+    stream = io.BytesIO()
+    exact = picture.mode == "RGBA" or max(picture.size) <= _SMALL_PX
+    picture.save(stream, "WEBP", lossless=exact, quality=82)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

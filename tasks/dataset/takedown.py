@@ -1,0 +1,338 @@
+"""A takedown: a list of pictures -> a new version without every sample that shows one of them, as source or target.
+
+Only tars that hold such a sample are written anew; all others are shared with the old version byte for byte. What the
+earlier stages stored stays until the old versions are given up and ``gc`` is run; give the list to the plan as well, so
+that the next build does not fetch the pictures again.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from storage import (
+    MANIFEST,
+    CorruptFileError,
+    Dropped,
+    FileEntry,
+    MissingFileError,
+    ShardReport,
+    ShardStore,
+    ShardTarget,
+    StageRecord,
+    StageRun,
+    TarMember,
+    VersionInfo,
+    VersionStore,
+    digest_of,
+    fingerprint,
+    iter_tar,
+    parquet_bytes,
+    read_parquet,
+    split_member,
+    write_tar,
+)
+from storage.arrow import compute
+from storage.tables import SHARD_FILES
+from tasks.corpus import url_key
+from tasks.errors import TaskError
+from tasks.packing.pack_plan import STAGE, VERSION
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REASON: Final = "taken_down"
+"""Why the samples are dropped, as one word."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_URL_COLUMNS: Final = ("url", "target_url")
+_HASH_COLUMNS: Final = ("sha256", "target_sha256", "stored_sha256", "target_stored_sha256")
+_LIST_COLUMNS: Final = frozenset({"url", "sha256", "hash"})
+_MAX_LIST_BYTES: Final = 1 << 30
+
+
+class TakedownListError(TaskError):
+    """A takedown list that cannot be understood; the message names the line or the columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakedownList:
+    """Pictures that must go: any of the addresses, any of the hashes.
+
+    Raises:
+        TakedownListError: it is empty, or an entry is neither an address nor a sha256.
+    """
+
+    urls: frozenset[str] = frozenset()
+    """http(s) addresses; scheme, ``www.`` and fragment make no difference."""
+    hashes: frozenset[str] = frozenset()
+    """sha256 of a picture's bytes, as fetched or as stored, 64 lower-case hex characters."""
+
+    def __post_init__(self) -> None:
+        for entries, form, what in ((self.urls, _URL, "http(s) address"), (self.hashes, _SHA256, "sha256")):
+            if wrong := sorted(entry for entry in entries if not form.fullmatch(entry)):
+                raise TakedownListError(f"{wrong[0]!r:.200} in the takedown list is no {what}")
+        if not self.urls and not self.hashes:
+            raise TakedownListError("the takedown list is empty: give one http(s) address or sha256 a line")
+
+    @property
+    def digest(self) -> str:
+        """64 hex characters over all entries, in whatever order they came."""
+        return digest_of(*sorted(self.urls), *sorted(self.hashes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Takedown:
+    """What a takedown did."""
+
+    version: VersionInfo
+    """The new version, or the old one when no sample is concerned."""
+    removed: tuple[str, ...]
+    """Ids of the samples that went, sorted."""
+    tars: tuple[str, ...]
+    """Tars of the old version that the new one does not use, sorted."""
+    unmatched: tuple[str, ...]
+    """Entries of the list that no sample matches, sorted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Removal:
+    """What decides the bytes of a tar that is written anew."""
+
+    sample_ids: tuple[str, ...]
+
+
+def read_takedown_list(path: Path) -> TakedownList:
+    """Read a list: a parquet file with a column ``url``, ``sha256`` or ``hash``, else text with one entry a line.
+
+    Empty lines and lines that begin with ``#`` mean nothing.
+
+    Raises:
+        TakedownListError: the file is missing, too large, or has a line that is neither an address nor a sha256.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise TakedownListError(f"the takedown list {path} cannot be read: {error.strerror}") from error
+    if size > _MAX_LIST_BYTES:
+        raise TakedownListError(f"the takedown list {path} has {size} bytes, at most {_MAX_LIST_BYTES} are read")
+    entries = _parquet_entries(path) if path.suffix == ".parquet" else _text_entries(path)
+    urls, hashes = set[str](), set[str]()
+    for where, entry in entries:
+        if _SHA256.fullmatch(entry.lower()):
+            hashes.add(entry.lower())
+        elif _URL.fullmatch(entry):
+            urls.add(entry)
+        else:
+            raise TakedownListError(f"{where}: {entry!r:.200} is neither an http(s) address nor a sha256")
+    return TakedownList(urls=frozenset(urls), hashes=frozenset(hashes))
+
+
+def take_down(versions: VersionStore, version: str, listed: TakedownList) -> Takedown:
+    """Write the version that has no sample which shows a listed picture.
+
+    Args:
+        versions: the versions of a store.
+        version: id of the old version, or the beginning of it.
+        listed: what must go.
+
+    Raises:
+        UnknownVersionError: there is no such version.
+        EmptyVersionError: no sample would be left.
+        CorruptFileError: a tar or table of the old version is damaged.
+    """
+    parent = versions.load(version)
+    store = ShardStore(versions.files)
+    matcher = _Matcher(listed)
+    reports = _pack_reports(versions, parent)
+    renewed: dict[str, ShardReport] = {}
+    for report in reports:
+        if any(suffix == "tar" for suffix in report.files):
+            ids = matcher.hit(store.read_table(report, columns=["sample_id", *_URL_COLUMNS, *_HASH_COLUMNS]))
+            if ids:
+                renewed[report.shard] = _without(store, report, ids)
+    if not renewed:
+        return Takedown(version=parent, removed=(), tars=(), unmatched=matcher.unmatched())
+    old = {report.path("tar"): report for report in reports if report.shard in renewed}
+    manifest = _manifest(versions, parent, store, {path: renewed[report.shard] for path, report in old.items()})
+    removed = set(versions.manifest(parent, columns=["sample_id"])["sample_id"].to_pylist())
+    removed -= set(manifest["sample_id"].to_pylist())
+    info = versions._store(
+        manifest,
+        _listing(versions, parent, renewed),
+        {**parent.files, **_tars(renewed.values())},
+        input_digest=parent.input_digest,
+        stages=_stages(parent, [renewed.get(report.shard, report) for report in reports], listed),
+        parent=parent.id,
+        where=f"without the pictures of the takedown list {listed.digest[:16]}",
+    )
+    return Takedown(
+        version=info, removed=tuple(sorted(removed)), tars=tuple(sorted(old)), unmatched=matcher.unmatched()
+    )
+
+
+class _Matcher:
+    """Finds samples that show a listed picture, and remembers which entries were met."""
+
+    def __init__(self, listed: TakedownList) -> None:
+        self._keys: dict[str, int | str] = {url: url_key(url) for url in listed.urls}
+        self._keys |= {sha256: sha256 for sha256 in listed.hashes}
+        self._wanted = frozenset(self._keys.values())
+        self._met: set[int | str] = set()
+
+    def hit(self, rows: "pa.Table") -> tuple[str, ...]:
+        """Return the ids of the rows to remove."""
+        ids = []
+        for row in rows.to_pylist():
+            keys = {url_key(row[name]) for name in _URL_COLUMNS} | {row[name] for name in _HASH_COLUMNS}
+            if met := keys & self._wanted:
+                ids.append(row["sample_id"])
+                self._met |= met
+        return tuple(ids)
+
+    def unmatched(self) -> tuple[str, ...]:
+        """Return the entries that no row had, sorted."""
+        return tuple(sorted(entry for entry, key in self._keys.items() if key not in self._met))
+
+
+def _text_entries(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise TakedownListError(f"the takedown list {path} is no UTF-8 text: {error.reason}") from error
+    for number, line in enumerate(lines, start=1):
+        if (entry := line.strip()) and not entry.startswith("#"):
+            yield f"{path}, line {number}", entry
+
+
+def _parquet_entries(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with path.open("rb") as stream:
+            table = read_parquet(stream, name=str(path))
+    except CorruptFileError as error:
+        raise TakedownListError(f"the takedown list is no parquet file: {error}") from error
+    known = [name for name in table.column_names if name.lower() in _LIST_COLUMNS]
+    if not known:
+        raise TakedownListError(f"{path} has no column {', '.join(sorted(_LIST_COLUMNS))}; it has {table.column_names}")
+    for name in known:
+        for row, entry in enumerate(table[name].to_pylist()):
+            if entry is not None:
+                yield f"{path}, {name} of row {row}", str(entry).strip()
+
+
+def _pack_reports(versions: VersionStore, info: VersionInfo) -> list[ShardReport]:
+    """Return the reports of all shards of pack that a version was made from."""
+    rows = versions.shard_files(info).filter(compute().field("stage") == STAGE)
+    found = []
+    for shard, name in sorted({(row["shard"], row["fingerprint"]) for row in rows.to_pylist()}):
+        report = ShardStore(versions.files).target(STAGE, shard, name).finished()
+        if report is None:
+            raise MissingFileError(f"the shard {STAGE}/{shard} of version {info.id} is not whole any more")
+        found.append(report)
+    return found
+
+
+def _without(store: ShardStore, report: ShardReport, removed: Sequence[str]) -> ShardReport:
+    """Write one tar anew without some samples and return its report; all other bytes are copied."""
+    config = _Removal(sample_ids=tuple(sorted(removed)))
+    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(report.fingerprint, report.digest))
+    target = store.target(STAGE, report.shard, name)
+    if (done := target.finished()) is not None:
+        return done
+    started = time.monotonic()
+    gone = frozenset(removed)
+    rows = store.read_table(report)
+    rows = rows.filter(_not_in(rows["sample_id"], gone))
+    lost = [Dropped(**row) for row in store.read_dropped(report).to_pylist()]
+    with target.scratch("tar") as path:
+        with store.open_blob(report, "tar") as stream:
+            members = iter_tar(stream, name=report.path("tar"))
+            kept = ((found.name, data) for found, data in members if split_member(found.name)[0] not in gone)
+            written = write_tar(path, kept)
+        return target.commit(
+            num_in=report.num_in,
+            seconds=time.monotonic() - started,
+            table=_placed(rows, written.members, target, written.sha256),
+            schema=MANIFEST,
+            blobs={"tar": written} if rows.num_rows else {},
+            dropped=[*lost, *(Dropped(sample_id=name, reason=REASON) for name in sorted(gone))],
+        )
+
+
+def _placed(rows: "pa.Table", members: Sequence[TarMember], target: ShardTarget, sha256: str) -> "pa.Table":
+    """Return rows of the manifest with the places that their samples have in a new tar."""
+    import pyarrow as pa
+
+    starts: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    for member in members:
+        sample_id = split_member(member.name)[0]
+        starts.setdefault(sample_id, member.start)
+        ends[sample_id] = member.end
+    ids = rows["sample_id"].to_pylist()
+    new = {
+        "tar": pa.array([target.path("tar", sha256)] * len(ids), pa.string()),
+        "tar_offset": pa.array([starts[name] for name in ids], pa.int64()),
+        "tar_size": pa.array([ends[name] - starts[name] for name in ids], pa.int64()),
+    }
+    return pa.table({name: new.get(name, rows[name]) for name in MANIFEST.names})
+
+
+def _manifest(
+    versions: VersionStore, parent: VersionInfo, store: ShardStore, renewed: dict[str, ShardReport]
+) -> "pa.Table":
+    """Return the parent's manifest with the rows of the renewed tars exchanged; ``renewed`` goes by their old paths."""
+    import pyarrow as pa
+
+    manifest = versions.manifest(parent)
+    pc = compute()
+    concerned = pc.is_in(manifest["tar"], value_set=pa.array(sorted(renewed), pa.string()))
+    ids = frozenset(manifest.filter(concerned)["sample_id"].to_pylist())
+    tables = [manifest.filter(pc.invert(concerned))]
+    for report in renewed.values():
+        rows = store.read_table(report)
+        # A version may be a part of its tars: what it left out before stays out.
+        tables.append(rows.filter(pc.invert(_not_in(rows["sample_id"], ids))))
+    return pa.concat_tables(tables)
+
+
+def _listing(versions: VersionStore, parent: VersionInfo, renewed: dict[str, ShardReport]) -> bytes:
+    import pyarrow as pa
+
+    pc = compute()
+    files = versions.shard_files(parent)
+    shards = pa.array(sorted(renewed), pa.string())
+    kept = files.filter(~((pc.field("stage") == STAGE) & pc.field("shard").isin(shards)))
+    rows = [
+        {"stage": STAGE, "shard": report.shard, "fingerprint": report.fingerprint, "name": name}
+        | {"size": entry.size, "sha256": entry.sha256}
+        for report in renewed.values()
+        for name, entry in report.files.items()
+    ]
+    return parquet_bytes(pa.concat_tables([kept, SHARD_FILES.table(rows)]), SHARD_FILES)
+
+
+def _tars(reports: Iterable[ShardReport]) -> dict[str, FileEntry]:
+    return {report.path("tar"): report.files["tar"] for report in reports if "tar" in report.files}
+
+
+def _stages(parent: VersionInfo, reports: Sequence[ShardReport], listed: TakedownList) -> tuple[StageRecord, ...]:
+    """Return the parent's lineage with pack as it is now; its configuration says which lists it was freed from."""
+    run = StageRun(stage=STAGE, code_version=VERSION, config=None, reports=tuple(reports))
+    record = StageRecord.of(run)
+    before = next(stage for stage in parent.stages if stage.stage == STAGE)
+    config: dict[str, Any] = dict(before.config) if isinstance(before.config, dict) else {"config": before.config}
+    config["takedowns"] = [*config.get("takedowns", []), listed.digest]
+    made = replace(record, config=json.loads(json.dumps(config)), model_identity=before.model_identity)
+    return tuple(made if stage.stage == STAGE else stage for stage in parent.stages)
+
+
+def _not_in(values: "pa.ChunkedArray", gone: frozenset[str]) -> "pa.ChunkedArray":
+    import pyarrow as pa
+
+    pc = compute()
+    return pc.invert(pc.is_in(values, value_set=pa.array(sorted(gone), pa.string())))

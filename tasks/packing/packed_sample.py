@@ -1,0 +1,121 @@
+"""One packed sample: its five members, written from checked bytes and read back from a tar.
+
+``<sample_id>.source.<ext>``, ``.target.<ext>``, ``.source_mask.png``, ``.target_mask.png`` and ``<sample_id>.json``.
+Pictures and masks are the bytes that earlier stages stored; nothing is encoded anew.
+"""
+
+import hashlib
+import io
+import json
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, Files, iter_tar, split_member
+from storage.tables import MANIFEST_ORIGIN
+from tasks.errors import TaskError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_BATCH: Final = 256
+_END_OF_TAR: Final = bytes(1024)
+_GREY_8_BIT: Final = (8, 0)
+"""Bit depth and colour type of a PNG."""
+_WHERE_IT_LIES: Final = frozenset({"image_shard", "image_offset", "image_size"})
+
+JSON_COLUMNS: Final = tuple(
+    column.name
+    for column in MANIFEST.columns
+    if column.name not in _WHERE_IT_LIES
+    and not column.name.startswith("candidate_")
+    and MANIFEST_ORIGIN.get(column.name) != "pack"
+)
+"""Columns of the manifest that the ``json`` member repeats: what is true of the sample wherever it is packed."""
+
+
+class BadPartError(TaskError):
+    """A picture or mask is not what was stored, so that its sample cannot be packed."""
+
+    def __init__(self, what: str, message: str) -> None:
+        """Keep the message, and the reason ``damaged_<what>`` under which the sample is counted as dropped."""
+        super().__init__(message)
+        self.reason = f"damaged_{what}"
+
+
+def image_part(part: str, data: bytes, *, sha256: str) -> tuple[str, bytes]:
+    """Return the end of a picture's member name and its bytes: ``("source.png", data)``.
+
+    Raises:
+        BadPartError: the bytes are not those that were stored, or no PNG, JPEG or WebP.
+    """
+    if (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise BadPartError(f"{part}_image", f"the {part} image has sha256 {found}, expected {sha256}")
+    if data.startswith(_PNG):
+        return f"{part}.png", data
+    if data.startswith(b"\xff\xd8\xff"):
+        return f"{part}.jpg", data
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return f"{part}.webp", data
+    raise BadPartError(f"{part}_image", f"the {part} image begins with {data[:12]!r}, expected a PNG, JPEG or WebP")
+
+
+def mask_part(part: str, data: bytes) -> tuple[str, bytes]:
+    """Return the end of a mask's member name and its bytes.
+
+    Raises:
+        BadPartError: this is no PNG of 8-bit grey.
+    """
+    header = data[:33]
+    if len(header) < 33 or not header.startswith(_PNG) or header[12:16] != b"IHDR":
+        raise BadPartError(part, f"the {part} begins with {data[:12]!r}, expected a PNG")
+    if (kind := struct.unpack(">BB", header[24:26])) != _GREY_8_BIT:
+        raise BadPartError(part, f"the {part} has bit depth and colour type {kind}, expected {_GREY_8_BIT}")
+    return f"{part}.png", data
+
+
+def json_records(table: "pa.Table") -> Iterator[tuple[str, bytes]]:
+    """Yield for each row of a table with ``JSON_COLUMNS`` the end of the member name and the bytes of its ``json``.
+
+    Keys are sorted, all is ASCII, numbers have the fewest digits that give them back, and what is not finite is null.
+    """
+    import pyarrow as pa
+
+    table = table.select(list(JSON_COLUMNS))
+    singles = [name for name in JSON_COLUMNS if table.schema.field(name).type == pa.float32()]
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        for row in batch.to_pylist():
+            for name in singles:
+                row[name] = _shortest(row[name])
+            yield "json", (json.dumps(row, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def read_sample(files: Files, row: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the parts of one packed sample by one range read of its tar, each checked against its hash.
+
+    Args:
+        files: the store that holds the tar.
+        row: a row of the manifest.
+
+    Raises:
+        MissingFileError: the tar is gone.
+        CorruptFileError: the sample is not what the manifest says.
+    """
+    data = files.read_range(row["tar"], row["tar_offset"], row["tar_size"])
+    name = f"{files.address(row['tar'])}, sample {row['sample_id']}"
+    parts: dict[str, bytes] = {}
+    for member, content in iter_tar(io.BytesIO(data + _END_OF_TAR), name=name):
+        sample_id, part = split_member(member.name)
+        if sample_id == row["sample_id"] and member.sha256 == row.get(f"{part}_member_sha256"):
+            parts[part] = content
+    if missing := [part for part in SAMPLE_PARTS if part not in parts]:
+        raise CorruptFileError(f"{name}: {', '.join(missing)} is not what the manifest says")
+    return parts
+
+
+def _shortest(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(str(np.float32(value)))
