@@ -48,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--urls", type=int, default=Site.num_urls, help="picture URLs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=Site.seed, help="which site and world (default: %(default)s)")
     parser.add_argument("--metadata", type=Path, metavar="DIR", help="also write the parquet shards into this folder")
+    parser.add_argument(
+        "--until-eof", action="store_true", help="end when standard input does, so when whoever started it is gone"
+    )
     options = parser.parse_args(arguments)
     try:
         _serve_until_interrupted(options)
@@ -69,7 +72,10 @@ def _serve_until_interrupted(options: Any) -> None:
             paths = write_metadata(options.metadata, site=site, base_url=running.base_url)
             print(f"wrote {len(site.plan.rows):,} rows to {len(paths)} parquet file(s) in {options.metadata}")
         print(f"serving {site.num_urls:,} URLs at {running.base_url}/ (Ctrl-C ends)", flush=True)
-        threading.Event().wait()
+        if options.until_eof:
+            sys.stdin.buffer.read()
+        else:
+            threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -68,12 +68,16 @@ class PlanConfig:
     """Which rows are kept."""
     shard_size: int = 10_000
     """Rows of every shard but the last."""
+    sample_share: float = 1.0
+    """Share of the URLs that is taken, in (0, 1]; a URL's own hash decides, so that equal shares take equal URLs."""
     identity: Identity = "content"
     """What the metadata files are known by: ``content``, or ``footer`` for terabytes that take too long to read."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.shard_size <= 1_000_000:
             raise TaskConfigError(f"plan.shard_size is {self.shard_size}, expected 1 to 1000000")
+        if not 0 < self.sample_share <= 1:
+            raise TaskConfigError(f"plan.sample_share is {self.sample_share}, expected a number in (0, 1]")
         if self.identity not in ("content", "footer"):
             raise TaskConfigError(f"plan.identity is {self.identity!r}, expected 'content' or 'footer'")
         names = list(self.columns.named().values())
@@ -122,6 +126,9 @@ def _finished(store: ShardStore, name: str) -> tuple[ShardReport, ...] | None:
 
 def _target(store: ShardStore, number: int, name: str) -> ShardTarget:
     return store.target(STAGE, f"{number:05d}", name)
+
+
+_NUMBERS_OF_URLS: Final = 2**64
 
 
 class _Stretch:
@@ -224,6 +231,8 @@ class _Planner:
     def _reason(self, row: _Row) -> str | None:
         if row["url"] is None or not is_url(row["url"]):
             return "bad_url"
+        if url_number(row["sample_id"]) >= self._config.sample_share * _NUMBERS_OF_URLS:
+            return "not_sampled"
         given = {name: row[name] for name in MetadataRow.__dataclass_fields__}
         return reason_against(MetadataRow(**given), self._config.filters)
 

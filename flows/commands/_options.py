@@ -1,0 +1,68 @@
+"""Options that several commands share."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flows.settings import changed, parse_assignments, read_settings
+
+DEFAULT_ROOT = "runs/data"
+"""Where datasets go when nothing else is said."""
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Add ``--root``."""
+    parser.add_argument(
+        "--root", default=DEFAULT_ROOT, help="folder or fsspec address of the store (default: %(default)s)"
+    )
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """Add ``--profile``, ``--config`` and ``--set``."""
+    parser.add_argument("--profile", default="mini", help="whose values to start from: mini or sd14 (default: mini)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with other values")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="STAGE.FIELD=VALUE",
+        dest="assignments",
+        help="one other value, as YAML; may be given several times and goes over --config",
+    )
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of ``--config`` and ``--set`` together, those of ``--set`` last.
+
+    Raises:
+        SettingError: a file or an assignment cannot be read.
+    """
+    from_file = read_settings(options.config) if options.config is not None else {}
+    return {**from_file, **_dotted_over(from_file, parse_assignments(options.assignments))}
+
+
+def checked_settings(options: argparse.Namespace, *, metadata: str | None = None) -> dict[str, Any]:
+    """Return the changes after trying them on the profile, so that a wrong one is told before anything starts.
+
+    Raises:
+        SettingError: a setting does not exist or cannot have that value.
+    """
+    from flows.profiles import load_profile
+
+    settings = settings_of(options)
+    config = changed(load_profile(options.profile), settings)
+    if metadata is not None:
+        changed(config, {"source.metadata": metadata})
+    return settings
+
+
+def _dotted_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return ``above`` so that it does not replace whole sections of ``below``."""
+    merged: dict[str, Any] = {}
+    for name, value in above.items():
+        head, _, rest = name.partition(".")
+        if rest and isinstance(section := merged.get(head, below.get(head)), dict):
+            merged[head] = {**section, rest: value}
+        else:
+            merged[name] = value
+    return merged

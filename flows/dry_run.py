@@ -1,0 +1,139 @@
+"""``iedit build --dry-run``: build a sample of the URLs aside, and say what the whole would give and take."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from flows.build_dataset import build_dataset
+from flows.profiles import Profile, resolve
+from flows.progress import Several, Tally, current_progress, shown
+from flows.source import open_source
+from flows.version_text import table_lines
+from storage import Files, ShardStore, StageRecord, VersionStore
+from tasks.plan import plan_shards
+
+SHARE: Final = 0.01
+"""Share of the URLs in the sample."""
+LEAST: Final = 400
+"""URLs in the sample at least, if there are so many: fewer would find hardly any pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEstimate:
+    """What one stage would do."""
+
+    stage: str
+    num_in: int
+    num_out: int
+    seconds: float
+    """Time of one worker."""
+    num_bytes: int
+    """Bytes on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a whole build would do, as a sample of it did."""
+
+    share: float
+    """Share of the URLs in the sample."""
+    pairs: int
+    hours: float
+    """Time with the configured workers, hours; downloads beside the stages that compute."""
+    gigabytes: float
+    stages: tuple[StageEstimate, ...]
+
+    def as_values(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def estimate(profile: Profile, settings: Mapping[str, Any], *, metadata: str | None = None) -> Estimate:
+    """Return the estimate of a build; it leaves nothing behind.
+
+    Raises:
+        SettingError: a setting does not exist or cannot have that value.
+        EmptyVersionError: the sample gave no pair, so that nothing can be said.
+    """
+    config = resolve(profile, settings, metadata=metadata)
+    with tempfile.TemporaryDirectory(prefix="iedit-dry-run-") as folder, open_source(config.source) as address:
+        plan = plan_shards(address, config.plan, ShardStore.at(f"{folder}/plan"))
+        urls = sum(report.num_out for report in plan.reports)
+        share = min(1.0, max(SHARE, LEAST / urls) * config.plan.sample_share)
+        tally = Tally()
+        with shown(Several([current_progress(), tally])):
+            version = build_dataset(
+                f"{folder}/store",
+                profile=profile,
+                metadata=metadata,
+                settings={**settings, "plan.sample_share": share},
+            )
+        files = Files(f"{folder}/store")
+        records = VersionStore(files).load(version).stages
+        sizes = _sizes(files)
+    factor = config.plan.sample_share / share
+    stages = tuple(_scaled(record, tally, sizes, factor) for record in records)
+    return Estimate(
+        share=share,
+        pairs=stages[-1].num_out,
+        hours=_hours(stages, workers=config.runner.workers, downloads=config.runner.downloads),
+        gigabytes=sum(stage.num_bytes for stage in stages) / 1e9,
+        stages=stages,
+    )
+
+
+def estimate_lines(found: Estimate) -> list[str]:
+    """Return an estimate as lines for people."""
+    rows = [
+        (
+            stage.stage,
+            f"{stage.num_in:,}",
+            f"{stage.num_out:,}",
+            _time(stage.seconds),
+            f"{stage.num_bytes / 1e6:,.1f} MB",
+        )
+        for stage in found.stages
+    ]
+    size, time = f"{found.gigabytes:,.2f} GB", _time(found.hours * 3600)
+    return [
+        *table_lines(("stage", "in", "out", "one worker", "disk"), rows, right=(1, 2, 3, 4)),
+        f"expected, from {found.share:.1%} of the URLs: {found.pairs:,} pairs, {time}, {size}",
+        "A larger corpus finds better targets, so that the share of pairs that pass tends to be higher than here.",
+    ]
+
+
+def _scaled(record: StageRecord, tally: Tally, sizes: Mapping[str, int], factor: float) -> StageEstimate:
+    # What the plan did not sample is no loss of the whole build.
+    skipped = record.dropped.get("not_sampled", 0)
+    num_in = record.num_in if skipped else round(record.num_in * factor)
+    dropped = sum(count for reason, count in record.dropped.items() if reason != "not_sampled")
+    return StageEstimate(
+        stage=record.stage,
+        num_in=num_in,
+        num_out=num_in - round(dropped * factor) if skipped else round(record.num_out * factor),
+        seconds=tally.seconds.get(record.stage, 0.0) * (1 if skipped else factor),
+        num_bytes=round(sizes.get(record.stage, 0) * factor),
+    )
+
+
+def _sizes(files: Files) -> dict[str, int]:
+    """Return the bytes of each stage's folder."""
+    sizes: dict[str, int] = {}
+    for path, stat in files.stats().items():
+        stage = Path(path).parts[0].partition("_")[2]
+        sizes[stage] = sizes.get(stage, 0) + stat.size
+    return sizes
+
+
+def _hours(stages: tuple[StageEstimate, ...], *, workers: int, downloads: int) -> float:
+    download = sum(stage.seconds for stage in stages if stage.stage == "download") / downloads
+    compute = sum(stage.seconds for stage in stages if stage.stage != "download") / workers
+    return max(download, compute) / 3600
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -1,0 +1,28 @@
+"""Errors of the flows and of the command line.
+
+FlowError
+|-- SettingError        a setting that does not exist, or a value that it cannot have
+|-- SourceError         no metadata to build from, or the site that should serve it cannot be had
+|-- ShardsFailedError   shards that failed after all their tries
+`-- ProfileError        a profile that does not exist
+"""
+
+
+class FlowError(Exception):
+    """Root of all errors that a flow or a command raises on purpose."""
+
+
+class SettingError(FlowError, ValueError):
+    """A setting does not exist or cannot have that value; the message names it and what would be right."""
+
+
+class ProfileError(SettingError):
+    """No such profile; the message names those that are there."""
+
+
+class SourceError(FlowError):
+    """There is no metadata to build from, or the web site that serves it cannot be started."""
+
+
+class ShardsFailedError(FlowError):
+    """Shards failed after all their tries; the message names each with its reason. All others are finished."""

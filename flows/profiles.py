@@ -1,0 +1,167 @@
+"""The profiles: functions that return a PipelineConfig. The only place where they differ, and by values alone."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import miniature
+from flows.config import OptionsByStage, PipelineConfig, RunnerConfig, SiteConfig, SourceConfig, TagLimit, TaskOptions
+from flows.errors import ProfileError
+from flows.settings import changed
+from iedit_model.captioner import CaptionerSpec
+from iedit_model.clip import ClipSpec
+from iedit_model.devices import DeviceConfig
+from iedit_model.model_source import ModelSource
+from iedit_model.segmenter import SegmenterSpec
+from tasks.caption import CaptionConfig
+from tasks.download import DownloadConfig
+from tasks.embed import EmbedConfig
+from tasks.fetching.client import FetchConfig
+from tasks.fetching.image_body import ImageConfig
+from tasks.fetching.rounds import RetryConfig
+from tasks.index import IndexConfig
+from tasks.mask import MaskConfig, MaskGates
+from tasks.pack import PackConfig
+from tasks.pictures.images import BatchConfig
+from tasks.plan import FilterConfig, PlanConfig
+from tasks.retrieve import retrieval
+from tasks.swap import SwapConfig
+
+Profile = Literal["mini", "sd14"]
+
+WEIGHTS: Final = Path(miniature.__file__).parent / "weights"
+"""Folder of the miniature's trained family."""
+
+GPU_TAG: Final = "iedit-gpu"
+"""Tag of the tasks that want a GPU for themselves."""
+
+
+def mini() -> PipelineConfig:
+    """Return the embedded default: a small picture world, its own web site, and models trained on it."""
+    fp32 = DeviceConfig(dtype="fp32")
+    quick = TaskOptions(retry_delay_s=1.0, timeout_s=1800.0)
+    site = SiteConfig()
+    return PipelineConfig(
+        source=SourceConfig(site=site),
+        plan=PlanConfig(filters=FilterConfig(languages=("en",), max_punsafe=0.5, max_pwatermark=0.8), shard_size=250),
+        download=DownloadConfig(
+            image=ImageConfig(size_px=64, min_side_px=32),
+            fetch=FetchConfig(
+                allowed_hosts=(f"{site.host}:{site.port}",), per_host=16, socket_timeout_s=3.0, total_timeout_s=6.0
+            ),
+            retry=RetryConfig(base_s=0.1, cap_s=1.0, max_retry_after_s=2.0),
+            threads=16,
+        ),
+        caption=CaptionConfig(
+            model=CaptionerSpec(model=_member("captioner"), placement=fp32, max_new_tokens=19),
+            batch=BatchConfig(size=64),
+        ),
+        swap=SwapConfig(min_corpus_count=5, max_levels=3),
+        embed=EmbedConfig(model=ClipSpec(model=_member("clip"), placement=fp32), batch=BatchConfig(size=64)),
+        index=IndexConfig(exact_max_rows=50_000),
+        retrieve=retrieval("ours"),
+        mask=MaskConfig(model=SegmenterSpec(model=_member("segmenter"), placement=fp32), batch=BatchConfig(size=64)),
+        pack=PackConfig(samples_per_tar=250),
+        runner=RunnerConfig(workers=2, downloads=4),
+        options=_every_stage(quick),
+    )
+
+
+def sd14() -> PipelineConfig:
+    """Return the paper's real models by name, at the sizes that Stable Diffusion v1.4 and its data want."""
+    on_gpu = TaskOptions(retry_delay_s=30.0, timeout_s=6 * 3600.0, tags=(GPU_TAG,), gpus=1.0)
+    on_cpu = TaskOptions(retry_delay_s=30.0, timeout_s=6 * 3600.0)
+    clip = "open_clip:ViT-L-14-quickgelu:openai"
+    return PipelineConfig(
+        source=SourceConfig(),
+        plan=PlanConfig(
+            filters=FilterConfig(
+                min_side_px=384,
+                max_aspect=2.5,
+                max_punsafe=0.5,
+                max_pwatermark=0.8,
+                languages=("en",),
+                min_text_chars=5,
+            ),
+            shard_size=10_000,
+        ),
+        download=DownloadConfig(image=ImageConfig(size_px=384, min_side_px=384, max_aspect=2.5), threads=64),
+        caption=CaptionConfig(
+            model=CaptionerSpec(model=ModelSource(name="Salesforce/blip-image-captioning-base")),
+            batch=BatchConfig(size=128),
+        ),
+        swap=SwapConfig(min_corpus_count=10),
+        embed=EmbedConfig(model=ClipSpec(model=ModelSource(name=clip)), batch=BatchConfig(size=256)),
+        index=IndexConfig(exact_max_rows=1_000_000),
+        retrieve=retrieval("ours"),
+        mask=MaskConfig(
+            model=SegmenterSpec(model=ModelSource(name="CIDAS/clipseg-rd64-refined")),
+            batch=BatchConfig(size=64),
+            gates=MaskGates(max_area=0.9),
+        ),
+        pack=PackConfig(samples_per_tar=1000),
+        runner=RunnerConfig(workers=4, downloads=2),
+        options=OptionsByStage(
+            plan=on_cpu,
+            download=on_cpu,
+            caption=on_gpu,
+            words=on_cpu,
+            swap=on_cpu,
+            embed=on_gpu,
+            index=on_gpu,
+            retrieve=on_gpu,
+            mask=on_gpu,
+            pack=on_cpu,
+        ),
+        tag_limits=(TagLimit(tag=GPU_TAG, limit=1),),
+    )
+
+
+PROFILES: Final[Mapping[str, Callable[[], PipelineConfig]]] = {"mini": mini, "sd14": sd14}
+"""Name -> function that makes it."""
+
+
+def load_profile(name: str) -> PipelineConfig:
+    """Return a profile by its name.
+
+    Raises:
+        ProfileError: there is none of that name.
+    """
+    if name not in PROFILES:
+        raise ProfileError(f"there is no profile {name!r}; there are {', '.join(PROFILES)}")
+    return PROFILES[name]()
+
+
+def resolve(profile: str, settings: Mapping[str, Any] | None = None, *, metadata: str | None = None) -> PipelineConfig:
+    """Return the configuration of a profile with a person's own values.
+
+    Args:
+        profile: its name.
+        settings: changes as ``flows.settings.changed`` takes them.
+        metadata: address of the metadata; None leaves what the profile and the settings say.
+
+    Raises:
+        ProfileError: there is no such profile.
+        SettingError: a setting does not exist or cannot have that value.
+    """
+    config = changed(load_profile(profile), settings or {})
+    return config if metadata is None else changed(config, {"source.metadata": metadata})
+
+
+def _member(name: str) -> ModelSource:
+    return ModelSource(name=str(WEIGHTS / name))
+
+
+def _every_stage(options: TaskOptions) -> OptionsByStage:
+    return OptionsByStage(
+        plan=options,
+        download=options,
+        caption=options,
+        words=options,
+        swap=options,
+        embed=options,
+        index=options,
+        retrieve=options,
+        mask=options,
+        pack=options,
+    )

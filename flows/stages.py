@@ -1,0 +1,192 @@
+"""The stages as task functions: reports in, report out; models and the index are kept for the life of a process.
+
+Everything that goes in and out is small and can be pickled: names, counts and the configuration. The data meets in the
+store, so that threads of this process and workers of a Ray cluster give the same bytes.
+"""
+
+from types import ModuleType
+
+from flows.config import PipelineConfig
+from iedit_model.captioner import load_captioner
+from iedit_model.clip import load_clip
+from iedit_model.segmenter import load_segmenter
+from storage import ShardReport, ShardStore, StageRun, VersionInfo
+from tasks import caption as caption_stage
+from tasks import download as download_stage
+from tasks import embed as embed_stage
+from tasks import index as index_stage
+from tasks import mask as mask_stage
+from tasks import plan as plan_stage
+from tasks import retrieve as retrieve_stage
+from tasks import swap as swap_stage
+from tasks import words as words_stage
+from tasks.pack import PackInputs, pack_shard, plan_pack, write_dataset
+from tasks.pictures.image_index import load_image_index
+from tasks.residents import resident_index
+from tasks.wording.word_counts import read_counts
+from tasks.words import WordsConfig
+
+Reports = tuple[ShardReport, ...]
+
+
+def plan(shard: str, *, metadata: str, config: PipelineConfig, root: str) -> plan_stage.Plan:  # noqa: ARG001 - names it
+    """Read, filter and cut the metadata."""
+    return plan_stage.plan_shards(metadata, config.plan, ShardStore.at(root))
+
+
+def download(shard: str, *, plan: ShardReport, retry: bool, config: PipelineConfig, root: str) -> ShardReport:  # noqa: ARG001
+    """Fetch the pictures of one shard; with ``retry`` ask again for those that may still come."""
+    fetch = download_stage.retry_failed if retry else download_stage.download_shard
+    return fetch(plan, config.download, ShardStore.at(root))
+
+
+def caption(shard: str, *, download: ShardReport, config: PipelineConfig, root: str) -> ShardReport:  # noqa: ARG001
+    """Write a caption for each picture."""
+    _limit_threads(config)
+    captioner = load_captioner(config.caption.model) if config.caption.model else None
+    return caption_stage.caption_shard(download, config.caption, ShardStore.at(root), captioner)
+
+
+def count_words(shard: str, *, captions: Reports, config: PipelineConfig, root: str) -> ShardReport:  # noqa: ARG001
+    """Count how often the corpus uses each word."""
+    return words_stage.count_words(captions, config.swap, ShardStore.at(root))
+
+
+def swap(
+    shard: str,  # noqa: ARG001
+    *,
+    caption: ShardReport,
+    counts: ShardReport | None,
+    config: PipelineConfig,
+    root: str,
+) -> ShardReport:
+    """Turn each caption into an edit prompt."""
+    store = ShardStore.at(root)
+    return swap_stage.swap_shard(caption, config.swap, store, counts=read_counts(store, counts) if counts else None)
+
+
+def embed(
+    shard: str,  # noqa: ARG001
+    *,
+    download: ShardReport,
+    caption: ShardReport,
+    swap: ShardReport,
+    config: PipelineConfig,
+    root: str,
+) -> ShardReport:
+    """Embed pictures, captions and edit prompts."""
+    _limit_threads(config)
+    encoder = load_clip(config.embed.model)
+    return embed_stage.embed_shard(download, config.embed, ShardStore.at(root), encoder, caption=caption, swap=swap)
+
+
+def index(
+    shard: str,  # noqa: ARG001
+    *,
+    embeds: Reports,
+    downloads: Reports,
+    captions: Reports,
+    config: PipelineConfig,
+    root: str,
+) -> ShardReport:
+    """Build one index over all pictures."""
+    store = ShardStore.at(root)
+    return index_stage.build_index(embeds, downloads=downloads, captions=captions, config=config.index, store=store)
+
+
+def retrieve(
+    shard: str,  # noqa: ARG001
+    *,
+    embed: ShardReport,
+    index: ShardReport,
+    config: PipelineConfig,
+    root: str,
+) -> ShardReport:
+    """Find a target for each source picture."""
+    store = ShardStore.at(root)
+    with resident_index(index, store, config.index.search) as opened:
+        return retrieve_stage.retrieve_shard(embed, config.retrieve, store, opened)
+
+
+def mask(
+    shard: str,  # noqa: ARG001
+    *,
+    retrieve: ShardReport,
+    swap: ShardReport,
+    downloads: Reports,
+    config: PipelineConfig,
+    root: str,
+) -> ShardReport:
+    """Draw the source's and the target's mask of each pair."""
+    _limit_threads(config)
+    store = ShardStore.at(root)
+    return mask_stage.mask_shard(
+        retrieve,
+        config.mask,
+        store,
+        load_segmenter(config.mask.model),
+        swap=swap,
+        images=load_image_index(store, downloads),
+    )
+
+
+def plan_tars(shard: str, *, inputs: PackInputs, config: PipelineConfig, root: str) -> ShardReport:  # noqa: ARG001
+    """Decide splits and tars."""
+    return plan_pack(inputs, config.pack, ShardStore.at(root))
+
+
+def pack(shard: str, *, plan: ShardReport, inputs: PackInputs, config: PipelineConfig, root: str) -> ShardReport:
+    """Write one tar."""
+    return pack_shard(plan, shard, inputs, config.pack, ShardStore.at(root))
+
+
+def version(
+    shard: str,  # noqa: ARG001
+    *,
+    plan: ShardReport,
+    packed: Reports,
+    inputs: PackInputs,
+    word_counts: ShardReport | None,
+    index: ShardReport,
+    input_digest: str,
+    config: PipelineConfig,
+    root: str,
+) -> VersionInfo:
+    """Write the dataset version."""
+    runs = stage_runs(inputs, index=index, word_counts=word_counts, config=config)
+    return write_dataset(plan, packed, config.pack, ShardStore.at(root), runs=runs, input_digest=input_digest)
+
+
+def stage_runs(
+    inputs: PackInputs, *, index: ShardReport, word_counts: ShardReport | None, config: PipelineConfig
+) -> tuple[StageRun, ...]:
+    """Return how each stage before pack was run, for the lineage of a version."""
+    captioner = load_captioner(config.caption.model).identity if config.caption.model else None
+    words = (_run(words_stage, WordsConfig.of(config.swap), (word_counts,)),) if word_counts else ()
+    return (
+        _run(plan_stage, config.plan, inputs.plan),
+        _run(download_stage, config.download, inputs.download),
+        _run(caption_stage, config.caption, inputs.caption, captioner),
+        *words,
+        _run(swap_stage, config.swap, inputs.swap),
+        _run(embed_stage, config.embed, inputs.embed, load_clip(config.embed.model).identity),
+        _run(index_stage, config.index, (index,)),
+        _run(retrieve_stage, config.retrieve, inputs.retrieve),
+        _run(mask_stage, config.mask, inputs.mask, load_segmenter(config.mask.model).identity),
+    )
+
+
+def _run(stage: ModuleType, config: object, reports: Reports, model_identity: str | None = None) -> StageRun:
+    return StageRun(
+        stage=stage.STAGE,
+        code_version=stage.VERSION,
+        config=config,
+        reports=reports,
+        model_identity=model_identity,
+    )
+
+
+def _limit_threads(config: PipelineConfig) -> None:
+    import torch
+
+    torch.set_num_threads(config.runner.model_threads)

@@ -1,0 +1,67 @@
+"""The single place that makes a Prefect task of a stage's plain function."""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from iedit_model.errors import ConfigError, WeightsError
+from storage import AddressError, FingerprintError, SchemaError, ShardNameError, VersionError
+from tasks.errors import MetadataError, TaskConfigError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PERMANENT = (
+    AddressError,
+    ConfigError,
+    FingerprintError,
+    MetadataError,
+    SchemaError,
+    ShardNameError,
+    TaskConfigError,
+    VersionError,
+    WeightsError,
+)
+"""Errors that another try cannot mend."""
+
+
+def stage_task(
+    function: Callable[P, R],
+    *,
+    stage: str,
+    retries: int,
+    retry_delay_s: float,
+    timeout_s: float | None,
+    tags: tuple[str, ...],
+) -> Task[P, R]:
+    """Return the Prefect task that runs a stage's function; the disk, not Prefect's cache, says what is done.
+
+    Args:
+        function: takes ``shard`` among its keywords, which names the task run.
+        stage: name of the task.
+        retries: further tries after an error that may pass.
+        retry_delay_s: wait before the first of them; it doubles with each.
+        timeout_s: longest time of one try, seconds; None is no limit.
+        tags: tags of its runs, which may have a concurrency limit.
+    """
+    return Task(
+        function,
+        name=stage,
+        task_run_name=stage + " {shard}",
+        tags=tags,
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(retry_delay_s) if retries and retry_delay_s else None,
+        retry_condition_fn=_may_pass,
+        timeout_seconds=timeout_s,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Return whether another try makes sense."""
+    return not isinstance(state.result(raise_on_failure=False), PERMANENT)
