@@ -11,7 +11,7 @@ export DO_NOT_TRACK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo format lint types test test-slow bench check weights measure constraints clean
+.PHONY: help setup demo format lint types test test-slow bench check weights sheets measure constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,7 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## the main job on the miniature, ending with something to look at
-	$(BIN)/python -m miniature.sheets --out runs/sheets
+	$(BIN)/iedit build --root runs/demo
+	$(BIN)/iedit gallery latest --root runs/demo -o runs/demo/gallery.html
 
 bench: setup ## every benchmark
 	for theme in benchmarks/bench_*.py; do $(BIN)/python $$theme || exit 1; done
@@ -56,6 +57,9 @@ check: lint types test ## all that CI runs
 
 weights: setup ## train the whole miniature family from scratch (hours on two cores)
 	$(BIN)/python -m miniature.pretrain
+
+sheets: setup ## contact sheets of the miniature and its models
+	$(BIN)/python -m miniature.sheets --out runs/sheets
 
 measure: setup ## what the miniature family reaches, as a table
 	$(BIN)/python -m miniature.measure

@@ -4,7 +4,7 @@ import base64
 import io
 from typing import Any, Final
 
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.progress import Tally
 from storage import StageRecord, VersionInfo, VersionStore
@@ -24,10 +24,11 @@ def publish_version(version: VersionInfo, root: str, tally: Tally) -> None:
     sheet = contact_sheet(versions, version, limit=_PAIRS_SHOWN)
     stream = io.BytesIO()
     sheet.save(stream, "WEBP", quality=90)
-    create_image_artifact(
+    picture = base64.b64encode(stream.getvalue()).decode()
+    create_markdown_artifact(
         key="pairs",
-        image_url=f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}",
-        description=f"Pairs of version {version.id}: source, its mask, target, its mask, prompts",
+        markdown=f"![pairs](data:image/webp;base64,{picture})\n",
+        description=f"Pairs of version {version.id}: source, its mask, target, its mask, caption > edit prompt",
     )
     create_markdown_artifact(
         key="dataset-card", markdown=dataset_card(versions, version.id), description=f"Card of version {version.id}"
@@ -45,6 +46,6 @@ def _row(record: StageRecord, tally: Tally) -> dict[str, Any]:
         "stage": record.stage,
         "in": record.num_in,
         "out": record.num_out,
-        "dropped": ", ".join(f"{reason} {count}" for reason, count in record.dropped.items()) or "-",
         "per second": round(speed, 1) if speed is not None else None,
+        "dropped": ", ".join(f"{reason} {count}" for reason, count in record.dropped.items()) or "none",
     }

@@ -81,9 +81,9 @@ class _Build:
     progress: Progress
 
     def plan(self, metadata: str, shards: str | None) -> tuple[dict[str, Done], str]:
-        self.progress.begin("plan", 1)
         plan = self._result("plan", stages.plan, metadata=metadata)
         chosen = chosen_shards(plan.reports, shards)
+        self.progress.begin("plan", len(chosen))
         for report in chosen:
             self.progress.finish(report)
         return {report.shard: {"plan": report} for report in chosen}, plan.input_digest

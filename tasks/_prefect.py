@@ -1,5 +1,6 @@
 """The single place that makes a Prefect task of a stage's plain function."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,6 +28,19 @@ PERMANENT = (
     WeightsError,
 )
 """Errors that another try cannot mend."""
+
+
+class _WithoutThreadWarning(logging.Filter):
+    """Drops the warning that a time limit cannot interrupt a blocking call in a thread, once for every task run.
+
+    Our stages work in short batches, between which the limit takes effect.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "running in a worker thread" not in str(record.msg)
+
+
+logging.getLogger("prefect.task_runs").addFilter(_WithoutThreadWarning())
 
 
 def stage_task(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _PART_PX: Final = 128
 _GAP_PX: Final = 6
 _LINE_PX: Final = 17
-_COLUMNS: Final = 3
+_COLUMNS: Final = 2
 _PARTS: Final = (("source", "source_mask"), ("target", "target_mask"))
 _INK: Final = (25, 25, 30)
 _PAPER: Final = (250, 250, 248)
