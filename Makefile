@@ -65,7 +65,7 @@ measure: setup ## what the miniature family reaches, as a table
 	$(BIN)/python -m miniature.measure
 
 constraints: ## resolve constraints.txt anew (only when a bound in pyproject.toml changed)
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --extra ray --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --extra ray --extra s3 --python-version 3.11 \
 		--no-annotate --no-emit-index-url --no-header -o constraints.txt
 
 clean: ## remove the virtual environment and caches
