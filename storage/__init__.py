@@ -37,6 +37,7 @@ from storage.shards import ShardStore, ShardTarget
 from storage.tables import (
     CAPTION,
     DOWNLOAD,
+    DOWNLOAD_LOG,
     DROPPED,
     INDEX,
     MANIFEST,
@@ -46,6 +47,7 @@ from storage.tables import (
     SAMPLE_PARTS,
     SCHEMAS,
     SWAP,
+    WORDS,
     describe,
     embed_schema,
 )
@@ -57,6 +59,7 @@ __all__ = [
     "CAPTION",
     "DATASET_STAGES",
     "DOWNLOAD",
+    "DOWNLOAD_LOG",
     "DROPPED",
     "INDEX",
     "MANIFEST",
@@ -67,6 +70,7 @@ __all__ = [
     "SCHEMAS",
     "STAGE_ORDER",
     "SWAP",
+    "WORDS",
     "AccountingError",
     "AddressError",
     "Column",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from storage.errors import UnknownVersionError
 from storage.files import FileStat
-from storage.reports import DATASET_STAGES, STAGE_ORDER, file_path, marker_path
+from storage.reports import DATASET_STAGES, STAGE_ORDER, file_path, marker_of_log, marker_path
 from storage.versions import FOLDER, VersionStore, version_path
 
 DAY_S = 24 * 3600.0
@@ -62,7 +62,10 @@ def collect_garbage(
     kept = {name for name in known if name in chosen or candidates[version_path(name)].modified >= newest}
     needed = {path for version in kept for path in _needed(versions, version)}
     found = {
-        path: stat.size for path, stat in sorted(candidates.items()) if path not in needed and stat.modified < newest
+        path: stat.size
+        for path, stat in sorted(candidates.items())
+        # A log is kept with its shard: no version lists it, but the shard's marker does.
+        if path not in needed and marker_of_log(path) not in needed and stat.modified < newest
     }
     if remove:
         # Markers and version.json first: what is half removed must not look finished.

@@ -14,6 +14,7 @@ STAGE_ORDER: Mapping[str, int] = {
     "plan": 0,
     "download": 1,
     "caption": 2,
+    "words": 3,
     "swap": 3,
     "embed": 4,
     "index": 5,
@@ -23,10 +24,10 @@ STAGE_ORDER: Mapping[str, int] = {
     "train": 9,
     "evaluate": 10,
 }
-"""Stage -> number of its folder, so that a listing shows the flow."""
+"""Stage -> number of its folder, so that a listing shows the flow; counting words is a part of swapping them."""
 
-DATASET_STAGES = ("plan", "download", "caption", "swap", "embed", "index", "retrieve", "mask", "pack")
-"""Stages that a dataset version is made of."""
+DATASET_STAGES = ("plan", "download", "caption", "words", "swap", "embed", "index", "retrieve", "mask", "pack")
+"""Stages that a dataset version is made of; some can be left out (words that nobody counts)."""
 
 Scalar = str | int | float | bool | None
 
@@ -36,6 +37,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SUFFIX = re.compile(r"[a-z0-9]+(\.[a-z0-9]+){0,2}")
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 TABLE, DROPPED_TABLE, DONE = "parquet", "dropped.parquet", "done.json"
+_LOG = "log."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,8 +113,9 @@ class ShardReport:
 
     @property
     def digest(self) -> str:
-        """64 hex characters over the contents of all files: what the fingerprint of a later stage is made of."""
-        return digest_of(*(part for suffix in sorted(self.files) for part in (suffix, self.files[suffix].sha256)))
+        """64 hex characters over the contents of all files but logs: what later stages' fingerprints are made of."""
+        lasting = sorted(suffix for suffix in self.files if not is_log(suffix))
+        return digest_of(*(part for suffix in lasting for part in (suffix, self.files[suffix].sha256)))
 
     def path(self, suffix: str) -> str:
         """Return the path of one of the files, relative to the root of the store.
@@ -133,7 +136,7 @@ class ShardReport:
             "num_in": self.num_in,
             "num_out": self.num_out,
             "dropped": dict(self.dropped),
-            "seconds": round(self.seconds, 3),
+            "seconds": self.seconds,
             "files": {suffix: {"size": entry.size, "sha256": entry.sha256} for suffix, entry in self.files.items()},
             "digest": self.digest,
             "extra": dict(self.extra),
@@ -174,6 +177,14 @@ def check_address(stage: str, shard: str, fingerprint: str) -> None:
         raise ShardNameError(f"fingerprint {fingerprint!r} must be 16 hex characters")
 
 
+def is_log(suffix: str) -> bool:
+    """Return whether a file says how the work went and not what came out: ``log.parquet``, ``log.txt``.
+
+    Two runs that gave the same may differ in it (the network's mood), so that it is part of no digest and no version.
+    """
+    return suffix.startswith(_LOG)
+
+
 def check_suffix(suffix: str) -> None:
     """Refuse a file suffix that cannot be part of an address.
 
@@ -197,6 +208,14 @@ def file_path(stage: str, fingerprint: str, shard: str, suffix: str, sha256: str
     processes that commit at once never mix their files.
     """
     return f"{stage_folder(stage, fingerprint)}/{shard}.{sha256[:16]}.{suffix}"
+
+
+def marker_of_log(path: str) -> str | None:
+    """Return the path of the marker beside which a log lies, or None if ``path`` is no log of a shard."""
+    folder, _, name = path.rpartition("/")
+    shard, _, rest = name.partition(".")
+    is_a_log = is_log(rest.partition(".")[2]) and _FINGERPRINT.fullmatch(rest.partition(".")[0])
+    return f"{folder}/{shard}.{DONE}" if is_a_log else None
 
 
 def marker_path(stage: str, fingerprint: str, shard: str) -> str:

@@ -66,17 +66,29 @@ class ShardStore:
         return ShardTarget(files=self.files, stage=stage, shard=shard, fingerprint=fingerprint)
 
     def read_table(
-        self, report: ShardReport, *, columns: Sequence[str] | None = None, where: "pc.Expression | None" = None
+        self,
+        report: ShardReport,
+        *,
+        columns: Sequence[str] | None = None,
+        where: "pc.Expression | None" = None,
+        suffix: str = TABLE,
     ) -> "pa.Table":
         """Return the table of a finished shard, sorted as its schema says; some columns or rows only, if asked.
 
+        Args:
+            report: of the shard.
+            columns: names of the columns, in the wished order.
+            where: a pyarrow expression over any columns of the table.
+            suffix: which of its tables, if not the stage's own: ``log.parquet``.
+
         Raises:
+            ShardNameError: the shard has no such table.
             MissingFileError: the file is gone.
             CorruptFileError: it is damaged.
             SchemaError: it has no such column.
             FilterError: ``where`` does not fit it.
         """
-        path = report.path(TABLE)
+        path = report.path(suffix)
         with self.files.open(path) as stream:
             return read_parquet(stream, name=self.files.address(path), columns=columns, where=where)
 
@@ -186,7 +198,8 @@ class ShardTarget:
             seconds: wall time of the work.
             table: the rows; checked, sorted and written as ``<shard>.<hash>.parquet``.
             schema: declaration of the table; the stage's own by default.
-            num_out: samples that go on; by default the rows of the table, which may hold failed rows too.
+            num_out: samples that go on; by default the rows of a table by sample id, which may hold failed rows too,
+                and with any other table all that were not dropped.
             blobs: suffix -> bytes, a local file or a tar from ``write_tar``; renamed if made in ``scratch``, else
                 copied.
             dropped: one entry a dropped sample; the reasons are counted from it, so table and counts cannot differ.
@@ -198,15 +211,16 @@ class ShardTarget:
             DiskFullError: no room; the shard is as unfinished or finished as before.
         """
         losses = _losses(dropped)
+        schema = schema or SCHEMAS.get(self.stage)
         pieces = self._pieces(table, schema, losses, dict(blobs or {}))
         report = ShardReport(
             stage=self.stage,
             shard=self.shard,
             fingerprint=self.fingerprint,
             num_in=num_in,
-            num_out=_num_out(table, num_out, num_in - losses.num_rows),
+            num_out=_num_out(table, schema, num_out, num_in - losses.num_rows),
             dropped=_counted(losses),
-            seconds=seconds,
+            seconds=round(seconds, 3),
             files={suffix: piece.entry for suffix, piece in pieces.items()},
             extra=dict(extra or {}),
         )
@@ -234,7 +248,6 @@ class ShardTarget:
                 raise ShardNameError(f"the suffix {suffix!r} belongs to the tables of {self.stage}/{self.shard}")
         pieces = {}
         if table is not None:
-            schema = schema or SCHEMAS.get(self.stage)
             if schema is None:
                 raise SchemaError(f"the stage {self.stage} has no table of its own: give commit a schema")
             pieces[TABLE] = _piece(parquet_bytes(table, schema))
@@ -275,8 +288,9 @@ def _counted(losses: "pa.Table") -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in losses["reason"].value_counts().to_pylist()}
 
 
-def _num_out(table: "pa.Table | None", num_out: int | None, implied: int) -> int:
-    if table is None:
+def _num_out(table: "pa.Table | None", schema: TableSchema | None, num_out: int | None, implied: int) -> int:
+    # Rows of a table that is not sorted by sample are something else than samples.
+    if table is None or (schema is not None and schema.sort_by != ("sample_id",)):
         return implied if num_out is None else num_out
     if num_out is not None and num_out > table.num_rows:
         raise AccountingError(f"{num_out} samples cannot go on from a table of {table.num_rows} rows")

@@ -56,10 +56,7 @@ DOWNLOAD = TableSchema(
         _column(
             "error_kind", "string", "Whether another try could help.", nullable=True, allowed=("permanent", "transient")
         ),
-        _column("error_class", "string", "Class of the failure, one word.", nullable=True),
-        _column("error_message", "string", "What the failure said.", nullable=True),
-        _column("http_status", "int32", "Last status of the server.", nullable=True),
-        _column("attempts", "int32", "How often the URL was tried.", "count"),
+        _column("error_class", "string", "Class of a permanent failure, one word.", nullable=True),
         _column("sha256", "string", "Hash of the original bytes.", "64 hex characters", nullable=True),
         _column("original_format", "string", "Format of the original image.", "lower case", nullable=True),
         _column("original_width", "int32", "Width of the original image.", "pixels", nullable=True),
@@ -71,7 +68,24 @@ DOWNLOAD = TableSchema(
         _column("image_offset", "int64", "Where the stored image begins in that tar.", "bytes", nullable=True),
         _column("image_size", "int64", "Length of the stored image.", "bytes", nullable=True),
         _column("phash", "int64", "Perceptual hash: near-duplicates differ in few bits.", "64 bits", nullable=True),
-        _column("fetched_bytes", "int64", "Bytes that came over the network, all tries together.", "bytes"),
+    ),
+)
+
+DOWNLOAD_LOG = TableSchema(
+    name="download_log",
+    description="One row a URL that was tried, and how that went; `log.parquet` of a download shard.",
+    columns=(
+        _ID,
+        _column("url", "string", "Address of the source image."),
+        _column("status", "string", "Whether the image is there.", allowed=("ok", "failed")),
+        _column(
+            "error_kind", "string", "Whether another try could help.", nullable=True, allowed=("permanent", "transient")
+        ),
+        _column("error_class", "string", "Class of the failure, one word.", nullable=True),
+        _column("error_message", "string", "What the failure said.", nullable=True),
+        _column("http_status", "int32", "Last status of the server.", nullable=True),
+        _column("attempts", "int32", "How often the URL was tried, in all runs.", "count"),
+        _column("fetched_bytes", "int64", "Length of the last body that came whole.", "bytes"),
     ),
 )
 
@@ -83,6 +97,16 @@ CAPTION = TableSchema(
         _column("caption", "string", "One plain sentence about the source image."),
         _column("caption_source", "string", "Who wrote the caption.", allowed=("model", "alt_text")),
     ),
+)
+
+WORDS = TableSchema(
+    name="words",
+    description="One row a word that a swap could bring in, with its use in the corpus's captions.",
+    columns=(
+        _column("term", "string", "Lemma and part of speech: `fire_truck.n`, `red.a`."),
+        _column("count", "int64", "Captions in which the word stands.", "count"),
+    ),
+    sort_by=("term",),
 )
 
 SWAP = TableSchema(
@@ -117,6 +141,17 @@ INDEX = TableSchema(
     columns=(_ID, _column("position", "int64", "Row of the vector in the index.", "from 0")),
 )
 
+_CANDIDATE_SIMILARITIES = tuple(
+    _column(name, "list<float32>", f"{meaning}, one a candidate; empty when it was not measured.", COSINE)
+    for name, meaning in (
+        ("candidate_similarities", "Query against the candidate's image"),
+        ("candidate_text_similarities", "Candidate's image against the edit prompt"),
+        ("candidate_image_similarities", "Source image against the candidate's image"),
+        ("candidate_directional_similarities", "Change of the images against change of the texts"),
+        ("candidate_layout_similarities", "Agreement of the two images' layouts"),
+    )
+)
+
 RETRIEVE = TableSchema(
     name="retrieve",
     description="One row a query with its ranked candidates; `target_id` is null when every candidate was rejected.",
@@ -139,6 +174,7 @@ RETRIEVE = TableSchema(
         _column("candidate_ids", "list<string>", "Samples found, best first."),
         _column("candidate_scores", "list<float32>", "Scores of the candidates, as ranked.", COSINE),
         _column("candidate_reasons", "list<string>", "Why each candidate was rejected; empty for one that passed."),
+        *_CANDIDATE_SIMILARITIES,
     ),
 )
 
@@ -174,21 +210,31 @@ MASK = TableSchema(
 )
 
 
-def embed_schema(dim: int) -> TableSchema:
-    """Return the table of the embed stage for embeddings of ``dim`` numbers.
+LAYOUT_DIM = 256
+"""Numbers in the descriptor of a layout."""
+
+
+def embed_schema(dim: int, *, layout_dim: int = LAYOUT_DIM) -> TableSchema:
+    """Return the table of the embed stage for embeddings of ``dim`` numbers and layouts of ``layout_dim``.
 
     Raises:
-        SchemaError: ``dim`` is not between 1 and 99999.
+        SchemaError: one of them is not between 1 and 99999.
     """
-    if not 1 <= dim <= 99_999:
-        raise SchemaError(f"an embedding has between 1 and 99999 numbers, not {dim}")
+    for size in (dim, layout_dim):
+        if not 1 <= size <= 99_999:
+            raise SchemaError(f"an embedding has between 1 and 99999 numbers, not {size}")
+    vector, of_pairs = f"float16[{dim}]", "unit norm, or zeros"
     return TableSchema(
         name="embed",
-        description="One row a sample with its two unit vectors.",
+        description="One row an image; each can be a target, and those with an edit prompt can be sources too.",
         columns=(
             _ID,
-            _column("image_embeds", f"float16[{dim}]", "Embedding of the source image.", "unit norm"),
-            _column("text_embeds", f"float16[{dim}]", "Embedding of the edit prompt.", "unit norm"),
+            _column("image_embeds", vector, "Embedding of the image.", "unit norm"),
+            _column("text_embeds", vector, "Embedding of the edit prompt; zeros where there is none.", of_pairs),
+            _column("caption_embeds", vector, "Embedding of the caption; zeros without an edit prompt.", of_pairs),
+            _column(
+                "layout_embeds", f"float16[{layout_dim}]", "Descriptor of where things are in the image.", of_pairs
+            ),
         ),
     )
 
@@ -230,13 +276,16 @@ _DOWNLOADED = (
     *("image_shard", "image_offset", "image_size", "phash"),
 )
 _FOUND = ("target_id", "similarity", "rank")
+# What it takes to gate again stays with the stage: five more numbers a candidate would double the manifest.
+_REGATING = frozenset(column.name for column in _CANDIDATE_SIMILARITIES)
+_RETRIEVED = tuple(name for name in RETRIEVE.names[1:] if name not in _REGATING)
 
 _MANIFEST_COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "plan": tuple(_taken(PLAN, PLAN.names[1:], rename=_PLAN_RENAMED)),
     "download": tuple(_taken(DOWNLOAD, _DOWNLOADED, certain=_DOWNLOADED)),
     "caption": tuple(_taken(CAPTION, CAPTION.names[1:])),
     "swap": tuple(_taken(SWAP, SWAP.names[2:])),
-    "retrieve": (*_taken(RETRIEVE, RETRIEVE.names[1:], certain=_FOUND), *_TARGET),
+    "retrieve": (*_taken(RETRIEVE, _RETRIEVED, certain=_FOUND), *_TARGET),
     "mask": (*_mask_columns("source"), *_mask_columns("target"), *_MASK_PAIR),
     "pack": _PACK,
 }
@@ -279,7 +328,7 @@ SHARD_FILES = TableSchema(
 )
 
 SCHEMAS: Mapping[str, TableSchema] = {
-    schema.name: schema for schema in (PLAN, DOWNLOAD, CAPTION, SWAP, INDEX, RETRIEVE, MASK)
+    schema.name: schema for schema in (PLAN, DOWNLOAD, CAPTION, WORDS, SWAP, INDEX, RETRIEVE, MASK)
 }
 """Stage -> its table; the embed stage's depends on its model, see ``embed_schema``; pack writes MANIFEST rows."""
 
@@ -287,7 +336,21 @@ SCHEMAS: Mapping[str, TableSchema] = {
 def describe() -> str:
     """Return all tables as Markdown: the text of the data format's documentation."""
     embed = embed_schema(512)
-    tables = (PLAN, DOWNLOAD, CAPTION, SWAP, embed, INDEX, RETRIEVE, MASK, MANIFEST, DROPPED, SHARD_FILES)
+    tables = (
+        PLAN,
+        DOWNLOAD,
+        DOWNLOAD_LOG,
+        CAPTION,
+        WORDS,
+        SWAP,
+        embed,
+        INDEX,
+        RETRIEVE,
+        MASK,
+        MANIFEST,
+        DROPPED,
+        SHARD_FILES,
+    )
     return "\n".join(_described(table) for table in tables).replace("float16[512]", "float16[dim]")
 
 

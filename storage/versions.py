@@ -24,7 +24,7 @@ from storage.filters import canonical_filter, parse_filter
 from storage.ids import digest_of
 from storage.lineage import StageRecord, StageRun, VersionInfo, version_id
 from storage.parquet import filtered, parquet_bytes, read_parquet
-from storage.reports import DATASET_STAGES, FileEntry
+from storage.reports import DATASET_STAGES, FileEntry, is_log
 from storage.tables import MANIFEST, SHARD_FILES
 
 if TYPE_CHECKING:
@@ -215,6 +215,8 @@ def _rows_of(runs: Iterable[StageRun]) -> Iterator[dict[str, str | int]]:
     for run in runs:
         for report in run.reports:
             for name, entry in report.files.items():
+                if is_log(name):
+                    continue
                 yield {
                     "stage": report.stage,
                     "shard": report.shard,

@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from storage import (
     DOWNLOAD,
+    DOWNLOAD_LOG,
     Dropped,
     ShardReport,
     ShardStore,
     ShardTarget,
     WrittenTar,
     fingerprint,
+    parquet_bytes,
     read_tar_member,
     write_tar,
 )
@@ -30,7 +32,13 @@ from tasks.fetching.image_body import ImageConfig
 from tasks.fetching.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
 
 STAGE: Final = "download"
-VERSION: Final = 1
+VERSION: Final = 2
+
+LOG: Final = "log.parquet"
+"""How each URL was tried and what it said. Table and tar say only what came of it, so that the network's mood (a retry
+more, a timeout where another run met a refused connection) renews nothing that was built on the same pictures."""
+TRANSIENT: Final = "transient"
+"""The reason of every drop that another try might undo; which class of failure it was stands in the log."""
 
 _Row = dict[str, Any]
 _SPEED: Final[dict[str, Any]] = {"fingerprint": False}
@@ -80,7 +88,8 @@ def download_shard(
         resolver: asks for a host's addresses; what it answers is checked.
 
     Returns:
-        The report: ``num_out`` pictures, the failed URLs counted by their class. Its table has all URLs.
+        The report: ``num_out`` pictures, the URLs that failed for good counted by their class, the others as
+        ``transient``; ``extra`` has the classes of those. Its table has all URLs, and its log says how each was tried.
 
     Raises:
         ShardError: too few URLs gave a picture; nothing is kept.
@@ -91,7 +100,7 @@ def download_shard(
     if done is None:
         rows = store.read_table(plan, columns=("sample_id", "url", "alt_text", "expected_hash")).to_pylist()
         done = _Download(target, config, store, resolver).run(rows, before=None)
-    _check_floor(done.name, done.num_out, done.dropped, config)
+    _check_floor(done.name, done.num_out, _failures(done), config)
     return done
 
 
@@ -120,7 +129,7 @@ def retry_failed(
     if done.extra.get("num_transient"):
         rows = store.read_table(plan, columns=("sample_id", "url", "alt_text", "expected_hash")).to_pylist()
         done = _Download(target, config, store, resolver).run(rows, before=done)
-    _check_floor(done.name, done.num_out, done.dropped, config)
+    _check_floor(done.name, done.num_out, _failures(done), config)
     return done
 
 
@@ -132,6 +141,16 @@ def latest_download(plan: ShardReport, config: DownloadConfig, store: ShardStore
 def _target(plan: ShardReport, config: DownloadConfig, store: ShardStore) -> ShardTarget:
     name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(plan.digest,))
     return store.target(STAGE, plan.shard, name)
+
+
+def _failures(report: ShardReport) -> dict[str, int]:
+    """Return class of failure -> number of URLs."""
+    failures = {name: count for name, count in report.dropped.items() if name != TRANSIENT}
+    for name, count in report.extra.items():
+        kind, _, failure = name.partition("_")
+        if kind == TRANSIENT and isinstance(count, int):
+            failures[failure] = count
+    return failures
 
 
 def _check_floor(name: str, num_ok: int, failed: Mapping[str, int], config: DownloadConfig) -> None:
@@ -169,7 +188,8 @@ class _Download:
                 return self._commit(rows, tar, before, time.monotonic() - start)
 
     def _kept(self, before: ShardReport) -> list[_Row]:
-        return self._store.read_table(before).to_pylist()
+        log = {row["sample_id"]: row for row in self._store.read_table(before, suffix=LOG).to_pylist()}
+        return [row | log[row["sample_id"]] for row in self._store.read_table(before).to_pylist()]
 
     def _task(self, row: _Row) -> UrlTask:
         expected = row["expected_hash"] if self._config.verify_hash else None
@@ -225,26 +245,39 @@ class _Download:
             if (member := members.get(row["sample_id"])) is not None:
                 row |= {"image_offset": member.offset, "image_size": member.size, "stored_sha256": member.sha256}
         failed = [row for row in rows if row["status"] == "failed"]
+        passing = Counter(str(row["error_class"]) for row in failed if row["error_kind"] == TRANSIENT)
         return self._target.commit(
             num_in=len(rows),
             num_out=len(rows) - len(failed),
             seconds=round(seconds, 3),
-            table=DOWNLOAD.table(rows),
-            blobs={"tar": tar},
-            dropped=[
-                Dropped(sample_id=row["sample_id"], reason=row["error_class"], detail=row["error_message"])
-                for row in failed
-            ],
+            table=DOWNLOAD.table(_lasting(row) for row in rows),
+            blobs={"tar": tar, LOG: _log_bytes(rows)},
+            dropped=[Dropped(sample_id=row["sample_id"], reason=_reason(row)) for row in failed],
             extra={
-                "num_transient": sum(row["error_kind"] == "transient" for row in failed),
+                "num_transient": passing.total(),
                 "num_runs": 1 if before is None else int(before.extra.get("num_runs") or 1) + 1,
                 "fetched_bytes": sum(row["fetched_bytes"] for row in rows),
+                **{f"{TRANSIENT}_{name}": count for name, count in sorted(passing.items())},
             },
         )
 
 
+def _lasting(row: _Row) -> _Row:
+    kept = {name: value for name, value in row.items() if name in DOWNLOAD.names}
+    return kept | ({"error_class": None} if row.get("error_kind") == TRANSIENT else {})
+
+
+def _log_bytes(rows: Sequence[_Row]) -> bytes:
+    log = DOWNLOAD_LOG.table({name: row.get(name) for name in DOWNLOAD_LOG.names} for row in rows)
+    return parquet_bytes(log, DOWNLOAD_LOG)
+
+
+def _reason(row: _Row) -> str:
+    return TRANSIENT if row["error_kind"] == TRANSIENT else row["error_class"]
+
+
 def _may_pass(known: Mapping[str, _Row], row: _Row) -> bool:
-    return known[row["sample_id"]]["error_kind"] == "transient"
+    return known[row["sample_id"]]["error_kind"] == TRANSIENT
 
 
 def _is_news(outcome: Outcome) -> bool:

@@ -7,7 +7,7 @@ embedding and its layout.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from iedit_model.batching import map_batches
 from iedit_model.clip import ClipEncoder, ClipSpec
-from storage import Column, ShardReport, ShardStore, TableSchema, embed_schema, fingerprint
+from storage import ShardReport, ShardStore, embed_schema, fingerprint
 from tasks.corpus import CorpusError
 from tasks.pictures.images import BatchConfig, ImagePass, StoredImage, stored_images
 from tasks.pictures.layout import LAYOUT_DIM, layout_descriptor
@@ -37,31 +37,6 @@ class EmbedConfig:
     model: ClipSpec
     batch: BatchConfig = field(default_factory=BatchConfig)
     """Images a batch; texts go through the model in batches of the same size."""
-
-
-def embed_table(dim: int) -> TableSchema:
-    """Return the table of this stage for embeddings of ``dim`` numbers.
-
-    Raises:
-        SchemaError: ``dim`` is not between 1 and 99999.
-    """
-    schema = embed_schema(dim)
-    more = (
-        Column(
-            name="caption_embeds",
-            type=f"float16[{dim}]",
-            description="Embedding of the caption; zeros for a sample without an edit prompt.",
-            unit="unit norm",
-        ),
-        Column(
-            name="layout_embeds",
-            type=f"float16[{LAYOUT_DIM}]",
-            description="Descriptor of where things are in the source image.",
-            unit="unit norm",
-        ),
-    )
-    columns = (*schema.columns, *(column for column in more if column.name not in schema.names))
-    return replace(schema, columns=columns)
 
 
 def embed_shard(
@@ -109,7 +84,7 @@ def embed_shard(
         num_in=caption.num_out,
         seconds=time.monotonic() - started,
         table=_table(ids, image_embeds=image_embeds, text_embeds=prompts, caption_embeds=captions, layouts=layouts),
-        schema=embed_table(encoder.dim),
+        schema=embed_schema(encoder.dim, layout_dim=LAYOUT_DIM),
         dropped=images.dropped,
         extra={"num_halvings": images.num_halvings, "dim": encoder.dim},
     )

@@ -17,7 +17,7 @@ from tasks.embed_rows import EmbedRows, read_embeds
 from tasks.errors import TaskConfigError
 from tasks.neighbours.candidates import Batch, find_candidates
 from tasks.neighbours.exclusions import EXCLUSIONS, ExclusionConfig
-from tasks.neighbours.gates import RETRIEVE_TABLE, GateConfig, gated, losses
+from tasks.neighbours.gates import GateConfig, gated, losses
 from tasks.neighbours.pair_scores import PairScores, measure_pairs
 from tasks.neighbours.queries import QUERIES, QueryConfig, QueryMode, query_embeds
 from tasks.neighbours.rerank import RerankConfig, ranking_scores, reranked
@@ -59,13 +59,19 @@ class RetrieveConfig:
 def retrieval(mode: QueryMode) -> RetrieveConfig:
     """Return the retrieval of the paper (mean of the embeddings, nearest neighbour, no gates) or ours.
 
-    Both exclude copies of the source, without which the paper's own query would return them.
+    Both exclude copies of the source, without which the paper's own query would return them. Ours holds for any CLIP;
+    gates do not, since each CLIP has its own scale of cosines, and stand in the profiles.
     """
     paper = RetrieveConfig(query=QUERIES["paper"])
     if mode == "paper":
         return paper
     # docs/decisions/0005-retrieval-query.md
-    return replace(paper, query=QUERIES["ours"], exclude=ExclusionConfig(same_caption=True))
+    return replace(
+        paper,
+        query=QUERIES["ours"],
+        exclude=ExclusionConfig(same_caption=True),
+        rerank=RerankConfig(similarity=1.0, directional=2.0, layout=0.5),
+    )
 
 
 def retrieve_shard(embeds: ShardReport, config: RetrieveConfig, store: ShardStore, index: VectorIndex) -> ShardReport:
@@ -80,7 +86,7 @@ def retrieve_shard(embeds: ShardReport, config: RetrieveConfig, store: ShardStor
         index: the opened index (``open_index``) over the embed reports of all shards.
 
     Returns:
-        A report whose table (``RETRIEVE_TABLE``) has one row a query; samples without a target keep their row and are
+        A report whose table (``storage.RETRIEVE``) has one row a query; samples without a target keep their row and are
         dropped with a reason: ``no_candidates``, ``all_excluded``, ``source_text_low`` or ``all_gated``. Without a row
         are those for which there is no query: ``no_edit_prompt`` (a text embedding of zeros), ``no_query`` (the two
         embeddings cancel out), ``not_finite``, ``zero`` or ``not_unit``.
@@ -107,7 +113,6 @@ def retrieve_shard(embeds: ShardReport, config: RetrieveConfig, store: ShardStor
         num_out=table.num_rows - table["target_id"].null_count,
         seconds=time.monotonic() - started,
         table=table,
-        schema=RETRIEVE_TABLE,
         dropped=[
             *(Dropped(sample_id=rows.ids[row].decode(), reason=reasons[row]) for row in np.flatnonzero(reasons != "")),
             *losses(table),

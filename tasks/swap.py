@@ -1,354 +1,130 @@
 """Stage 3, swap: caption -> edit prompt. One noun or adjective becomes its antonym or a random co-hyponym (WordNet).
 
-Section 3.1 of the paper; the difference prompts are those of Section 3.4. Everything here is a pure function of the
-caption, a seed, the configuration and the corpus's vocabulary. WordNet alone gives words that no picture shows and
-senses that no caption means; what is done about it stands beside each field of ``SwapConfig``.
+Section 3.1 of the paper; the difference prompts are those of Section 3.4. A prompt is a pure function of the caption,
+a seed, the configuration and the corpus's vocabulary. WordNet alone gives words that no picture shows and senses that
+no caption means; what is done about it stands beside each field of ``SwapConfig``.
 """
 
-import random
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+import functools
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Final
 
+from storage import SWAP, Dropped, ShardReport, ShardStore, fingerprint, sample_seed
 from tasks.errors import TaskConfigError
-from tasks.wording.adjective_replacements import AdjectiveReplacements
-from tasks.wording.caption_units import Unit, find_units
-from tasks.wording.inflection import indefinite_article, is_mass, looks_singular, match_case, plural, singular_forms
-from tasks.wording.noun_replacements import NounReplacements, SensePolicy
-from tasks.wording.replacements import Admission, RelationName, Replacement, Tier
-from tasks.wording.tagger import Tagger, Token, load_tagger
-from tasks.wording.wordlists import PAIRED
-from tasks.wording.wordnet import WordNet, load_wordnet
+from tasks.wording.swap_config import SwapConfig
+from tasks.wording.swap_result import SwapDrop
+from tasks.wording.swapper import Swapper
+from tasks.wording.word_counts import WordCounts
 
 STAGE: Final = "swap"
 VERSION: Final = 1
 """Raised by hand whenever the same caption, seed, configuration and vocabulary may give another edit prompt."""
 
-DropReason = Literal["empty", "too_long", "malformed", "not_english", "no_candidate_word", "no_replacement"]
-"""Why a caption has no edit prompt:
+__all__ = [
+    "STAGE",
+    "VERSION",
+    "SwapConfig",
+    "WordCounts",
+    "load_swapper",
+    "swap_shard",
+]
 
-- ``empty``: no letter in it
-- ``too_long``: more characters or words than the configuration allows
-- ``malformed``: control characters, direction overrides or halves of surrogate pairs
-- ``not_english``: too few known words
-- ``no_candidate_word``: no noun or adjective of something that can be seen
-- ``no_replacement``: candidates, but nothing fits in the place of any
-"""
-
-_MALFORMED: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_DETAIL_CHARACTERS: Final = 200
-_BETWEEN: Final = " \t\r\n\u00a0\"'(\u2018\u201c"
-"""What may stand between an article and its word."""
+_LOADING = threading.Lock()
 
 
-@dataclass(frozen=True, kw_only=True)
-class SwapConfig:
-    """What decides the edit prompts; every field is part of the fingerprint."""
+def swap_shard(
+    caption: ShardReport,
+    config: SwapConfig,
+    store: ShardStore,
+    swapper: Swapper | None = None,
+    *,
+    counts: WordCounts | None,
+) -> ShardReport:
+    """Write an edit prompt for each caption of one shard, or return the finished report.
 
-    seed: int = 0
-    """Mixed with the sample id into the seed of each caption."""
-    min_corpus_count: int = 0
-    """How often the corpus's captions must hold a replacement, so that a target can exist; 0 asks nothing (paper)."""
-    max_levels: int = 2
-    """Hypernym levels to climb for a co-hyponym when nearer ones are missing; 1 takes only true siblings."""
-    noun_weight: float = 0.5
-    """Weight of swapping a noun when the caption offers both; any unit, only the ratio to the other counts."""
-    adjective_weight: float = 0.5
-    """Weight of swapping an adjective when the caption offers both."""
-    sense_policy: SensePolicy = "corpus"
-    """Sense of the swapped noun: "first" the most frequent (the paper's simplest reading), "visible" the most frequent
-    that can be seen, "corpus" of the first visible ones that whose neighbours the corpus holds. Without a vocabulary
-    the last two are the same."""
-    min_sense_share: float = 0.2
-    """Share in [0, 1] of a replacement's own uses that must have the sense in question ("boot" is no part of a car)."""
-    only_contrasting: bool = True
-    """Swap adjectives among satellites only where these exclude one another (red, blue; not huge, vast)."""
-    extra_stop_words: tuple[str, ...] = ()
-    """Further lower-case words that are neither swapped nor brought in."""
-    max_characters: int = 500
-    """Longest caption, characters."""
-    max_words: int = 60
-    """Longest caption, tokens."""
-    min_known_share: float = 0.6
-    """Least share in [0, 1] of a caption's words that must be English."""
+    Args:
+        caption: report of the caption stage.
+        config: the settings.
+        store: where the captions are and the edit prompts go.
+        swapper: one made of the same configuration and counts; by default the process's own, see ``load_swapper``.
+        counts: the words of the whole corpus (``tasks.words``), needed from ``config.min_corpus_count`` 1 on; with 0,
+            as in the paper, they are not looked at.
 
-    def __post_init__(self) -> None:
-        """Check every field.
+    Returns:
+        The report; dropped are captions without an edit prompt, with the reasons of ``DropReason``.
 
-        Raises:
-            TaskConfigError: a value is out of range.
-        """
-        for name, low, high in (
-            ("min_corpus_count", 0, 10**9),
-            ("max_levels", 1, 10),
-            ("noun_weight", 0, 1e9),
-            ("adjective_weight", 0, 1e9),
-            ("min_sense_share", 0, 1),
-            ("max_characters", 1, 10_000),
-            ("max_words", 1, 1_000),
-            ("min_known_share", 0, 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise TaskConfigError(f"swap.{name} is {value}, expected a number in [{low}, {high}]")
-        if self.noun_weight + self.adjective_weight == 0:
-            raise TaskConfigError("swap.noun_weight and swap.adjective_weight are both 0, so nothing could be swapped")
-        for word in self.extra_stop_words:
-            if word != word.lower():
-                raise TaskConfigError(f"swap.extra_stop_words holds {word!r}, expected lower-case words")
-        if self.sense_policy not in get_args(SensePolicy):
-            known = ", ".join(get_args(SensePolicy))
-            raise TaskConfigError(f"swap.sense_policy is {self.sense_policy!r}, expected one of {known}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Swap:
-    """An edit prompt and how it came about; all texts as they stand in the captions."""
-
-    caption: str
-    edit_prompt: str
-    swapped_from: str
-    swapped_to: str
-    relation: RelationName
-    pos: Literal["noun", "adjective"]
-    source_synset: str
-    """NLTK's name of the sense of ``swapped_from``: "bus.n.01"."""
-    target_synset: str
-    level: int
-    """Steps up in WordNet to what both words have in common; 0 for a direct antonym."""
-    source_diff: str
-    """Difference prompt of the source: the noun, or the adjective with the noun that it describes."""
-    target_diff: str
-    """Difference prompt of the target."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwapDrop:
-    """A caption without an edit prompt."""
-
-    caption: str
-    reason: DropReason
-    detail: str = ""
-    """What was found, for a person; at most 200 characters."""
-
-
-class Swapper:
-    """Turns captions into edit prompts; made once for a configuration and a vocabulary, called for each caption."""
-
-    def __init__(
-        self,
-        config: SwapConfig,
-        vocabulary: Mapping[str, int] | None = None,
-        *,
-        tagger: Tagger | None = None,
-        wordnet: WordNet | None = None,
-    ) -> None:
-        """Make a swapper.
-
-        Args:
-            config: the settings.
-            vocabulary: how often the corpus's captions hold each word, by the keys of ``count_terms``.
-            tagger: by default ``load_tagger()``.
-            wordnet: by default ``load_wordnet()``.
-
-        Raises:
-            TaskConfigError: ``min_corpus_count`` asks for a vocabulary and there is none, or one with other keys.
-            WordNetError: WordNet cannot be loaded.
-        """
-        _check_vocabulary(config, vocabulary)
-        self._config = config
-        self._wordnet = wordnet or load_wordnet()
-        self._tagger = tagger or load_tagger()
-        self._stop_words = frozenset(word.replace(" ", "_") for word in config.extra_stop_words)
-        vocabulary = vocabulary or {}
-        admission = Admission(
-            self._wordnet,
-            vocabulary=vocabulary,
-            min_corpus_count=config.min_corpus_count,
-            min_sense_share=config.min_sense_share,
-        )
-        self._nouns = NounReplacements(
-            self._wordnet,
-            admission,
-            corpus_nouns=(key[:-2] for key, count in vocabulary.items() if key.endswith(".n") and count > 0),
-            only_corpus=config.min_corpus_count > 0,
-            max_levels=config.max_levels,
-            sense_policy=config.sense_policy,
-            min_sense_share=config.min_sense_share,
-        )
-        self._adjectives = AdjectiveReplacements(
-            self._wordnet,
-            admission,
-            only_first_sense=config.sense_policy == "first",
-            only_contrasting=config.only_contrasting,
-        )
-
-    def __call__(self, caption: str, *, seed: int) -> Swap | SwapDrop:
-        """Swap one word of ``caption``; the result depends on the arguments alone, not on earlier calls.
-
-        Args:
-            caption: any text.
-            seed: decides between equally good words; ``storage.ids.sample_seed`` makes one for each sample.
-        """
-        tokens = _read(caption, self._config, self._tagger)
-        if isinstance(tokens, SwapDrop):
-            return tokens
-        units = [unit for unit in find_units(caption, tokens, self._wordnet) if unit.lemma not in self._stop_words]
-        if not units:
-            return SwapDrop(caption=caption, reason="no_candidate_word")
-        rng = random.Random(seed)
-        present = _words_of(tokens)
-        for unit in self._in_random_order(units, rng):
-            if (replacement := self._draw(unit, present, rng)) is not None:
-                return _swap(caption, tokens, unit, replacement)
-        tried = ", ".join(caption[unit.start : unit.end] for unit in units)[:_DETAIL_CHARACTERS]
-        return SwapDrop(caption=caption, reason="no_replacement", detail=tried)
-
-    def _in_random_order(self, units: list[Unit], rng: random.Random) -> list[Unit]:
-        """Shuffle, the part of speech drawn by its weight first; one with weight 0 is left out."""
-        weights = {"n": self._config.noun_weight, "a": self._config.adjective_weight}
-        noun_first = rng.random() * sum(weights.values()) < weights["n"]
-        rng.shuffle(units)
-        order = ("n", "a") if noun_first else ("a", "n")
-        return [unit for pos in order if weights[pos] > 0 for unit in units if unit.pos == pos]
-
-    def _draw(self, unit: Unit, present: frozenset[str], rng: random.Random) -> Replacement | None:
-        """Draw one of the nearest replacements that fit the caption, all with the same chance."""
-        others = present.difference(unit.lemma.split("_"))
-        for tier in self._tiers(unit):
-            fitting = [
-                replacement
-                for replacement in tier
-                if others.isdisjoint(replacement.lemma.split("_"))
-                and replacement.lemma not in self._stop_words
-                and _can_stand_as(replacement.lemma, unit)
-            ]
-            if fitting:
-                return fitting[rng.randrange(len(fitting))]
-        return None
-
-    def _tiers(self, unit: Unit) -> Iterator[Tier]:
-        if unit.pos == "a":
-            yield self._adjectives.tier(unit.lemma, is_animate=unit.is_animate, is_shade=unit.is_shade)
+    Raises:
+        TaskConfigError: ``min_corpus_count`` asks for counts and there are none, or the swapper has other settings.
+        MissingFileError: the captions are gone.
+        WordNetError: WordNet cannot be loaded.
+    """
+    counts = _needed(config, counts)
+    if swapper is not None and swapper.config != config:
+        raise TaskConfigError(f"the swapper was made for {swapper.config}, not for the shard's settings {config}")
+    inputs = (caption.digest,) if counts is None else (caption.digest, counts.digest)
+    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=inputs)
+    target = store.target(STAGE, caption.shard, name)
+    if (done := target.finished()) is not None:
+        return done
+    started = time.monotonic()
+    swapper = swapper or load_swapper(config, counts)
+    rows: list[dict[str, object]] = []
+    dropped: list[Dropped] = []
+    for sample_id, text in _captions(caption, store):
+        result = swapper(text, seed=sample_seed(config.seed, STAGE, sample_id))
+        if isinstance(result, SwapDrop):
+            dropped.append(Dropped(sample_id=sample_id, reason=result.reason, detail=result.detail))
         else:
-            for place in range(self._nouns.num_tiers):
-                yield self._nouns.tier(unit.lemma, place)
-
-
-def swap_caption(
-    caption: str, *, seed: int, config: SwapConfig, vocabulary: Mapping[str, int] | None = None
-) -> Swap | SwapDrop:
-    """Swap one word of one caption; for more than one make a ``Swapper``, which remembers what it looked up.
-
-    Raises:
-        TaskConfigError: ``config.min_corpus_count`` asks for a vocabulary and there is none.
-        WordNetError: WordNet cannot be loaded.
-    """
-    return Swapper(config, vocabulary)(caption, seed=seed)
-
-
-def count_terms(captions: Iterable[str], *, config: SwapConfig | None = None) -> Counter[str]:
-    """Count in how many captions each swappable word stands, by keys like "fire_truck.n" and "red.a".
-
-    Counts of shards add up to the counts of the corpus. Captions that a swap would drop as unreadable count nothing.
-
-    Raises:
-        WordNetError: WordNet cannot be loaded.
-    """
-    config, tagger, wordnet = config or SwapConfig(), load_tagger(), load_wordnet()
-    counts: Counter[str] = Counter()
-    for caption in captions:
-        tokens = _read(caption, config, tagger)
-        if not isinstance(tokens, SwapDrop):
-            counts.update({unit.key for unit in find_units(caption, tokens, wordnet)})
-    return counts
-
-
-def _read(caption: str, config: SwapConfig, tagger: Tagger) -> list[Token] | SwapDrop:
-    """Return the tagged tokens of a caption that a swap can work on, else why it cannot."""
-    if len(caption) > config.max_characters:
-        detail = f"{len(caption)} characters, at most {config.max_characters}"
-        return SwapDrop(caption=caption[: config.max_characters], reason="too_long", detail=detail)
-    if (found := _MALFORMED.search(caption)) is not None:
-        detail = f"character U+{ord(found.group()):04X} at place {found.start()}"
-        return SwapDrop(caption=caption, reason="malformed", detail=detail)
-    if not any(character.isalpha() for character in caption):
-        return SwapDrop(caption=caption, reason="empty")
-    tokens = tagger(caption)
-    if len(tokens) > config.max_words:
-        return SwapDrop(caption=caption, reason="too_long", detail=f"{len(tokens)} words, at most {config.max_words}")
-    words = [token.lower for token in tokens if token.text[0].isalpha()]
-    known = sum(tagger.knows(word) for word in words)
-    if known < config.min_known_share * len(words):
-        return SwapDrop(caption=caption, reason="not_english", detail=f"{known} of {len(words)} words are known")
-    return tokens
-
-
-def _check_vocabulary(config: SwapConfig, vocabulary: Mapping[str, int] | None) -> None:
-    if config.min_corpus_count > 0 and vocabulary is None:
-        raise TaskConfigError(
-            f"swap.min_corpus_count is {config.min_corpus_count} but no vocabulary was given; count the corpus's "
-            "captions with count_terms, or set it to 0"
-        )
-    wrong = next((key for key in vocabulary or () if not key.endswith((".n", ".a"))), None)
-    if wrong is not None:
-        raise TaskConfigError(
-            f"the vocabulary has the key {wrong!r}, expected keys as of count_terms: 'bus.n', 'red.a'"
-        )
-
-
-def _words_of(tokens: Iterable[Token]) -> frozenset[str]:
-    """Return the words of a caption that mean something, plurals as singulars, too."""
-    words: set[str] = set()
-    for token in tokens:
-        if token.tag in {"NOUN", "PROPN", "ADJ", "VERB"}:
-            words.add(token.lower)
-            words.update(singular_forms(token.lower))
-    return frozenset(words)
-
-
-def _can_stand_as(lemma: str, unit: Unit) -> bool:
-    """Return whether a replacement has the number that the unit has in its caption."""
-    if unit.pos == "a":
-        return True
-    word = lemma.replace("_", " ")
-    if unit.number == "mass":
-        return is_mass(word)
-    comes_alone = looks_singular(word) and word.rpartition(" ")[2] not in PAIRED
-    return not is_mass(word) and (unit.number == "plural" or comes_alone)
-
-
-def _swap(caption: str, tokens: list[Token], unit: Unit, replacement: Replacement) -> Swap:
-    old = caption[unit.start : unit.end]
-    new = replacement.lemma.replace("_", " ")
-    if unit.number == "plural":
-        new = plural(new)
-    new = match_case(new, like=old)
-    before = _with_article(caption[: unit.start], tokens, unit.start, new)
-    prompts = (old, new) if unit.pos == "n" else (f"{old} {unit.described}", f"{new} {unit.described}")
-    return Swap(
-        caption=caption,
-        edit_prompt=before + new + caption[unit.end :],
-        swapped_from=old,
-        swapped_to=new,
-        relation=replacement.relation,
-        pos="noun" if unit.pos == "n" else "adjective",
-        source_synset=replacement.source_synset,
-        target_synset=replacement.target_synset,
-        level=replacement.level,
-        source_diff=prompts[0],
-        target_diff=prompts[1],
+            rows.append({"sample_id": sample_id, **asdict(result)})
+    return target.commit(
+        num_in=caption.num_out, seconds=time.monotonic() - started, table=SWAP.table(rows), dropped=dropped
     )
 
 
-def _with_article(before: str, tokens: list[Token], start: int, new: str) -> str:
-    """Return the text before the new word with "a" or "an" made right when it ends in one."""
-    token = next((token for token in reversed(tokens) if token.end <= start and token.tag != "PUNCT"), None)
-    if token is None or token.lower not in {"a", "an"} or before[token.end :].strip(_BETWEEN):
-        return before
-    article = indefinite_article(new.lower())
-    if token.text.isupper() and (len(token.text) > 1 or new.isupper()):
-        article = article.upper()
-    return before[: token.start] + match_case(article, like=token.text) + before[token.end :]
+def load_swapper(config: SwapConfig, counts: WordCounts | None = None) -> Swapper:
+    """Return the process's own swapper for these settings and counts; the last two are remembered.
+
+    Raises:
+        TaskConfigError: ``config.min_corpus_count`` asks for counts and there are none.
+        WordNetError: WordNet cannot be loaded.
+    """
+    with _LOADING:  # threads that come at once wait for one swapper instead of each making its own
+        return _made(config, _Keyed(_needed(config, counts)))
+
+
+class _Keyed:
+    """Counts that are compared by their digest, since a table of counts has no hash."""
+
+    def __init__(self, counts: WordCounts | None) -> None:
+        self.counts = counts
+        self._key = None if counts is None else counts.digest
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and self._key == other._key
+
+
+@functools.lru_cache(maxsize=2)
+def _made(config: SwapConfig, keyed: _Keyed) -> Swapper:
+    return Swapper(config, None if keyed.counts is None else keyed.counts.terms)
+
+
+def _needed(config: SwapConfig, counts: WordCounts | None) -> WordCounts | None:
+    if config.min_corpus_count == 0:
+        return None
+    if counts is None:
+        raise TaskConfigError(
+            f"swap.min_corpus_count is {config.min_corpus_count}, which needs the corpus's word counts: run the stage "
+            "words first, or set it to 0"
+        )
+    return counts
+
+
+def _captions(caption: ShardReport, store: ShardStore) -> Iterator[tuple[str, str]]:
+    table = store.read_table(caption, columns=("sample_id", "caption"))
+    yield from zip(table["sample_id"].to_pylist(), table["caption"].to_pylist(), strict=True)

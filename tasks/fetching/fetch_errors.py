@@ -44,7 +44,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "connection": Failure(kind="transient", summary="refused, reset, or no secure connection"),
     "incomplete": Failure(kind="transient", summary="the connection closed before the end of the body"),
 }
-"""Every class; a failed row of the download table has exactly one of them."""
+"""Every class; a failed row of the download log has exactly one of them."""
 
 
 class FetchError(TaskError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from storage import RETRIEVE, Column, Dropped, TableSchema
+from storage import RETRIEVE, Dropped
 from storage.arrow import compute
 from tasks.errors import TaskConfigError
 from tasks.neighbours.exclusions import EXCLUSIONS
@@ -25,26 +25,6 @@ if TYPE_CHECKING:
 GATE_STEP: Final = 1e-4
 """Scores and thresholds are rounded to multiples of this before they are compared."""
 
-
-def _scores(name: str, meaning: str) -> Column:
-    description = f"{meaning}, one a candidate; empty when it was not measured."
-    return Column(name=name, type="list<float32>", description=description, unit="cosine in [-1, 1]")
-
-
-_CANDIDATE_COLUMNS: Final = (
-    _scores("candidate_similarities", "Query against the candidate's image"),
-    _scores("candidate_text_similarities", "Candidate's image against the edit prompt"),
-    _scores("candidate_image_similarities", "Source image against the candidate's image"),
-    _scores("candidate_directional_similarities", "Change of the images against change of the texts"),
-    _scores("candidate_layout_similarities", "Agreement of the two images' layouts"),
-)
-
-RETRIEVE_TABLE: Final = TableSchema(
-    name=RETRIEVE.name,
-    description=RETRIEVE.description,
-    columns=(*RETRIEVE.columns, *(column for column in _CANDIDATE_COLUMNS if column.name not in RETRIEVE.names)),
-)
-"""``storage.RETRIEVE`` with every score of every candidate, which is what makes gating again possible."""
 
 _OF_TARGET: Final = {
     "similarity": "candidate_similarities",
@@ -121,7 +101,7 @@ def regate(table: "pa.Table", gates: GateConfig) -> "pa.Table":
     Equal to what ``retrieve_shard`` would have stored with these gates. ``losses`` tells what is dropped then.
 
     Args:
-        table: as ``RETRIEVE_TABLE`` declares.
+        table: as ``storage.RETRIEVE`` declares.
         gates: the new gates.
 
     Raises:
@@ -138,7 +118,7 @@ def gated(table: "pa.Table", exclusions: npt.NDArray[Any], gates: GateConfig) ->
     The target is the first candidate in the stored order that is neither excluded nor fails a gate.
 
     Args:
-        table: with all columns of ``RETRIEVE_TABLE`` that do not depend on gates.
+        table: with all columns of ``storage.RETRIEVE`` that do not depend on gates.
         exclusions: for all candidates, row after row, the exclusion or an empty string.
         gates: what must hold.
 
@@ -159,11 +139,11 @@ def gated(table: "pa.Table", exclusions: npt.NDArray[Any], gates: GateConfig) ->
     chosen_rows, first = np.unique(rows[passed], return_index=True)
     chosen = passed[first]
     starts = np.cumsum(lengths) - lengths
-    columns = {name: table[name] for name in RETRIEVE_TABLE.names if name in table.column_names}
+    columns = {name: table[name] for name in RETRIEVE.names if name in table.column_names}
     columns |= _target_columns(table, chosen_rows, chosen, chosen - starts[chosen_rows])
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     columns["candidate_reasons"] = pa.ListArray.from_arrays(offsets, pa.array(reasons, pa.string()))
-    return pa.table([columns[name] for name in RETRIEVE_TABLE.names], names=list(RETRIEVE_TABLE.names))
+    return pa.table([columns[name] for name in RETRIEVE.names], names=list(RETRIEVE.names))
 
 
 def losses(table: "pa.Table") -> Iterator[Dropped]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from storage import CAPTION, DOWNLOAD, Column, ShardReport, ShardStore, TableSchema, embed_schema, sample_id
+from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, TableSchema, embed_schema, sample_id
 from tests.reference.brute_force import Picture
 
 FP = "0123456789abcdef"
@@ -52,13 +52,10 @@ def by_id(pictures: Sequence[Picture]) -> dict[str, Picture]:
 
 
 def embed_table_schema(dim: int, *, captions: bool = True, layouts: int | None = None) -> TableSchema:
-    """Return the embed stage's table with the two columns that only some gates and weights need."""
-    schema = embed_schema(dim)
-    extra = [Column(name="caption_embeds", type=f"float16[{dim}]", description="Embedding of the caption.")] * captions
-    if layouts:
-        extra.append(Column(name="layout_embeds", type=f"float16[{layouts}]", description="Layout."))
-    known = {column.name for column in schema.columns}
-    return replace(schema, columns=(*schema.columns, *(column for column in extra if column.name not in known)))
+    """Return the embed stage's table, if asked without the two columns that only some gates and weights need."""
+    schema = embed_schema(dim, layout_dim=layouts or 1)
+    left_out = {name for name, kept in (("caption_embeds", captions), ("layout_embeds", layouts)) if not kept}
+    return replace(schema, columns=tuple(column for column in schema.columns if column.name not in left_out))
 
 
 def commit_corpus(
@@ -109,10 +106,8 @@ def _downloads(part: Mapping[str, Picture]) -> list[dict[str, object]]:
             "sample_id": name,
             "url": row.url,
             "status": "ok",
-            "attempts": 1,
             "sha256": row.sha256 or None,
             "phash": row.phash,
-            "fetched_bytes": 1,
         }
         for name, row in part.items()
     ]

@@ -105,7 +105,7 @@ class Corpus:
         return sides
 
     def _embed(self, store: ShardStore, shard: str, pairs: Sequence[Pair]) -> ShardReport:
-        schema = embed_schema(EMBED_DIM)
+        schema = embed_schema(EMBED_DIM, layout_dim=EMBED_DIM)
         vectors = [column.name for column in schema.columns if column.type.startswith("float16")]
         hashes = {name: perceptual_hash(self.shown(name, scene)) for name, scene in _scenes(pairs).items()}
         rows = [{"sample_id": name} | dict.fromkeys(vectors, unit_vector(str(seen))) for name, seen in hashes.items()]
@@ -127,8 +127,8 @@ class Corpus:
             tar = write_tar(path, ((f"{name}.png", content) for name, content in data.items()))
             rows = []
             for (name, scene), member in zip(sorted(scenes.items()), tar.members, strict=True):
-                row = {"sample_id": name, "url": url(name), "alt_text": "alt", "status": "ok", "attempts": 1}
-                row |= {"sha256": digest_of("original", name), "original_format": "png", "fetched_bytes": 1}
+                row = {"sample_id": name, "url": url(name), "alt_text": "alt", "status": "ok"}
+                row |= {"sha256": digest_of("original", name), "original_format": "png"}
                 row |= {"original_width": 64, "original_height": 64, "width": 64, "height": 64}
                 row |= {"stored_sha256": member.sha256, "image_shard": shard, "image_offset": member.offset}
                 rows.append(row | {"image_size": member.size, "phash": perceptual_hash(self.shown(name, scene))})

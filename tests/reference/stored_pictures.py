@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from storage import CAPTION, DOWNLOAD, SWAP, Dropped, ShardReport, ShardStore, digest_of, sample_id, write_tar
-from tasks.neighbours.gates import RETRIEVE_TABLE
+from storage import CAPTION, DOWNLOAD, RETRIEVE, SWAP, Dropped, ShardReport, ShardStore, digest_of, sample_id, write_tar
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -45,7 +44,7 @@ def download(
         rows = []
         for name in (*pictures, *failed):
             member = places.get(id_of(name))
-            row = {"sample_id": id_of(name), "url": f"https://pictures.test/{name}", "attempts": 1, "fetched_bytes": 9}
+            row = {"sample_id": id_of(name), "url": f"https://pictures.test/{name}"}
             row |= {"status": "ok" if member else "failed", "alt_text": (alt_texts or {}).get(name)}
             if member:
                 row |= {"image_shard": shard, "image_offset": member.offset, "image_size": member.size}
@@ -86,7 +85,7 @@ def retrieved(store: ShardStore, targets: Mapping[str, str | None], *, shard: st
     rows = []
     for name, found in targets.items():
         row = {"sample_id": id_of(name), "target_id": id_of(found) if found else None}
-        empty = {column.name: [] for column in RETRIEVE_TABLE.columns if column.type.startswith("list")}
+        empty = {column.name: [] for column in RETRIEVE.columns if column.type.startswith("list")}
         rows.append(row | empty)
     target = store.target("retrieve", shard, FINGERPRINT)
     lost = [Dropped(sample_id=id_of(name), reason="all_gated") for name, found in targets.items() if found is None]
@@ -94,7 +93,6 @@ def retrieved(store: ShardStore, targets: Mapping[str, str | None], *, shard: st
         num_in=len(rows),
         num_out=len(rows) - len(lost),
         seconds=0,
-        table=RETRIEVE_TABLE.table(rows),
-        schema=RETRIEVE_TABLE,
+        table=RETRIEVE.table(rows),
         dropped=lost,
     )

@@ -62,6 +62,8 @@ class Recipe:
     input_digest: str = "input"
     a_tar: int = 2
     """Samples a tar."""
+    log: bytes = b"3 tries"
+    """How the captions came about."""
     crossing: bool = False
     """Whether all samples are one group, although they are in several splits."""
 
@@ -105,7 +107,13 @@ class Recipe:
         ]
         lost = [Dropped(sample_id=name, reason="empty_caption") for name, text in self.captions.items() if not text]
         target = store.target("caption", "00000", self._fingerprint("caption"))
-        return target.commit(table=CAPTION.table(rows), num_in=len(self.captions), dropped=lost, seconds=1)
+        return target.commit(
+            table=CAPTION.table(rows),
+            num_in=len(self.captions),
+            dropped=lost,
+            blobs={"log.txt": self.log},
+            seconds=1,
+        )
 
     def _tars(self) -> list[list[str]]:
         names = [name for name, text in sorted(self.captions.items()) if text]

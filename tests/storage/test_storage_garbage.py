@@ -30,6 +30,19 @@ def test_nothing_that_a_version_needs_is_garbage(store: Files, recipe: Recipe):
     assert (garbage.files, garbage.versions, garbage.num_bytes) == ({}, (), 0)
 
 
+def test_the_log_of_a_shard_goes_when_its_shard_goes(store: Files, recipe: Recipe):
+    kept, gone = recipe.build(store), replace(recipe, input_digest="other").build(store)
+    logs = {path for path in store.list() if ".log." in path}
+    _grow_old(store)
+    removed = set(collect_garbage(VersionStore(store), keep=[kept.id], remove=True).files)
+    assert len(logs) == 2
+    assert len(logs & removed) == 1
+    assert {path for path in store.list() if ".log." in path} == logs - removed
+    folders = {row["fingerprint"] for row in VersionStore(store).shard_files(kept).to_pylist()}
+    assert all(path.split("/")[1] in folders for path in logs - removed)
+    assert gone.id != kept.id
+
+
 def test_a_dry_run_lists_and_a_real_one_removes_exactly_that(store: Files, recipe: Recipe):
     versions = VersionStore(store)
     kept, gone = recipe.build(store), replace(recipe, input_digest="other").build(store)

@@ -43,12 +43,10 @@ def test_equal_rows_give_equal_bytes_in_any_order_and_any_chunks(captions: dict[
 
 
 def test_vectors_keep_every_bit():
-    schema = embed_schema(4)
+    schema = embed_schema(4, layout_dim=4)
     rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((50, 2, 4)).astype(np.float16)
-    rows = [
-        {"sample_id": f"{i:03d}", "image_embeds": image, "text_embeds": text} for i, (image, text) in enumerate(vectors)
-    ]
+    vectors = rng.standard_normal((50, 4, 4)).astype(np.float16)
+    rows = [{"sample_id": f"{i:03d}", **dict(zip(schema.names[1:], row, strict=True))} for i, row in enumerate(vectors)]
     table = _read(parquet_bytes(schema.table(rows), schema))
     back = np.stack(
         [table[name].combine_chunks().flatten().to_numpy().reshape(50, 4) for name in table.column_names[1:]]

@@ -16,6 +16,7 @@ from storage import (
     ShardReport,
     digest_of,
 )
+from storage.reports import marker_of_log, marker_path
 
 FP = "0123456789abcdef"
 TABLE = FileEntry(size=10, sha256="a" * 64)
@@ -38,8 +39,8 @@ def _report(**changes: object) -> ShardReport:
 
 
 def test_the_stages_are_numbered_in_the_order_of_the_flow():
-    assert list(STAGE_ORDER.values()) == list(range(11))
-    assert tuple(STAGE_ORDER)[:9] == DATASET_STAGES
+    assert list(STAGE_ORDER.values()) == [0, 1, 2, 3, *range(3, 11)]
+    assert tuple(STAGE_ORDER)[:10] == DATASET_STAGES
 
 
 def test_a_report_comes_back_from_its_json():
@@ -62,6 +63,22 @@ def test_every_sample_is_accounted_for_or_the_report_does_not_exist(out: int, dr
 def test_counts_below_zero_are_refused_even_if_they_sum_up(counts: dict[str, object]):
     with pytest.raises(AccountingError, match="below zero"):
         _report(**counts)
+
+
+def test_a_log_is_a_file_of_the_shard_but_no_part_of_its_digest():
+    bare, first = _report(), _report(files={"parquet": TABLE, "tar": TAR, "log.parquet": TABLE})
+    other = _report(files={"parquet": TABLE, "tar": TAR, "log.parquet": TAR, "log.txt": TABLE})
+    assert bare.digest == first.digest == other.digest
+    assert _report(files={"parquet": TABLE, "tar": TAR, "logs.parquet": TABLE}).digest != bare.digest
+    assert ShardReport.from_json(other.to_json()) == other
+
+
+def test_a_log_lies_beside_the_marker_of_its_shard():
+    report = _report(files={"log.parquet": TABLE, "parquet": TABLE, "ids.parquet": TABLE})
+    marker = marker_path("caption", FP, "00042")
+    assert marker_of_log(report.path("log.parquet")) == marker
+    for path in (report.path("parquet"), report.path("ids.parquet"), marker, "versions/ab/log.parquet", "log.x"):
+        assert marker_of_log(path) is None
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])

@@ -112,6 +112,12 @@ def test_rows_and_losses_in_another_order_give_the_same_files(tmp_path: Path):
     assert _contents(one, markers=False) == _contents(other, markers=False)
 
 
+def test_a_report_is_the_same_when_it_is_committed_and_when_it_is_found(files: Files):
+    report = _commit(_target(files), seconds=1.23456)
+    assert report.seconds == 1.235
+    assert _target(files).finished() == report
+
+
 def test_a_second_commit_of_the_same_content_touches_nothing(tmp_path: Path):
     files = Files(str(tmp_path))
     first = _commit(_target(files), seconds=1.0)
@@ -321,8 +327,9 @@ def test_a_shard_of_which_nothing_is_left_is_finished_too(files: Files):
 
 def test_a_stage_with_a_schema_of_its_own_gives_it(files: Files):
     target = ShardStore(files).target("embed", "00001", FP)
-    schema = embed_schema(2)
-    table = schema.table([{"sample_id": "a", "image_embeds": [1, 0], "text_embeds": [0, 1]}])
+    schema = embed_schema(2, layout_dim=2)
+    images = {name: [1, 0] for name in ("image_embeds", "caption_embeds", "layout_embeds")}
+    table = schema.table([{"sample_id": "a", "text_embeds": [0, 1]} | images])
     with pytest.raises(SchemaError, match="give commit a schema"):
         target.commit(table=table, num_in=1, seconds=0)
     report = target.commit(table=table, schema=schema, num_in=1, seconds=0)

@@ -14,9 +14,11 @@ def test_every_stage_before_pack_has_a_table():
 def test_the_manifest_holds_every_column_that_says_something_about_a_packed_sample():
     left_out = {
         # of a packed sample these are always the same, or only about the work
-        *("status", "error_kind", "error_class", "error_message", "http_status", "attempts", "fetched_bytes"),
+        *("status", "error_kind", "error_class"),
         *("source_mask_png", "target_mask_png"),  # they lie in the tar
         *("position",),  # of the index's file alone
+        # what it takes to gate again lies with the retrieve stage
+        *(f"candidate_{kind}similarities" for kind in ("", "text_", "image_", "directional_", "layout_")),
     }
     renamed = {"width": "laion_width", "height": "laion_height", "similarity": "laion_similarity"}
     expected = {renamed.get(name, name) for name in PLAN.names}
@@ -37,13 +39,17 @@ def test_what_may_be_missing_for_a_failed_url_is_certain_for_a_packed_sample():
 
 
 def test_embeddings_are_half_floats_of_a_fixed_length():
-    table = embed_schema(3).table(
-        [{"sample_id": "a", "image_embeds": np.ones(3, np.float16), "text_embeds": np.zeros(3, np.float16)}]
-    )
-    assert table.schema.field("image_embeds").type.equals(pa.list_(pa.field("item", pa.float16(), nullable=False), 3))
+    sizes = {"image_embeds": 3, "text_embeds": 3, "caption_embeds": 3, "layout_embeds": 256}
+    table = embed_schema(3).table([{"sample_id": "a"} | {name: np.ones(n, np.float16) for name, n in sizes.items()}])
+    assert table.column_names == ["sample_id", *sizes]
+    for name, size in sizes.items():
+        wanted = pa.list_(pa.field("item", pa.float16(), nullable=False), size)
+        assert table.schema.field(name).type.equals(wanted)
     for dim in (0, -1, 100_000):
         with pytest.raises(SchemaError, match="an embedding has"):
             embed_schema(dim)
+        with pytest.raises(SchemaError, match="an embedding has"):
+            embed_schema(3, layout_dim=dim)
 
 
 def test_the_description_lists_every_column_with_its_meaning():

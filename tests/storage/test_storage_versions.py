@@ -30,6 +30,14 @@ def _contents(files: Files, folder: str = "versions") -> dict[str, bytes]:
     return {path: files.read_bytes(path) for path in files.list(folder)}
 
 
+def test_logs_change_no_byte_of_a_version(tmp_path: Any, recipe: Recipe):
+    stores = [Files(str(tmp_path / name)) for name in ("one", "other")]
+    one, other = (replace(recipe, log=name.root.encode()).build(name) for name in stores)
+    assert one == other
+    assert _contents(stores[0]) == _contents(stores[1])
+    assert replace(recipe, log=b"a third").build(stores[0]) == one
+
+
 def test_a_version_says_what_made_it_and_what_became_of_every_sample(files: Files, recipe: Recipe):
     versions, info = VersionStore(files), recipe.build(files)
     assert versions.list() == [info.id]
@@ -258,6 +266,7 @@ def test_a_version_holds_one_row_a_file_of_every_shard(files: Files, recipe: Rec
         for stage in ("plan", "caption", "pack")
         for report in _reports_of(files, stage)
         for name, entry in report.files.items()
+        if name != "log.txt"
     }
     assert listed == expected
     assert len(rows) == len(expected) == 8  # plan and caption: table and losses; each of two packs: table and tar

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import socket
 import tarfile
 import threading
 from collections import Counter
@@ -18,10 +19,11 @@ from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
 from miniature.site import Site
 from storage import PLAN, CorruptFileError, DiskFullError, ShardReport, ShardStore, sample_id
-from tasks.download import DownloadConfig, download_shard, latest_download, retry_failed
+from tasks.download import LOG, DownloadConfig, download_shard, latest_download, retry_failed
 from tasks.errors import DownloaderChangedError, ShardError, TaskConfigError
 from tasks.fetching import downloader as fetch_downloader
 from tasks.fetching.client import FetchConfig
+from tasks.fetching.fetch_errors import FAILURES
 from tasks.fetching.image_body import ImageConfig
 from tasks.fetching.rounds import RetryConfig
 
@@ -81,7 +83,21 @@ def _site_plan(store: ShardStore, running: RunningSite) -> ShardReport:
 
 
 def _rows(store: ShardStore, report: ShardReport) -> dict[str, dict[str, Any]]:
-    return {row["url"]: row for row in store.read_table(report).to_pylist()}
+    """Return URL -> its row of the table with what the log knows beside it."""
+    log = {row["url"]: row for row in store.read_table(report, suffix=LOG).to_pylist()}
+    return {row["url"]: row | log[row["url"]] for row in store.read_table(report).to_pylist()}
+
+
+def _reasons(failed: Counter[str]) -> Counter[str]:
+    """Return the failures as they are counted as drops: those that may pass together."""
+    reasons: Counter[str] = Counter()
+    for name, count in failed.items():
+        reasons["transient" if _may_pass(name) else name] += count
+    return reasons
+
+
+def _may_pass(error_class: str) -> bool:
+    return FAILURES[error_class].kind == "transient"
 
 
 def _snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
@@ -119,9 +135,12 @@ def test_every_planted_fault_ends_as_the_site_says_and_every_picture_is_the_righ
             assert row["attempts"] == max(1, asked)
     assert {FAULTY.kind(index) for index in range(FAULTY.num_urls)} >= {name for name, _ in ALL_FAULTS.named()}
     failed = Counter(row["error_class"] for row in rows.values() if row["status"] == "failed")
-    assert report.dropped == failed
+    assert report.dropped == _reasons(failed)
     assert report.num_in == report.num_out + failed.total() == FAULTY.num_urls
-    assert {row["reason"] for row in store.read_dropped(report).to_pylist()} == set(failed)
+    assert {row["reason"] for row in store.read_dropped(report).to_pylist()} == set(_reasons(failed))
+    passing = {f"transient_{name}": count for name, count in failed.items() if _may_pass(name)}
+    assert {name: count for name, count in report.extra.items() if name.startswith("transient")} == passing
+    assert {"transient_timeout", "transient_throttled"} <= set(passing)
     assert report.extra["num_transient"] == sum(row["error_kind"] == "transient" for row in rows.values())
     _check_pictures(store, report, rows)
 
@@ -213,6 +232,53 @@ def test_only_what_may_still_succeed_is_fetched_again_and_the_pictures_stay(stor
         assert retry_failed(plan, config, store) == second
 
 
+def test_retries_show_in_the_log_alone(tmp_path: Path) -> None:
+    faults = FaultShares.only(error_once=0.4, not_found=0.1, throttled=0.2)
+    site = Site(seed=6, num_urls=20, faults=faults, metadata=QUIET, retry_after_s=0)
+    stores = [ShardStore.at(tmp_path / name) for name in ("in one run", "in two")]
+    reports, port = [], 0
+    for store, retries in zip(stores, (3, 0), strict=True):
+        with serve(site, port=port) as running:
+            port = int(running.base_url.rpartition(":")[2])  # the same addresses again, so the same samples
+            plan, config = _site_plan(store, running), _config(running, retry=RetryConfig(retries=retries, base_s=0.01))
+            reports.append(download_shard(plan, config, store))
+            if retries == 0:
+                reports[-1] = retry_failed(plan, config, store)
+    tries = [store.read_table(report, suffix=LOG)["attempts"] for store, report in zip(stores, reports, strict=True)]
+    assert tries[0] != tries[1]
+    _check_same_but_for_the_log(reports)
+    assert reports[0].dropped == {"transient": 4, "not_found": 2}
+
+
+def test_how_a_transient_failure_failed_shows_in_the_log_alone(tmp_path: Path) -> None:
+    def without_an_answer(host: str, port: int) -> Sequence[str]:
+        raise OSError(-2, "unknown")
+
+    with socket.socket() as taken:  # bound and not listening: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))
+        host = f"a.example:{taken.getsockname()[1]}"
+        config = DownloadConfig(retry=RetryConfig(retries=0), fetch=FetchConfig(allowed_hosts=(host,)))
+        reports, classes = [], set()
+        for name, resolver in (("dns", without_an_answer), ("connection", lambda host, port: ["127.0.0.1"])):
+            store = ShardStore.at(tmp_path / name)
+            plan = _plan(store, [f"http://{host}/1"])
+            reports.append(download_shard(plan, config, store, resolver=resolver))
+            classes |= set(store.read_table(reports[-1], suffix=LOG)["error_class"].to_pylist())
+            assert store.read_table(reports[-1])["error_class"].to_pylist() == [None]
+            strict = replace(config, min_success_rate=0.5, floor_from_rows=1)
+            with pytest.raises(ShardError, match=f"failed: {name} 1"):
+                download_shard(plan, strict, store, resolver=resolver)
+    assert classes == {"dns", "connection"}
+    _check_same_but_for_the_log(reports)
+
+
+def _check_same_but_for_the_log(reports: Sequence[ShardReport]) -> None:
+    one, other = reports
+    assert one.fingerprint == other.fingerprint
+    assert {suffix for suffix in one.files if one.files[suffix] != other.files[suffix]} == {LOG}
+    assert (one.digest, one.dropped, one.num_out) == (other.digest, other.dropped, other.num_out)
+
+
 def test_a_picture_that_was_damaged_meanwhile_is_not_carried_on(store: ShardStore, tmp_path: Path) -> None:
     with serve(Site(seed=6, num_urls=10, faults=FaultShares.only(error_once=0.5), metadata=QUIET)) as running:
         plan, config = _site_plan(store, running), _config(running, retry=RetryConfig(retries=0))
@@ -269,7 +335,7 @@ def test_an_unknown_host_is_looked_up_again_in_the_next_round_and_its_failure_ma
     config = DownloadConfig(retry=RetryConfig(retries=2, base_s=0.01), image=SMALL_IMAGE)
     plan = _plan(store, ["http://a.example/1", "http://a.example/2", "http://b.example/"])
     report = download_shard(plan, config, store, resolver=resolver)
-    assert (report.num_out, report.dropped, report.extra["num_transient"]) == (0, {"dns": 3}, 3)
+    assert (report.num_out, report.dropped, report.extra["transient_dns"]) == (0, {"transient": 3}, 3)
     assert Counter(asked) == {"a.example": 3, "b.example": 3}
     assert {row["attempts"] for row in _rows(store, report).values()} == {3}
 

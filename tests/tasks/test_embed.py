@@ -12,10 +12,10 @@ from iedit_model.model_source import ModelSource
 from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.corpus import CorpusError
-from tasks.embed import EmbedConfig, embed_shard, embed_table
+from tasks.embed import EmbedConfig, embed_shard
 from tasks.embed_rows import EmbedRows, read_embeds
 from tasks.pictures.images import BatchConfig
-from tasks.pictures.layout import layout_descriptor
+from tasks.pictures.layout import LAYOUT_DIM, layout_descriptor
 from tests.reference.stored_pictures import captioned, download, id_of, png, swapped
 from tests.reference.vision_folders import CLIP
 
@@ -128,10 +128,5 @@ def test_an_empty_shard_has_an_empty_table_of_the_right_shape(store, encoder):
     rows = rows_of(store, report)
     assert rows.image_embeds is not None
     assert rows.image_embeds.shape == (0, encoder.dim)
-
-
-def test_the_table_says_what_its_columns_are():
-    columns = {column.name: column for column in embed_table(16).columns}
-    assert list(columns) == ["sample_id", "image_embeds", "text_embeds", "caption_embeds", "layout_embeds"]
-    assert columns["caption_embeds"].type == columns["image_embeds"].type == "float16[16]"
-    assert columns["layout_embeds"].type == "float16[256]"
+    assert rows.layout_embeds is not None
+    assert rows.layout_embeds.shape == (0, LAYOUT_DIM)

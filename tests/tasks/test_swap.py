@@ -12,8 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import TaskConfigError
-from tasks.swap import Swap, SwapConfig, SwapDrop, Swapper, count_terms, swap_caption
 from tasks.wording.inflection import indefinite_article
+from tasks.wording.swap_config import SwapConfig
+from tasks.wording.swap_result import Swap, SwapDrop
+from tasks.wording.swapper import Swapper, swap_caption
+from tasks.wording.word_counts import count_terms
 from tests.reference.wordnet_relations import (
     are_antonyms,
     are_cohyponyms,

@@ -11,7 +11,10 @@ import pytest
 
 from miniature.vocabulary import BACKGROUNDS, COLOURS, GROUP_OF, NOUNS
 from miniature.world import World
-from tasks.swap import Swap, SwapConfig, SwapDrop, Swapper, count_terms
+from tasks.wording.swap_config import SwapConfig
+from tasks.wording.swap_result import Swap, SwapDrop
+from tasks.wording.swapper import Swapper
+from tasks.wording.word_counts import count_terms
 
 WORDINGS = 6
 
@@ -102,7 +105,9 @@ def test_the_meant_sense_is_found(noun: str, near: set[str]) -> None:
 
 def test_another_process_with_another_hash_seed_gets_the_same_prompts() -> None:
     code = (
-        "import json, sys\nfrom tasks.swap import Swap, SwapConfig, Swapper, count_terms\n"
+        "import json, sys\n"
+        "from tasks.wording.swapper import Swap, SwapConfig, Swapper\n"
+        "from tasks.wording.word_counts import count_terms\n"
         "captions = json.load(sys.stdin)\n"
         "swapper = Swapper(SwapConfig(min_corpus_count=1, max_levels=2), count_terms(captions[::-1]))\n"
         "results = {place: swapper(captions[place], seed=place) for place in reversed(range(len(captions)))}\n"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage import RETRIEVE
 from tasks.errors import TaskConfigError
 from tasks.neighbours.gates import (
     REJECTIONS,
-    RETRIEVE_TABLE,
     GateConfig,
     gated,
     instruct_pix2pix_gates,
@@ -49,7 +49,7 @@ def _row(number: int, candidates: list[tuple[float, float, float]], *, source_te
 
 
 def _table(rows: list[dict], exclusions: list[str] | None = None, gates: GateConfig | None = None) -> pa.Table:
-    table = RETRIEVE_TABLE.table(rows)
+    table = RETRIEVE.table(rows)
     num_candidates = sum(len(row["candidate_ids"]) for row in rows)
     reasons = np.array(exclusions or [""] * num_candidates, dtype=str)
     return gated(table, reasons, gates or GateConfig())

@@ -1,0 +1,33 @@
+"""A real dataset version of true pairs of the miniature's world, for tests and experiments of the training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from miniature.pairs import TruePair, true_pair
+from miniature.world import World
+from storage import ShardStore, VersionInfo, sample_id
+from tasks.pack import PackConfig
+from tasks.packing.splits import SplitConfig
+from tests.reference.planted_pairs import Corpus, Pair
+
+
+def true_pairs(num_pairs: int, *, seed: int = 0, first: int = 0, only_seen: bool = True) -> list[TruePair]:
+    """Return edits of fresh scenes: the source and the target that an ideal edit would give."""
+    world = World(seed)
+    rng = np.random.default_rng((seed, first))
+    return [true_pair(world.scene(first + number), rng, only_seen=only_seen) for number in range(num_pairs)]
+
+
+def build_version(store: ShardStore, pairs: Sequence[TruePair], *, config: PackConfig | None = None) -> VersionInfo:
+    """Write the tables of all stages and the tars of ``pairs`` into a store and return the version made of them."""
+    named = []
+    for number, pair in enumerate(pairs):
+        ids = {side: sample_id(f"https://world.example/true/{number}/{side}") for side in ("source", "target")}
+        named.append(Pair(source_id=ids["source"], target_id=ids["target"], truth=pair, rows={}))
+    return Corpus(pairs=tuple(named), shard_size=500).build(store, config or PackConfig(splits=all_in_train()))
+
+
+def all_in_train() -> SplitConfig:
+    """Return splits that put every pair into train."""
+    return SplitConfig(val_share=0.0, test_share=0.0)
