@@ -13,6 +13,7 @@ from tasks.pack import PackConfig
 from tasks.plan import PlanConfig
 from tasks.retrieve import RetrieveConfig
 from tasks.swap import SwapConfig
+from tasks.training.run_config import TrainRunConfig
 
 RunnerKind = Literal["threads", "ray"]
 
@@ -125,6 +126,8 @@ class OptionsByStage:
     retrieve: TaskOptions = field(default_factory=TaskOptions)
     mask: TaskOptions = field(default_factory=TaskOptions)
     pack: TaskOptions = field(default_factory=TaskOptions)
+    train: TaskOptions = field(default_factory=TaskOptions)
+    evaluate: TaskOptions = field(default_factory=TaskOptions)
 
     def of(self, stage: str) -> TaskOptions:
         """Return the options of a stage."""
@@ -133,15 +136,25 @@ class OptionsByStage:
 
 @dataclass(frozen=True, kw_only=True)
 class TagLimit:
-    """How many task runs with a tag may run at the same time, all flows of one Prefect server together."""
+    """How many task runs with a tag may run at the same time, all flows of one Prefect server together.
+
+    Raises:
+        SettingError: a field is out of range.
+    """
 
     tag: str
     limit: int = 1
 
+    def __post_init__(self) -> None:
+        if not self.tag.strip():
+            raise SettingError(f"tag_limits holds the tag {self.tag!r}, expected a word")
+        if not 1 <= self.limit <= 100_000:
+            raise SettingError(f"tag_limits has {self.limit} as limit of {self.tag!r}, expected 1 or more")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """Everything that decides a dataset, stage by stage, and how the work is run."""
+    """Everything that decides a dataset and a training, stage by stage, and how the work is run."""
 
     source: SourceConfig
     plan: PlanConfig
@@ -153,6 +166,7 @@ class PipelineConfig:
     retrieve: RetrieveConfig
     mask: MaskConfig
     pack: PackConfig
+    train: TrainRunConfig
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     options: OptionsByStage = field(default_factory=OptionsByStage)
     tag_limits: tuple[TagLimit, ...] = ()

@@ -1,6 +1,7 @@
 """The profiles: functions that return a PipelineConfig. The only place where they differ, and by values alone."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -13,6 +14,7 @@ from iedit_model.clip import ClipSpec
 from iedit_model.devices import DeviceConfig
 from iedit_model.model_source import ModelSource
 from iedit_model.segmenter import SegmenterSpec
+from iedit_model.train_config import paper, stable
 from tasks.caption import CaptionConfig
 from tasks.download import DownloadConfig
 from tasks.embed import EmbedConfig
@@ -26,6 +28,7 @@ from tasks.pictures.images import BatchConfig
 from tasks.plan import FilterConfig, PlanConfig
 from tasks.retrieve import retrieval
 from tasks.swap import SwapConfig
+from tasks.training.run_config import CacheConfig, LoopConfig, TrainRunConfig
 
 Profile = Literal["mini", "sd14"]
 
@@ -39,7 +42,7 @@ GPU_TAG: Final = "iedit-gpu"
 def mini() -> PipelineConfig:
     """Return the embedded default: a small picture world, its own web site, and models trained on it."""
     fp32 = DeviceConfig(dtype="fp32")
-    quick = TaskOptions(retry_delay_s=1.0, timeout_s=1800.0)
+    quick = TaskOptions(retry_delay_s=1.0, timeout_s=3600.0)
     site = SiteConfig()
     return PipelineConfig(
         source=SourceConfig(site=site),
@@ -62,6 +65,13 @@ def mini() -> PipelineConfig:
         retrieve=retrieval("ours"),
         mask=MaskConfig(model=SegmenterSpec(model=_member("segmenter"), placement=fp32), batch=BatchConfig(size=64)),
         pack=PackConfig(samples_per_tar=250),
+        train=TrainRunConfig(
+            model=_member("ldm"),
+            clip=_member("clip"),
+            perceptual=_member("perceptual"),
+            train=stable(),
+            loop=LoopConfig(save_every=100, validate_every=0),
+        ),
         runner=RunnerConfig(workers=2, downloads=4),
         options=_every_stage(quick),
     )
@@ -100,6 +110,14 @@ def sd14() -> PipelineConfig:
             gates=MaskGates(max_area=0.9),
         ),
         pack=PackConfig(samples_per_tar=1000),
+        train=TrainRunConfig(
+            model=ModelSource(name="CompVis/stable-diffusion-v1-4"),
+            clip=ModelSource(name="open_clip:ViT-B-32-quickgelu:openai"),
+            perceptual=ModelSource(name="timm/vgg16.tv_in1k"),
+            train=replace(paper(), precision="fp16", checkpoint_unet=True, checkpoint_decoder=True),
+            cache=CacheConfig(dtype="fp16"),
+            loop=LoopConfig(validate_every=500),
+        ),
         runner=RunnerConfig(workers=4, downloads=2),
         options=OptionsByStage(
             plan=on_cpu,
@@ -112,6 +130,8 @@ def sd14() -> PipelineConfig:
             retrieve=on_gpu,
             mask=on_gpu,
             pack=on_cpu,
+            train=on_gpu,
+            evaluate=on_gpu,
         ),
         tag_limits=(TagLimit(tag=GPU_TAG, limit=1),),
     )
@@ -164,4 +184,6 @@ def _every_stage(options: TaskOptions) -> OptionsByStage:
         retrieve=options,
         mask=options,
         pack=options,
+        train=options,
+        evaluate=options,
     )

@@ -6,6 +6,7 @@ that is silently ignored costs its user days.
 
 import difflib
 import json
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from flows.errors import SettingError
 Config = TypeVar("Config")
 
 _MAX_FILE_BYTES = 1 << 20
+_BAD_VALUES = (ValueError, RecursionError)
+"""What the YAML reader raises for dates that do not exist, endless numbers and deep nesting."""
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -48,8 +51,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise SettingError(f"--set takes stage.field=value, got {text!r}")
         try:
             changes[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise SettingError(f"the value of {name.strip()} is {value!r}, which is no YAML") from None
+        except (yaml.YAMLError, *_BAD_VALUES):
+            raise SettingError(f"the value of {name.strip()} is {value[:80]!r}, which is no YAML") from None
     return changes
 
 
@@ -62,13 +65,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
+        with path.open("rb") as stream:  # not by its size: a pipe has none
+            data = stream.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
             raise SettingError(f"{path} has more than {_MAX_FILE_BYTES:,} bytes, which is no configuration")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(data.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"the configuration {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise SettingError(f"the configuration {path} is no YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, *_BAD_VALUES) as error:
+        raise SettingError(f"the configuration {path} is no YAML: {' '.join(str(error).split())[:300]}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -91,7 +96,7 @@ def as_yaml(config: Any) -> str:
     """Return a configuration as YAML that ``read_settings`` takes back."""
     import yaml
 
-    return yaml.safe_dump(as_values(config), sort_keys=False, allow_unicode=True, width=100)
+    return yaml.safe_dump(as_values(config), sort_keys=False, width=100)
 
 
 def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,25 +107,25 @@ def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:
         if not rest:
             before = result.get(head)
             both = isinstance(value, Mapping) and isinstance(before, dict)
-            result[head] = _merged(before, value) if both and before is not None else value
+            result[head] = merged(before, value) if both and before is not None else value
             continue
         inner = result.get(head)
-        result[head] = _merged(inner if isinstance(inner, dict) else {}, {rest: value})
+        result[head] = merged(inner if isinstance(inner, dict) else {}, {rest: value})
     return result
 
 
-def _merged(before: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """Return changes with later ones on top, both unfolded."""
+def merged(before: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Return changes with later ones on top, field by field; dotted names of both are unfolded."""
     result = _nested(before)
     for name, value in _nested(later).items():
         known = result.get(name)
-        result[name] = _merged(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
+        result[name] = merged(known, value) if isinstance(known, dict) and isinstance(value, Mapping) else value
     return result
 
 
 def _changed(config: Any, changes: Mapping[str, Any], *, path: str) -> Any:
     known = {entry.name for entry in fields(config) if entry.init}
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     values: dict[str, Any] = {}
     for name, value in _nested(changes).items():
         place = f"{path}{name}"
@@ -149,7 +154,7 @@ def _value(present: Any, given: Any, hint: Any, *, place: str) -> Any:
 
 def _made(kind: Any, given: Mapping[str, Any], *, place: str) -> Any:
     """Return a dataclass of a kind from a mapping alone, which must hold all fields without a default."""
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known = {entry.name for entry in fields(kind) if entry.init}
     values: dict[str, Any] = {}
     for name, value in _nested(given).items():
@@ -167,10 +172,7 @@ def _checked(given: Any, hint: Any, *, place: str) -> Any:
 
     elements = get_args(hint)
     if isinstance(given, list) and get_origin(hint) is tuple and elements and is_dataclass(elements[0]):
-        return tuple(
-            _made(elements[0], entry, place=f"{place}[{number}]") if isinstance(entry, Mapping) else entry
-            for number, entry in enumerate(given)
-        )
+        return tuple(_entry(elements[0], entry, place=f"{place}[{number}]") for number, entry in enumerate(given))
     if isinstance(given, bool) and bool not in (hint, *_options(hint)):  # pydantic takes true for 1
         raise SettingError(f"{place} is {_shown(given)}, expected {_type_name(hint)}")
     try:
@@ -178,6 +180,18 @@ def _checked(given: Any, hint: Any, *, place: str) -> Any:
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
         raise SettingError(f"{place} is {_shown(given)}, expected {_type_name(hint)}: {reason}") from None
+
+
+def _entry(kind: Any, given: Any, *, place: str) -> Any:
+    if not isinstance(given, Mapping):
+        raise SettingError(f"{place} is {_shown(given)}, expected its fields: {', '.join(_names(kind))}")
+    return _made(kind, given, place=place)
+
+
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the type of each field; asked of the fields, since a class may hide its annotations from type checkers."""
+    types = {entry.name: entry.type for entry in fields(kind)}
+    return get_type_hints(kind) if any(isinstance(hint, str) for hint in types.values()) else types
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -208,4 +222,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _shown(value: Any) -> str:
+    # YAML's references can make a small file a huge value, which must not be written out.
+    if isinstance(value, list | tuple | dict):
+        return reprlib.repr(value)[:80]
     return json.dumps(value, default=str, ensure_ascii=False)[:80]

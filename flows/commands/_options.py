@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flows.settings import changed, parse_assignments, read_settings
+from flows.settings import changed, merged, parse_assignments, read_settings
 
 DEFAULT_ROOT = "runs/data"
 """Where datasets go when nothing else is said."""
@@ -38,7 +38,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
         SettingError: a file or an assignment cannot be read.
     """
     from_file = read_settings(options.config) if options.config is not None else {}
-    return {**from_file, **_dotted_over(from_file, parse_assignments(options.assignments))}
+    return merged(from_file, parse_assignments(options.assignments))
 
 
 def checked_settings(options: argparse.Namespace, *, metadata: str | None = None) -> dict[str, Any]:
@@ -54,15 +54,3 @@ def checked_settings(options: argparse.Namespace, *, metadata: str | None = None
     if metadata is not None:
         changed(config, {"source.metadata": metadata})
     return settings
-
-
-def _dotted_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return ``above`` so that it does not replace whole sections of ``below``."""
-    merged: dict[str, Any] = {}
-    for name, value in above.items():
-        head, _, rest = name.partition(".")
-        if rest and isinstance(section := merged.get(head, below.get(head)), dict):
-            merged[head] = {**section, rest: value}
-        else:
-            merged[name] = value
-    return merged

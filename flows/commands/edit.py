@@ -113,14 +113,15 @@ def _method(options: argparse.Namespace) -> str:
     from flows.errors import SettingError
     from iedit_model.editing.registry import MASKED_FORM, NEEDS_MASK
 
+    method: str = options.method
     if _mask(options) == _NO_MASK:
-        if options.method in NEEDS_MASK:
-            raise SettingError(f"{options.method} edits inside a mask; give --word, or --mask FILE")
-        return options.method
-    method = MASKED_FORM.get(options.method, options.method)
-    if method not in NEEDS_MASK and options.mask is not None:
-        raise SettingError(f"{options.method} takes no mask; leave --mask out")
-    return method
+        if method in NEEDS_MASK:
+            raise SettingError(f"{method} edits inside a mask; give --word, or --mask FILE")
+        return method
+    masked = MASKED_FORM.get(method, method)
+    if masked not in NEEDS_MASK and options.mask is not None:
+        raise SettingError(f"{method} takes no mask; leave --mask out")
+    return masked
 
 
 def _mask(options: argparse.Namespace) -> str:

@@ -1,0 +1,98 @@
+"""The flow train: a dataset version -> a checkpoint. A try that fails goes on from the last checkpoint in the next."""
+
+import base64
+from pathlib import Path
+from typing import Any, Final
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from flows.profiles import Profile
+from flows.train_profiles import resolve_training
+from flows.train_progress import current_train_progress
+from flows.version_text import find_version
+from storage import ShardStore, VersionStore
+from tasks._prefect import stage_task
+from tasks.train import TrainReport
+from tasks.train import train as train_stage
+from tasks.training.run_config import TrainRunConfig
+
+_RETRIES: Final = 2
+_RETRY_DELAY_S: Final = 30.0
+INTERRUPTED: Final = "interrupted"
+
+
+@flow(name="train", persist_result=False)
+def train(
+    root: str,
+    out: str,
+    profile: Profile = "mini",
+    version: str = "latest",
+    config: str = "stable",
+    settings: dict[str, Any] | None = None,
+    retries: int = _RETRIES,
+) -> TrainReport:
+    """Fine-tune a model on a version of the dataset.
+
+    Args:
+        root: Folder or fsspec address of the store that holds the version; the encodings are kept there too.
+        out: Folder of the run; a run that is there goes on where it stood.
+        profile: Whose models to train: the embedded miniature's, or the paper's.
+        version: Id of the version, the beginning of one, or latest.
+        config: The training: stable, paper or a row of Table 2.
+        settings: Other values, like {"train.learning_rate": 0.0001}.
+        retries: Further tries after an error that may pass; each goes on from the last checkpoint.
+
+    Returns:
+        What became of the run; its status is interrupted when Ctrl-C ended it.
+
+    Raises:
+        SettingError: a setting does not exist or cannot have that value.
+        DivergedError: the loss is not finite or exploded.
+    """
+    run = resolve_training(profile, config, settings)
+    task = stage_task(
+        train_shard, stage="train", retries=retries, retry_delay_s=_RETRY_DELAY_S, timeout_s=None, tags=("iedit-gpu",)
+    )
+    report = task(shard=Path(out).name, root=root, version=version, config=run, out=out)
+    publish_run(report)
+    get_run_logger().info(
+        "%s after %s of %s steps: %s", report.status, report.step, report.num_steps, report.checkpoint
+    )
+    return report
+
+
+def train_shard(shard: str, *, root: str, version: str, config: TrainRunConfig, out: str) -> TrainReport:  # noqa: ARG001
+    """Find the version and train on it."""
+    store = ShardStore.at(root)
+    info = find_version(VersionStore(store.files), version)
+    return train_stage(info.id, config, store, Path(out), progress=current_train_progress())
+
+
+def publish_run(report: TrainReport) -> None:
+    """Create the artifacts of a run: what it came to, and its loss curve."""
+    create_table_artifact(key="training", table=[outcome(report)], description=f"Training in {report.folder.name}")
+    curve = report.folder / "loss.png"
+    if curve.is_file():
+        picture = base64.b64encode(curve.read_bytes()).decode()
+        create_markdown_artifact(
+            key="loss-curve",
+            markdown=f"![loss](data:image/png;base64,{picture})\n",
+            description=f"Loss and its weighted parts, {report.step} steps",
+        )
+
+
+def outcome(report: TrainReport) -> dict[str, Any]:
+    """Return what a run came to as one row of plain values."""
+    return {
+        "status": report.status,
+        "step": report.step,
+        "num_steps": report.num_steps,
+        "version": report.version,
+        "num_samples": report.num_samples,
+        "left_out": dict(report.left_out),
+        "lambda_perc": report.lambda_perc,
+        "mean_loss": report.mean_loss,
+        "seconds": round(report.seconds, 1),
+        "checkpoint": str(report.checkpoint),
+    }
