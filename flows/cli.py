@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Final
 
+from flows.one_line import one_line
+
 COMMANDS: Final = {
     "build": "build a dataset of editing pairs from LAION-style metadata",
     "retry-failed": "ask again for pictures that failed for a passing reason, and build on",
     "datasets": "list, show, compare, check, describe and clean up dataset versions",
     "gallery": "write a page of a version's pairs to look at",
+    "serve": "start server, work pool, deployments and worker on this machine",
     "config": "print a profile's configuration as YAML",
 }
 """Command -> what it does; its module is ``flows.commands.<command with _ for ->``."""
@@ -87,7 +90,7 @@ def _run(module: ModuleType, options: argparse.Namespace) -> int:
     except _known_errors() as error:
         if options.debug:
             traceback.print_exc()
-        print(f"iedit: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        print(f"iedit: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return 1
 
 

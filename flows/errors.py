@@ -4,6 +4,7 @@ FlowError
 |-- SettingError        a setting that does not exist, or a value that it cannot have
 |-- SourceError         no metadata to build from, or the site that should serve it cannot be had
 |-- ShardsFailedError   shards that failed after all their tries
+|-- ServeError          the server, worker or deployments of ``iedit serve`` cannot be started
 `-- ProfileError        a profile that does not exist
 """
 
@@ -26,3 +27,7 @@ class SourceError(FlowError):
 
 class ShardsFailedError(FlowError):
     """Shards failed after all their tries; the message names each with its reason. All others are finished."""
+
+
+class ServeError(FlowError):
+    """A part of ``iedit serve`` cannot be started; the message says which and why."""
