@@ -12,7 +12,7 @@ from flows import stages
 from flows.artifacts import publish_version
 from flows.config import PipelineConfig
 from flows.fan_out import Done, FanOut, Future, Lane, Step
-from flows.profiles import Profile, resolve
+from flows.profiles import Profile, Recipe, resolve
 from flows.progress import Progress, Several, Tally, current_progress
 from flows.run_progress import RunProgress
 from flows.runner import placed, set_tag_limits, task_runner
@@ -30,6 +30,7 @@ ALL = "all"
 def build_dataset(
     root: str,
     profile: Profile = "mini",
+    recipe: Recipe = "ours",
     metadata: str | None = None,
     settings: dict[str, Any] | None = None,
     shards: str | None = None,
@@ -40,6 +41,7 @@ def build_dataset(
     Args:
         root: Folder or fsspec address of the store; what is finished there is not done again.
         profile: Whose values to start from: the embedded miniature, or the paper's real models.
+        recipe: How pairs are made: ours, or as the paper does.
         metadata: Parquet file, folder or pattern at any fsspec address; by default what the profile names.
         settings: Other values, stage by stage, like {"retrieve.query.text_weight": 0.5}.
         shards: Only these shards of the plan, like 0:4.
@@ -53,7 +55,7 @@ def build_dataset(
         ShardsFailedError: shards failed after all their tries; all others are finished.
         EmptyVersionError: no pair is left.
     """
-    config = resolve(profile, settings, metadata=metadata)
+    config = resolve(profile, settings, recipe=recipe, metadata=metadata)
     set_tag_limits(config.tag_limits)
     with open_source(config.source) as address, task_runner(config.runner) as runner:
         tally = Tally()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.build_dataset import build_dataset
-from flows.profiles import Profile, resolve
+from flows.profiles import Profile, Recipe, resolve
 from flows.progress import Several, Tally, current_progress, shown
 from flows.source import open_source
 from flows.version_text import table_lines
@@ -50,14 +50,16 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(profile: Profile, settings: Mapping[str, Any], *, metadata: str | None = None) -> Estimate:
+def estimate(
+    profile: Profile, settings: Mapping[str, Any], *, recipe: Recipe = "ours", metadata: str | None = None
+) -> Estimate:
     """Return the estimate of a build; it leaves nothing behind.
 
     Raises:
         SettingError: a setting does not exist or cannot have that value.
         EmptyVersionError: the sample gave no pair, so that nothing can be said.
     """
-    config = resolve(profile, settings, metadata=metadata)
+    config = resolve(profile, settings, recipe=recipe, metadata=metadata)
     with tempfile.TemporaryDirectory(prefix="iedit-dry-run-") as folder, open_source(config.source) as address:
         plan = plan_shards(address, config.plan, ShardStore.at(f"{folder}/plan"))
         urls = sum(report.num_out for report in plan.reports)
@@ -67,6 +69,7 @@ def estimate(profile: Profile, settings: Mapping[str, Any], *, metadata: str | N
             version = build_dataset(
                 f"{folder}/store",
                 profile=profile,
+                recipe=recipe,
                 metadata=metadata,
                 settings={**settings, "plan.sample_share": share},
             )

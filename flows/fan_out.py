@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from flows.errors import ShardsFailedError
+from flows.one_line import one_line
 from flows.progress import Progress
 from storage import DiskFullError, ShardReport
 from tasks._prefect import PERMANENT
@@ -52,8 +53,8 @@ class Failure:
 
     def __str__(self) -> str:
         """Return it as one line."""
-        words = " ".join(str(self.error).split()) or type(self.error).__name__
-        return f"{self.stage} {self.shard}: {words[:400]}"
+        words = one_line(str(self.error), limit=400) or type(self.error).__name__
+        return f"{self.stage} {self.shard}: {words}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +81,20 @@ class FanOut:
             steps: the stages, in order.
 
         Raises:
-            ShardsFailedError: more shards failed than may. All that could be finished is.
+            ShardsFailedError: more shards failed than may, or one for a reason that would hit all. All that could be
+                finished is.
         """
         for step in steps:
             self._progress.begin(step.stage, len(shards))
         done = {shard: dict(reports) for shard, reports in shards.items()}
-        self._drive(done, steps)
-        if len(self.failures) > self._max_failed:
+        is_whole = self._drive(done, steps)
+        if not is_whole or len(self.failures) > self._max_failed:
             raise ShardsFailedError(_told(self.failures))
         failed = {failure.shard for failure in self.failures}
         return {shard: reports for shard, reports in done.items() if shard not in failed}
 
-    def _drive(self, done: dict[str, Done], steps: Sequence[Step]) -> None:
+    def _drive(self, done: dict[str, Done], steps: Sequence[Step]) -> bool:
+        """Run all there is to run; return whether each shard was tried as far as it could go."""
         ready = [deque[str]() for _ in steps]
         ready[0].extend(done)
         busy: Counter[Lane] = Counter()
@@ -103,7 +106,7 @@ class FanOut:
                 future = steps[run.step].submit(run.shard, done[run.shard])
                 future.add_done_callback(lambda finished, run=run: ended.put((run, finished)))
             if not busy.total():
-                return
+                return not stop
             run, future = ended.get()
             busy[steps[run.step].lane] -= 1
             outcome = future.result(raise_on_failure=False)

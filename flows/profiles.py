@@ -31,6 +31,7 @@ from tasks.swap import SwapConfig
 from tasks.training.run_config import CacheConfig, LoopConfig, TrainRunConfig
 
 Profile = Literal["mini", "sd14"]
+Recipe = Literal["ours", "paper"]
 
 WEIGHTS: Final = Path(miniature.__file__).parent / "weights"
 """Folder of the miniature's trained family."""
@@ -152,11 +153,34 @@ def load_profile(name: str) -> PipelineConfig:
     return PROFILES[name]()
 
 
-def resolve(profile: str, settings: Mapping[str, Any] | None = None, *, metadata: str | None = None) -> PipelineConfig:
+def ours(config: PipelineConfig) -> PipelineConfig:
+    """Return the data recipe that this project takes by default: what the profile says."""
+    return config
+
+
+def as_in_the_paper(config: PipelineConfig) -> PipelineConfig:
+    """Return the data recipe as Section 3.1 has it: the mean of both embeddings, any word, no gates."""
+    swap = replace(config.swap, min_corpus_count=0, max_levels=1, sense_policy="first")
+    mask = replace(config.mask, gates=MaskGates())
+    return replace(config, swap=swap, retrieve=retrieval("paper"), mask=mask)
+
+
+RECIPES: Final[Mapping[str, Callable[[PipelineConfig], PipelineConfig]]] = {"ours": ours, "paper": as_in_the_paper}
+"""Name -> what it makes of a profile's data stages."""
+
+
+def resolve(
+    profile: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    recipe: str = "ours",
+    metadata: str | None = None,
+) -> PipelineConfig:
     """Return the configuration of a profile with a person's own values.
 
     Args:
         profile: its name.
+        recipe: how pairs are made: ours, or the paper's.
         settings: changes as ``flows.settings.changed`` takes them.
         metadata: address of the metadata; None leaves what the profile and the settings say.
 
@@ -164,7 +188,9 @@ def resolve(profile: str, settings: Mapping[str, Any] | None = None, *, metadata
         ProfileError: there is no such profile.
         SettingError: a setting does not exist or cannot have that value.
     """
-    config = changed(load_profile(profile), settings or {})
+    if recipe not in RECIPES:
+        raise ProfileError(f"there is no recipe {recipe!r}; there are {', '.join(RECIPES)}")
+    config = changed(RECIPES[recipe](load_profile(profile)), settings or {})
     return config if metadata is None else changed(config, {"source.metadata": metadata})
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from flows.one_line import one_line
 from storage import ShardReport
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class PlainLines:
 
     def fail(self, stage: str, shard: str, reason: str) -> None:  # noqa: ARG002 - the reason names the shard
         """Write the reason."""
-        print(f"failed: {reason}", file=self._stream, flush=True)
+        print(f"failed: {one_line(reason)}", file=self._stream, flush=True)
         self._one_less(stage)
 
     def _one_less(self, stage: str) -> None:
@@ -136,7 +137,7 @@ class RichBars:
 
     def fail(self, stage: str, shard: str, reason: str) -> None:  # noqa: ARG002 - the reason names the shard
         """Print the reason above the bars."""
-        self._bars.console.print(f"failed: {reason}", style="red", markup=False, highlight=False)
+        self._bars.console.print(f"failed: {one_line(reason)}", style="red", markup=False, highlight=False)
         if stage in self._ids:
             self._bars.update(self._ids[stage], advance=1)
 

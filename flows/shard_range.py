@@ -8,7 +8,7 @@ from flows.errors import SettingError
 
 Shard = TypeVar("Shard")
 
-_RANGE = re.compile(r"(\d*):(\d*)|(\d+)")
+_RANGE = re.compile(r"([0-9]*):([0-9]*)|([0-9]+)")
 
 
 def parse_shard_range(text: str) -> slice:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flows.settings import changed, merged, parse_assignments, read_settings
+from flows.settings import merged, parse_assignments, read_settings
 
 DEFAULT_ROOT = "runs/data"
 """Where datasets go when nothing else is said."""
@@ -18,8 +18,11 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
-    """Add ``--profile``, ``--config`` and ``--set``."""
+    """Add ``--profile``, ``--recipe``, ``--config`` and ``--set``."""
     parser.add_argument("--profile", default="mini", help="whose values to start from: mini or sd14 (default: mini)")
+    parser.add_argument(
+        "--recipe", default="ours", help="how pairs are made: ours, or as the paper does: paper (default: ours)"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with other values")
     parser.add_argument(
         "--set",
@@ -47,10 +50,8 @@ def checked_settings(options: argparse.Namespace, *, metadata: str | None = None
     Raises:
         SettingError: a setting does not exist or cannot have that value.
     """
-    from flows.profiles import load_profile
+    from flows.profiles import resolve
 
     settings = settings_of(options)
-    config = changed(load_profile(options.profile), settings)
-    if metadata is not None:
-        changed(config, {"source.metadata": metadata})
+    resolve(options.profile, settings, recipe=options.recipe, metadata=metadata)
     return settings

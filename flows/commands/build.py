@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
         version = build_dataset(
             options.root,
             profile=options.profile,
+            recipe=options.recipe,
             metadata=options.metadata,
             settings=settings,
             shards=options.shards,
@@ -46,7 +47,7 @@ def _dry_run(options: argparse.Namespace) -> int:
     from flows.dry_run import estimate, estimate_lines
 
     with telling(as_json=options.json):
-        found = estimate(options.profile, checked_settings(options), metadata=options.metadata)
+        found = estimate(options.profile, checked_settings(options), recipe=options.recipe, metadata=options.metadata)
     if options.json:
         print(json.dumps(found.as_values()))
     else:

@@ -15,5 +15,5 @@ def run(options: argparse.Namespace) -> int:
     from flows.profiles import resolve
     from flows.settings import as_yaml
 
-    print(as_yaml(resolve(options.profile, settings_of(options))), end="")
+    print(as_yaml(resolve(options.profile, settings_of(options), recipe=options.recipe)), end="")
     return 0
