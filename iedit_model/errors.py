@@ -9,6 +9,8 @@ IEditError
 |-- WeightsError    a model folder without usable weights
 |   |-- MissingModelError   neither a folder nor a hub id that can be had
 |   `-- PickledWeightsError weights only in a format that can run code
+|-- EditError       an edit that cannot be made as it was asked for
+|   `-- PictureError    a picture file that is damaged, too large or of a kind that is not read
 `-- MemoryLimitError    not even a batch of one fits into memory
 """
 
@@ -47,6 +49,14 @@ class MissingModelError(WeightsError):
 
 class PickledWeightsError(WeightsError):
     """A model has its weights only as pickles, which can run code when they are read."""
+
+
+class EditError(IEditError, ValueError):
+    """An edit cannot be made as it was asked for; the message says what is missing or out of range."""
+
+
+class PictureError(EditError):
+    """A picture cannot be read: damaged, too large, or of a kind that is not read."""
 
 
 class MemoryLimitError(IEditError, RuntimeError):

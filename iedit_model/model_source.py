@@ -125,7 +125,7 @@ def load_transformer(
 
     folder = model_folder(source)
     try:
-        with _without_progress_bars():
+        with without_progress_bars():
             processor = processor_class.from_pretrained(folder, local_files_only=True)
             model, report = model_class.from_pretrained(
                 # Another type here would be torch's default for all threads until the weights are read.
@@ -162,7 +162,8 @@ def read_model_json(folder: Path, name: str) -> dict[str, object]:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars while it loads."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

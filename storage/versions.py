@@ -146,6 +146,41 @@ class VersionStore:
             where=label,
         )
 
+    def derive(
+        self,
+        parent: VersionInfo,
+        manifest: "pa.Table",
+        *,
+        shard_files: "pa.Table",
+        tars: Mapping[str, FileEntry],
+        stages: tuple[StageRecord, ...],
+        where: str,
+    ) -> VersionInfo:
+        """Write the version that is made from another by more than a filter: some of its tars were written anew.
+
+        Args:
+            parent: the version that it comes from.
+            manifest: one row a sample, as ``MANIFEST`` declares.
+            shard_files: one row a file of every stage's shard, as ``SHARD_FILES`` declares.
+            tars: the tars that the parent does not have.
+            stages: the lineage, which must tell the two apart.
+            where: what was done, in words.
+
+        Raises:
+            EmptyVersionError: the manifest has no row.
+            VersionError: it names a tar that neither the parent nor ``tars`` has.
+            VersionConflictError: this id is there with other content.
+        """
+        return self._store(
+            manifest,
+            parquet_bytes(shard_files, SHARD_FILES),
+            {**parent.files, **tars},
+            input_digest=parent.input_digest,
+            stages=stages,
+            parent=parent.id,
+            where=where,
+        )
+
     def _store(
         self,
         manifest: "pa.Table",

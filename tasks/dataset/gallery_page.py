@@ -66,7 +66,7 @@ ins{color:var(--new);background:var(--new-bg)}
 .tags span{border:1px solid var(--line);border-radius:99px;padding:0 8px;color:var(--soft)}
 .scores{display:grid;grid-template-columns:repeat(auto-fill,minmax(148px,1fr));gap:1px 16px;margin:0;font-size:12.5px}
 .scores div{display:flex;justify-content:space-between;gap:6px;border-radius:4px;padding:0 4px;margin:0 -4px}
-.scores dt{color:var(--soft);overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.scores dt{color:var(--soft);line-height:1.25;padding:2px 0;overflow-wrap:anywhere}
 .scores dd{margin:0;font-variant-numeric:tabular-nums}
 .scores .on{background:var(--line)}
 .facts{margin-top:auto!important;font-size:12px;color:var(--soft)}

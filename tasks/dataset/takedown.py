@@ -1,8 +1,8 @@
 """A takedown: a list of pictures -> a new version without every sample that shows one of them, as source or target.
 
 Only tars that hold such a sample are written anew; all others are shared with the old version byte for byte. What the
-earlier stages stored stays until the old versions are given up and ``gc`` is run; give the list to the plan as well, so
-that the next build does not fetch the pictures again.
+earlier stages stored stays until the old versions are given up and ``gc`` is run. A later build from the same metadata
+would fetch the pictures again: take their rows out of it, or run the takedown on the new version too.
 """
 
 import json
@@ -30,7 +30,6 @@ from storage import (
     digest_of,
     fingerprint,
     iter_tar,
-    parquet_bytes,
     read_parquet,
     split_member,
     write_tar,
@@ -161,13 +160,12 @@ def take_down(versions: VersionStore, version: str, listed: TakedownList) -> Tak
     manifest = _manifest(versions, parent, store, {path: renewed[report.shard] for path, report in old.items()})
     removed = set(versions.manifest(parent, columns=["sample_id"])["sample_id"].to_pylist())
     removed -= set(manifest["sample_id"].to_pylist())
-    info = versions._store(
+    info = versions.derive(
+        parent,
         manifest,
-        _listing(versions, parent, renewed),
-        {**parent.files, **_tars(renewed.values())},
-        input_digest=parent.input_digest,
+        shard_files=_listing(versions, parent, renewed),
+        tars=_tars(renewed.values()),
         stages=_stages(parent, [renewed.get(report.shard, report) for report in reports], listed),
-        parent=parent.id,
         where=f"without the pictures of the takedown list {listed.digest[:16]}",
     )
     return Takedown(
@@ -300,7 +298,7 @@ def _manifest(
     return pa.concat_tables(tables)
 
 
-def _listing(versions: VersionStore, parent: VersionInfo, renewed: dict[str, ShardReport]) -> bytes:
+def _listing(versions: VersionStore, parent: VersionInfo, renewed: dict[str, ShardReport]) -> "pa.Table":
     import pyarrow as pa
 
     pc = compute()
@@ -313,7 +311,7 @@ def _listing(versions: VersionStore, parent: VersionInfo, renewed: dict[str, Sha
         for report in renewed.values()
         for name, entry in report.files.items()
     ]
-    return parquet_bytes(pa.concat_tables([kept, SHARD_FILES.table(rows)]), SHARD_FILES)
+    return pa.concat_tables([kept, SHARD_FILES.table(rows)])
 
 
 def _tars(reports: Iterable[ShardReport]) -> dict[str, FileEntry]:

@@ -1,6 +1,7 @@
 """The miniature's networks for tests of the evaluation, and a set of a few pairs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ SCORING = ScoringConfig(
 )
 
 
-def few_pairs(root, *, num_pairs=6, name="few", origin="real", without_mask=(), empty_mask=()):
+def few_pairs(root, *, num_pairs=6, name="few", origin: Any = "real", without_mask=(), empty_mask=()):
     """Write the first pairs of the miniature's real set; some of them without a mask, or with an empty one."""
     rows = []
     for number, (index, pair) in enumerate(real_pairs()[:num_pairs]):

@@ -1,0 +1,1 @@
+"""What stands around the sampling of ``iedit_model.edit``: pictures in and out, masks, and every method to compare."""

@@ -1,0 +1,219 @@
+"""DiffEdit (arXiv:2210.11427): the mask is where two prompts' noise predictions differ; the source is inverted.
+
+First the source is noised to ``mask_strength`` several times; where the predictions for the edit prompt and for the
+source prompt differ most, on average over the draws, is the mask. Then the source is inverted with DDIM, asked with the
+source prompt and without guidance. At last the inverted latents are denoised with the edit prompt, and outside the mask
+the inverted latents of the same level are put back, after the last step the source. Axis names as in
+``iedit_model.edit``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iedit_model.edit import PromptEmbeds, SamplingConfig, denoise, edit_steps, noised
+from iedit_model.editing.batches import (
+    EditedCanvas,
+    FramedRequest,
+    config_digest,
+    edit_in_batches,
+    pixel_values,
+)
+from iedit_model.editing.framing import FramingConfig, frame
+from iedit_model.editing.latent_diffusion import (
+    UNCONDITIONAL,
+    LatentDiffusion,
+    LatentDiffusionSpec,
+    latent_diffusion_identity,
+    load_latent_diffusion,
+)
+from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
+from iedit_model.editing.noise import SeededNoise
+from iedit_model.editing.samplers import Trajectory, ddim_step
+from iedit_model.editors import EditRequest, EditResult
+from iedit_model.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastConfig:
+    """How DiffEdit finds its mask; the paper's values, and diffusers' for what the paper leaves open."""
+
+    num_maps: int = 10
+    """Noise draws that the differences are averaged over."""
+    mask_strength: float = 0.5
+    """Noise level of the comparison, as a share of the steps."""
+    clamp_ratio: float = 3.0
+    """Differences beyond this many times their mean count as that much; then they are scaled to [0, 1]."""
+    threshold: float = 0.5
+    """Cells above it are edited."""
+
+    def __post_init__(self) -> None:
+        """Check all fields.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        if self.num_maps < 1 or not 0 < self.mask_strength <= 1:
+            raise ConfigError(
+                f"num_maps is {self.num_maps} and mask_strength {self.mask_strength}: expected >= 1, 0..1"
+            )
+        if not self.clamp_ratio > 0 or not 0 < self.threshold < 1:
+            raise ConfigError(f"clamp_ratio is {self.clamp_ratio} and threshold {self.threshold}: expected > 0, 0..1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffEditSpec:
+    """DiffEdit with its weights; the sampler is always DDIM, which alone can be inverted."""
+
+    model: LatentDiffusionSpec
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    framing: FramingConfig = field(default_factory=FramingConfig)
+    paste_back: bool = False
+    batch_size: int = 4
+    name: str = "diffedit"
+
+    def __post_init__(self) -> None:
+        """Check the fields against one another.
+
+        Raises:
+            ConfigError: another sampler than DDIM, or a batch size below 1.
+        """
+        if self.sampling.sampler != "ddim":
+            raise ConfigError(f"DiffEdit inverts DDIM; sampler is {self.sampling.sampler!r}, expected ddim")
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
+
+
+class DiffEditor:
+    """Edits by DiffEdit; masks of requests are not looked at."""
+
+    def __init__(self, spec: DiffEditSpec) -> None:
+        """Find the model's files and the device, without loading anything.
+
+        Raises:
+            WeightsError: the model cannot be had; the message says what to do.
+            ConfigError: the device is not there.
+        """
+        self._spec = spec
+        self.name = spec.name
+        settings = config_digest(spec.sampling, spec.contrast, spec.framing, spec.paste_back)
+        self.identity = f"{spec.name}:{settings}:{latent_diffusion_identity(spec.model)}"
+
+    def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
+        """Return one result for each request, in order; see ``Editor.edit``."""
+        model, spec = load_latent_diffusion(self._spec.model), self._spec
+        items = [
+            FramedRequest(
+                request=request,
+                frame=frame(request.image.size, spec.framing, native_px=model.native_px, multiple_px=model.cell_px),
+            )
+            for request in requests
+        ]
+        num_steps = spec.sampling.num_edit_steps
+        return edit_in_batches(
+            items,
+            lambda batch: self._edited(model, batch),
+            batch_size=spec.batch_size,
+            num_unet_evaluations=2 * spec.contrast.num_maps + num_steps + spec.sampling.num_unet_evaluations,
+            paste_back=spec.paste_back,
+        )
+
+    def _edited(self, model: LatentDiffusion, items: Sequence[FramedRequest]) -> list[EditedCanvas]:
+        spec = self._spec
+        source_latents = model.encode(pixel_values(items)).to(model.device)
+        prompts = embed_prompts(model, [item.request.edit_prompt for item in items])
+        sources = embed_prompts(model, [item.request.source_prompt or UNCONDITIONAL for item in items]).conditional
+        seeds = [item.request.seed for item in items]
+        draw = SeededNoise(seeds, shape=tuple(source_latents.shape[1:]), device=model.device)
+        latent_mask = contrast_mask(
+            model,
+            source_latents,
+            source_embeds=sources,
+            edit_embeds=prompts.conditional,
+            draw=draw,
+            sampling=spec.sampling,
+            contrast=spec.contrast,
+        )
+        latents = diffedit_latents(
+            model, source_latents, prompts, source_embeds=sources, latent_mask=latent_mask, sampling=spec.sampling
+        )
+        return edited_canvases(model, latents, latent_mask)
+
+
+@torch.inference_mode()
+def contrast_mask(
+    model: LatentDiffusion,
+    source_latents: Float[Tensor, "b c h w"],
+    *,
+    source_embeds: Float[Tensor, "b s d"],
+    edit_embeds: Float[Tensor, "b s d"],
+    draw: SeededNoise,
+    sampling: SamplingConfig,
+    contrast: ContrastConfig,
+) -> Float[Tensor, "b 1 h w"]:
+    """Return 1 where the noise predicted for the two prompts differs by more than the threshold, else 0.
+
+    Guidance would multiply all differences by the same number, which the scaling takes away again: it is left out.
+    """
+    level = edit_steps(model, replace(sampling, strength=contrast.mask_strength))
+    differences = torch.zeros_like(source_latents[:, :1])
+    if not level.timesteps:
+        return differences
+    embeds = torch.cat([source_embeds, edit_embeds])
+    for _ in range(contrast.num_maps):
+        latents = noised(source_latents, draw(), level.alphas[0])
+        of_source, of_edit = model.predict_noise(torch.cat([latents, latents]), level.timesteps[0], embeds).chunk(2)
+        differences += (of_edit - of_source).abs().mean(dim=1, keepdim=True) / contrast.num_maps
+    ceiling = contrast.clamp_ratio * differences.mean(dim=(1, 2, 3), keepdim=True)
+    # No division: two equal prompts have no difference anywhere, and then nothing is edited.
+    return (differences.minimum(ceiling) > contrast.threshold * ceiling).float()
+
+
+@torch.inference_mode()
+def invert(
+    model: LatentDiffusion,
+    source_latents: Float[Tensor, "b c h w"],
+    source_embeds: Float[Tensor, "b s d"],
+    *,
+    steps: Trajectory,
+) -> list[Float[Tensor, "b c h w"]]:
+    """Return the inverted latents at each of the steps' levels, the noisiest first and the source itself last.
+
+    DDIM run backwards; the UNet is asked for the level that a step leads to, as diffusers does.
+    """
+    latents, alpha = source_latents, steps.alphas[-1]
+    found = [source_latents]
+    for timestep, noisier in zip(reversed(steps.timesteps), reversed(steps.alphas[:-1]), strict=True):
+        noise_pred = model.predict_noise(latents, timestep, source_embeds)
+        latents, alpha = ddim_step(latents, noise_pred, alpha=alpha, next_alpha=noisier), noisier
+        found.append(latents)
+    return found[::-1]
+
+
+@torch.inference_mode()
+def diffedit_latents(
+    model: LatentDiffusion,
+    source_latents: Float[Tensor, "b c h w"],
+    prompts: PromptEmbeds,
+    *,
+    source_embeds: Float[Tensor, "b s d"],
+    latent_mask: Float[Tensor, "b 1 h w"],
+    sampling: SamplingConfig,
+) -> Float[Tensor, "b c h w"]:
+    """Return the latents denoised from the inverted source, which stays outside the mask."""
+    steps = edit_steps(model, sampling)
+    inverted = invert(model, source_latents, source_embeds, steps=steps)
+    by_level = dict(zip((*steps.alphas[:-1], 1.0), inverted, strict=True))
+    return denoise(
+        model,
+        inverted[0],
+        prompts,
+        steps=steps,
+        config=sampling,
+        latent_mask=latent_mask,
+        kept=lambda alpha: by_level[alpha],
+    )

@@ -1,0 +1,152 @@
+"""Where to edit: a mask that the request brings, or CLIPSeg's for the word to edit; in pixels, then in latent cells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from iedit_model.batching import map_batches
+from iedit_model.editing.framing import Frame, FramingConfig, frame, mask_from_canvas, mask_to_canvas, to_canvas
+from iedit_model.editors import EditRequest, Mask
+from iedit_model.errors import ConfigError, EditError, MaskError
+from iedit_model.masks import dilate, to_latent_mask
+from iedit_model.segmenter import PromptedImage, Segmenter
+from iedit_model.train_config import LatentMaskMode
+
+MaskSource = Literal["none", "request", "word", "request_or_word"]
+"""``none`` edits everywhere; ``request`` takes the request's mask; ``word`` always looks for the word, whatever mask
+the request brings; ``request_or_word`` looks for it where the request brings none."""
+
+_SEGMENTED_PX = 1024
+"""Longest side at which a word is looked for: segmenters see less than half of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """Where a mask comes from and how it becomes latent cells."""
+
+    source: MaskSource = "request_or_word"
+    threshold: float = 0.5
+    """Probability from which on a pixel belongs to the word."""
+    latent_mode: LatentMaskMode = "max"
+    """How pixels become cells; max counts a cell in as soon as one of its pixels is, so that no rim of the old object
+    is kept; soft gives shares, which blend by parts."""
+    dilate_cells: int = 1
+    """Latent cells that the mask grows by in every direction: room for an object of another shape."""
+    on_empty: Literal["error", "everywhere"] = "error"
+    """What to do when the word is nowhere: refuse, or edit everywhere as without a mask."""
+    batch_size: int = 8
+    """Images that the segmenter sees at once."""
+
+    def __post_init__(self) -> None:
+        """Check all fields.
+
+        Raises:
+            ConfigError: a value is out of its range or unknown.
+        """
+        for name, known in (("source", MaskSource), ("latent_mode", LatentMaskMode)):
+            if (value := getattr(self, name)) not in get_args(known):
+                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(get_args(known))}")
+        if self.on_empty not in ("error", "everywhere"):
+            raise ConfigError(f"on_empty is {self.on_empty!r}, expected error or everywhere")
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"threshold is {self.threshold}, expected more than 0 and less than 1")
+        if self.dilate_cells < 0 or self.batch_size < 1:
+            raise ConfigError(
+                f"dilate_cells is {self.dilate_cells} and batch_size {self.batch_size}: expected >= 0 and >= 1"
+            )
+
+    @property
+    def needs_segmenter(self) -> bool:
+        """Whether requests may need a mask from a word."""
+        return self.source in ("word", "request_or_word")
+
+
+def pixel_masks(requests: Sequence[EditRequest], config: MaskConfig, segmenter: Segmenter | None) -> list[Mask | None]:
+    """Return a mask in the image's size for each request; None is everywhere.
+
+    Raises:
+        EditError: a request lacks the mask or the word that the configuration asks for.
+        MaskError: a word is nowhere in its image, or a mask is 0 all over, and ``on_empty`` is "error".
+    """
+    masks: list[Mask | None] = [None] * len(requests)
+    wanted: list[int] = []
+    for index, request in enumerate(requests):
+        if config.source == "none":
+            continue
+        if config.source != "word" and request.mask is not None:
+            masks[index] = _not_empty(request.mask_array, config, "the mask of the request")
+        elif config.source == "request":
+            raise EditError("this method edits inside a mask, and the request brings none")
+        else:
+            wanted.append(index)
+    for index, mask in zip(wanted, _found([requests[index] for index in wanted], config, segmenter), strict=True):
+        masks[index] = _not_empty(mask, config, f"the mask of the word {requests[index].word!r}")
+    return masks
+
+
+def latent_masks(
+    masks: Sequence[Mask | None], frames: Sequence[Frame], config: MaskConfig, *, cell_px: int
+) -> Float[Tensor, "b 1 h w"]:
+    """Return latent masks of images of one canvas size, grown as configured.
+
+    Args:
+        masks: in the images' sizes; None is everywhere.
+        frames: where the images lie in their canvases.
+        config: mode and growth.
+        cell_px: side of one latent cell.
+    """
+    wide, high = frames[0].canvas_size
+    canvases = [
+        np.ones((high, wide), np.float32) if mask is None else mask_to_canvas(mask, place)
+        for mask, place in zip(masks, frames, strict=True)
+    ]
+    pixels = torch.from_numpy(np.stack(canvases))[:, None]
+    cells = to_latent_mask(pixels, size=(high // cell_px, wide // cell_px), mode=config.latent_mode)
+    return dilate(cells, config.dilate_cells)
+
+
+def shown_mask(latent_mask: Float[Tensor, "1 h w"], *, cell_px: int) -> Mask:
+    """Return a latent mask in canvas pixels: what the sampling was really allowed to change."""
+    return latent_mask[0].repeat_interleave(cell_px, 0).repeat_interleave(cell_px, 1).cpu().numpy().astype(np.float32)
+
+
+def _found(requests: Sequence[EditRequest], config: MaskConfig, segmenter: Segmenter | None) -> list[Mask]:
+    if not requests:
+        return []
+    if segmenter is None:
+        raise EditError("an automatic mask needs a segmenter, and none is configured")
+    # The segmenter would squash the image to a square; in a square canvas its objects keep their shape.
+    frames = [_square(request.image.size) for request in requests]
+    prompted = []
+    for request, place in zip(requests, frames, strict=True):
+        if not request.word or not request.word.strip():
+            raise EditError("an automatic mask needs the word to edit, like 'bus'; give it, a mask, or no mask at all")
+        prepared = segmenter.prepare(to_canvas(request.image, place))
+        size = (place.canvas_size[1], place.canvas_size[0])
+        prompted.append(PromptedImage(prepared=prepared, size_px=size, prompts=(request.word,)))
+    maps = map_batches(segmenter.segment, prompted, batch_size=min(config.batch_size, len(prompted)))
+    return [
+        mask_from_canvas((found[0] >= config.threshold).astype(np.float32), place)
+        for (_, found), place in zip(maps, frames, strict=True)
+    ]
+
+
+def _square(size: tuple[int, int]) -> Frame:
+    side = min(max(size), _SEGMENTED_PX)
+    return frame(size, FramingConfig(max_aspect=1), native_px=side, multiple_px=1)
+
+
+def _not_empty(mask: Mask | None, config: MaskConfig, name: str) -> Mask | None:
+    if mask is not None and not mask.any():
+        if config.on_empty == "error":
+            raise MaskError(
+                f"{name} is empty: nothing in the image is it with a probability of {config.threshold} or more; try "
+                "another word, a lower threshold, a mask of your own or none"
+            )
+        return None
+    return mask

@@ -1,0 +1,127 @@
+"""How an image of any shape goes through a model that was trained on squares, and comes back in its own size.
+
+The image is scaled, with its shape kept, into a canvas of about the model's area; the canvas has the image's shape up
+to ``max_aspect``, and what is left of it is filled with the mirrored image. Squashing would distort the objects and a
+crop would lose the borders; beyond about 2:1 the models repeat objects, so that there the canvas stays shorter.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from iedit_model.editors import Mask
+from iedit_model.errors import ConfigError, EditError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SMALLEST_PX = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramingConfig:
+    """The canvases that images go through the model in."""
+
+    size_px: int | None = None
+    """Side of the square whose area every canvas has, about; None is the size that the UNet was configured for."""
+    max_aspect: float = 2.0
+    """Longest canvas, long side to short side; 1 makes all of them squares, which models that only ever saw squares
+    need, and lets all images share one batch."""
+
+    def __post_init__(self) -> None:
+        """Check both fields.
+
+        Raises:
+            ConfigError: a size below 8 or an aspect below 1.
+        """
+        if self.size_px is not None and not _SMALLEST_PX <= self.size_px <= 4096:
+            raise ConfigError(
+                f"size_px is {self.size_px}, expected {_SMALLEST_PX} to 4096, or None for the model's own"
+            )
+        if not 1 <= self.max_aspect <= 8:
+            raise ConfigError(f"max_aspect is {self.max_aspect}, expected 1 (squares only) to 8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where one image lies in its canvas; all sizes are (width, height) in pixels."""
+
+    source_size: tuple[int, int]
+    canvas_size: tuple[int, int]
+    box: tuple[int, int, int, int]
+    """The image in the canvas: left, top, right, bottom."""
+
+    @property
+    def box_size(self) -> tuple[int, int]:
+        """Width and height that the image is scaled to."""
+        return self.box[2] - self.box[0], self.box[3] - self.box[1]
+
+
+def frame(source_size: tuple[int, int], config: FramingConfig, *, native_px: int, multiple_px: int) -> Frame:
+    """Return the canvas for an image and its place there.
+
+    Args:
+        source_size: the image's width and height.
+        config: area and longest shape.
+        native_px: the size to take where the configuration names none.
+        multiple_px: both sides of the canvas are multiples of it: one latent cell.
+
+    Raises:
+        EditError: the image is so narrow that less than one pixel of it would be left.
+    """
+    width, height = source_size
+    side, aspect = config.size_px or native_px, width / height
+    shape = min(max(aspect, 1 / config.max_aspect), config.max_aspect)
+    wide = max(1, round(side * shape**0.5 / multiple_px)) * multiple_px
+    high = max(1, round(side / shape**0.5 / multiple_px)) * multiple_px
+    scale = min(wide / width, high / height)
+    box_wide, box_high = min(wide, round(width * scale)), min(high, round(height * scale))
+    if min(box_wide, box_high) < 1:
+        raise EditError(f"an image of {width} x {height} pixels is too narrow to be edited: crop it first")
+    left, top = (wide - box_wide) // 2, (high - box_high) // 2
+    return Frame(source_size=source_size, canvas_size=(wide, high), box=(left, top, left + box_wide, top + box_high))
+
+
+def to_canvas(image: "Image", place: Frame) -> "Image":
+    """Return the RGB image scaled into its canvas, the rest mirrored."""
+    from PIL import Image
+
+    scaled = image if image.size == place.box_size else image.resize(place.box_size, Image.Resampling.LANCZOS)
+    return Image.fromarray(np.pad(np.asarray(scaled), np.vstack([_margins(place), (0, 0)]), mode="symmetric"))
+
+
+def from_canvas(canvas: "Image", place: Frame) -> "Image":
+    """Return the image's part of a canvas, in the image's own size."""
+    from PIL import Image
+
+    part = canvas if canvas.size == place.box_size else canvas.crop(place.box)
+    return part if part.size == place.source_size else part.resize(place.source_size, Image.Resampling.LANCZOS)
+
+
+def mask_to_canvas(mask: Mask, place: Frame) -> Mask:
+    """Return a mask (height, width) of the image scaled into the canvas; the rest is 0, not to be edited."""
+    return np.pad(_resized(mask, place.box_size), _margins(place))
+
+
+def mask_from_canvas(mask: Mask, place: Frame) -> Mask:
+    """Return the image's part of a canvas mask, in the image's own size."""
+    left, top, right, bottom = place.box
+    return _resized(mask[top:bottom, left:right], place.source_size)
+
+
+def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
+    from PIL import Image
+
+    if mask.shape == size[::-1]:
+        return mask
+    # Means over areas when shrinking, the nearest pixel when growing: no value outside [0, 1] and no border made up.
+    shrinks = size[0] < mask.shape[1] or size[1] < mask.shape[0]
+    how = Image.Resampling.BOX if shrinks else Image.Resampling.NEAREST
+    return np.asarray(Image.fromarray(np.ascontiguousarray(mask)).resize(size, how), np.float32).clip(0, 1)
+
+
+def _margins(place: Frame) -> npt.NDArray[np.int64]:
+    left, top, right, bottom = place.box
+    return np.array([(top, place.canvas_size[1] - bottom), (left, place.canvas_size[0] - right)])

@@ -1,0 +1,155 @@
+"""InstructPix2Pix (arXiv:2211.09800) by diffusers' own pipeline, behind the interface of all methods."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from iedit_model.devices import DeviceConfig, place
+from iedit_model.editing.batches import (
+    EditedCanvas,
+    FramedRequest,
+    config_digest,
+    edit_in_batches,
+    pixel_values,
+    to_images,
+)
+from iedit_model.editing.framing import FramingConfig, frame
+from iedit_model.editing.instructions import instruction_of
+from iedit_model.editors import EditRequest, EditResult
+from iedit_model.errors import ConfigError, WeightsError
+from iedit_model.model_source import (
+    BROKEN_MODEL,
+    ModelSource,
+    identity,
+    loaded_once,
+    model_folder,
+    without_progress_bars,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructSampling:
+    """How InstructPix2Pix samples; the defaults are its authors'."""
+
+    num_inference_steps: int = 100
+    guidance_scale: float = 7.5
+    """Towards the instruction."""
+    image_guidance_scale: float = 1.5
+    """Towards the source; 1 or more."""
+
+    def __post_init__(self) -> None:
+        """Check all fields.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        if not 1 <= self.num_inference_steps <= 999:
+            raise ConfigError(f"num_inference_steps is {self.num_inference_steps}, expected 1 to 999")
+        if not 1 < self.guidance_scale <= 100 or not 1 <= self.image_guidance_scale <= 100:
+            raise ConfigError(
+                f"guidance_scale is {self.guidance_scale} and image_guidance_scale {self.image_guidance_scale}: "
+                "expected more than 1, and 1 or more"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructModelSpec:
+    """Which InstructPix2Pix folder, and where it runs."""
+
+    model: ModelSource
+    """A folder as ``StableDiffusionInstructPix2PixPipeline.save_pretrained`` writes it, or a hub id."""
+    placement: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructEditorSpec:
+    """InstructPix2Pix with its weights and settings."""
+
+    model: InstructModelSpec
+    sampling: InstructSampling = field(default_factory=InstructSampling)
+    framing: FramingConfig = field(default_factory=FramingConfig)
+    batch_size: int = 4
+    name: str = "instruct_pix2pix"
+
+    def __post_init__(self) -> None:
+        """Check the batch size.
+
+        Raises:
+            ConfigError: it is below 1.
+        """
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
+
+
+class InstructEditor:
+    """Edits by instruction; masks of requests are not looked at."""
+
+    def __init__(self, spec: InstructEditorSpec) -> None:
+        """Find the model's files and the device, without loading anything.
+
+        Raises:
+            WeightsError: the model cannot be had; the message says what to do.
+            ConfigError: the device is not there.
+        """
+        self._spec = spec
+        self.name = spec.name
+        settings = config_digest(spec.sampling, spec.framing)
+        placement = place(spec.model.placement)
+        self.identity = f"{spec.name}:{settings}:{identity(spec.model.model)}@{placement.name}"
+
+    def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
+        """Return one result for each request, in order; see ``Editor.edit``."""
+        spec, pipeline = self._spec, _load_pipeline(self._spec.model)
+        instructions = {id(request): instruction_of(request) for request in requests}
+        cell_px = pipeline.vae_scale_factor
+        native_px = int(pipeline.unet.config.sample_size) * cell_px
+        items = [
+            FramedRequest(
+                request=request,
+                frame=frame(request.image.size, spec.framing, native_px=native_px, multiple_px=cell_px),
+            )
+            for request in requests
+        ]
+        return edit_in_batches(
+            items,
+            lambda batch: self._edited(pipeline, batch, [instructions[id(item.request)] for item in batch]),
+            batch_size=spec.batch_size,
+            num_unet_evaluations=3 * spec.sampling.num_inference_steps,
+        )
+
+    def _edited(self, pipeline: Any, items: Sequence[FramedRequest], instructions: Sequence[str]) -> list[EditedCanvas]:
+        sampling = self._spec.sampling
+        pixels = pipeline(
+            list(instructions),
+            # The pipeline takes tensors in [0, 1].
+            image=(pixel_values(items) + 1) / 2,
+            num_inference_steps=sampling.num_inference_steps,
+            guidance_scale=sampling.guidance_scale,
+            image_guidance_scale=sampling.image_guidance_scale,
+            generator=[torch.Generator().manual_seed(item.request.seed) for item in items],
+            output_type="pt",
+        ).images
+        return [EditedCanvas(canvas=canvas, mask=None) for canvas in to_images(pixels * 2 - 1)]
+
+
+@loaded_once
+def _load_pipeline(spec: InstructModelSpec) -> Any:
+    from diffusers import StableDiffusionInstructPix2PixPipeline
+
+    folder, placement = model_folder(spec.model), place(spec.placement)
+    try:
+        with without_progress_bars():
+            pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
+                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True, safety_checker=None
+            )
+    except BROKEN_MODEL as error:
+        raise WeightsError(f"{spec.model.name} cannot be loaded as InstructPix2Pix: {error}") from error
+    if (channels := pipeline.unet.config.in_channels) != 2 * pipeline.vae.config.latent_channels:
+        raise WeightsError(f"the UNet of {spec.model.name} takes {channels} channels: it is no InstructPix2Pix model")
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        nn.Module.to(part.requires_grad_(requires_grad=False), placement.device, placement.torch_dtype)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
