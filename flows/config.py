@@ -1,7 +1,7 @@
 """PipelineConfig: one frozen dataclass made of the stages' own configurations, and how a person changes its values."""
 
 from dataclasses import dataclass, field, fields
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from flows.errors import SettingError
 from tasks.caption import CaptionConfig
@@ -17,6 +17,9 @@ from tasks.training.run_config import TrainRunConfig
 
 RunnerKind = Literal["threads", "ray"]
 
+SITE_HOST: Final = "127.0.0.1"
+"""Where the picture world's site listens: for this machine alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SiteConfig:
@@ -26,8 +29,6 @@ class SiteConfig:
         SettingError: a field is out of range.
     """
 
-    host: str = "127.0.0.1"
-    """Address to listen at."""
     port: int = 8765
     """Port; the addresses of the pictures, and so their ids, contain it."""
     num_urls: int = 2000

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import miniature
-from flows.config import OptionsByStage, PipelineConfig, RunnerConfig, SiteConfig, SourceConfig, TagLimit, TaskOptions
+from flows.config import (
+    SITE_HOST,
+    OptionsByStage,
+    PipelineConfig,
+    RunnerConfig,
+    SiteConfig,
+    SourceConfig,
+    TagLimit,
+    TaskOptions,
+)
 from flows.errors import ProfileError
 from flows.settings import changed
 from iedit_model.captioner import CaptionerSpec
@@ -51,7 +60,7 @@ def mini() -> PipelineConfig:
         download=DownloadConfig(
             image=ImageConfig(size_px=64, min_side_px=32),
             fetch=FetchConfig(
-                allowed_hosts=(f"{site.host}:{site.port}",), per_host=16, socket_timeout_s=3.0, total_timeout_s=6.0
+                allowed_hosts=(f"{SITE_HOST}:{site.port}",), per_host=16, socket_timeout_s=3.0, total_timeout_s=6.0
             ),
             retry=RetryConfig(base_s=0.1, cap_s=1.0, max_retry_after_s=2.0),
             threads=16,

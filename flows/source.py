@@ -1,24 +1,26 @@
 """Where a build's metadata comes from: an address, or the picture world's own site, started for as long as needed."""
 
+import http.client
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from flows.config import SiteConfig, SourceConfig
+from flows.config import SITE_HOST, SiteConfig, SourceConfig
 from flows.errors import SourceError
 from miniature.web import Site, write_metadata
 
 _START_S: Final = 60.0
 _POLL_S: Final = 0.1
 _ONE_FILE: Final = "/metadata/00000.parquet"
+_DIRECT: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks without the proxies of the environment, which know nothing of this machine's own ports."""
 
 
 @contextmanager
@@ -45,14 +47,14 @@ def open_source(source: SourceConfig) -> Iterator[str]:
 @contextmanager
 def _serving(config: SiteConfig) -> Iterator[str]:
     """Start the site in a process of its own, or use the one that already serves the same world at the same port."""
-    base_url = f"http://{config.host}:{config.port}"
+    base_url = f"http://{SITE_HOST}:{config.port}"
     if _is_open(config):
         if _is_same_site(config, base_url):
             yield base_url
             return
         raise SourceError(
             f"port {config.port} is taken by something else: end it, or choose another with "
-            f"source.site.port=N and download.fetch.allowed_hosts=['{config.host}:N']"
+            f"source.site.port=N and download.fetch.allowed_hosts=['{SITE_HOST}:N']"
         )
     command = [sys.executable, "-m", "miniature.web", "--port", str(config.port)]
     command += ["--urls", str(config.num_urls), "--seed", str(config.seed), "--until-eof"]
@@ -85,7 +87,7 @@ def _wait_until_open(process: "subprocess.Popen[bytes]", config: SiteConfig) -> 
 
 def _is_open(config: SiteConfig) -> bool:
     try:
-        with socket.create_connection((config.host, config.port), timeout=2):
+        with socket.create_connection((SITE_HOST, config.port), timeout=2):
             return True
     except OSError:
         return False
@@ -96,7 +98,7 @@ def _is_same_site(config: SiteConfig, base_url: str) -> bool:
         site = Site(seed=config.seed, num_urls=config.num_urls)
         ours = write_metadata(Path(folder), site=site, base_url=base_url)[0].read_bytes()
     try:
-        with urllib.request.urlopen(base_url + _ONE_FILE, timeout=10) as answer:  # noqa: S310 - http of our own making
+        with _DIRECT.open(base_url + _ONE_FILE, timeout=10) as answer:
             return answer.read(len(ours) + 1) == ours
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):  # nobody answers, or it does not speak HTTP
         return False

@@ -1,0 +1,24 @@
+"""One small version and one tiny pipeline for all tests of the training."""
+
+from pathlib import Path
+
+import pytest
+
+from storage import ShardStore, VersionInfo
+from tests.reference.tiny_pipeline import write_tiny_pipeline
+from tests.reference.true_pair_version import build_version, true_pairs
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ShardStore:
+    return ShardStore.at(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="session")
+def version(store: ShardStore) -> VersionInfo:
+    return build_version(store, true_pairs(7))
