@@ -1,0 +1,25 @@
+"""Errors of evaluations.
+
+EvaluationError
+├── MissingScoresError   a summary needs a method, set or metric that was not scored
+├── UnknownEvaluationError  no evaluation, or more than one, has this id
+└── RegressionError      a metric fell by more than its interval against the pinned baseline
+"""
+
+from tasks.errors import TaskError
+
+
+class EvaluationError(TaskError):
+    """An evaluation cannot be made, read or written."""
+
+
+class MissingScoresError(EvaluationError):
+    """A method, set or metric was not scored."""
+
+
+class UnknownEvaluationError(EvaluationError):
+    """No evaluation, or more than one, has this id."""
+
+
+class RegressionError(EvaluationError):
+    """A metric fell by more than its confidence interval; the message lists every metric that did, and by how much."""
