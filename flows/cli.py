@@ -95,14 +95,14 @@ def _run(module: ModuleType, options: argparse.Namespace) -> int:
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:
-    """Return the roots of the errors that we raise on purpose; their modules load nothing heavy."""
+    """Return the roots of the errors that we raise on purpose, and of those of disk and network; nothing heavy."""
     from flows.errors import FlowError
     from iedit_model.errors import IEditError
     from miniature.errors import MiniatureError
     from storage.errors import StorageError
     from tasks.errors import TaskError
 
-    return (FlowError, IEditError, MiniatureError, StorageError, TaskError)
+    return (FlowError, IEditError, MiniatureError, StorageError, TaskError, OSError)
 
 
 if __name__ == "__main__":

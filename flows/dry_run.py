@@ -1,7 +1,7 @@
 """``iedit build --dry-run``: build a sample of the URLs aside, and say what the whole would give and take."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,8 @@ from flows.profiles import Profile, Recipe, resolve
 from flows.progress import Several, Tally, current_progress, shown
 from flows.source import open_source
 from flows.version_text import table_lines
-from storage import Files, ShardStore, StageRecord, VersionStore
+from storage import Files, ShardReport, ShardStore, StageRecord, VersionStore
+from tasks.plan import STAGE as PLAN_STAGE
 from tasks.plan import plan_shards
 
 SHARE: Final = 0.01
@@ -62,8 +63,8 @@ def estimate(
     config = resolve(profile, settings, recipe=recipe, metadata=metadata)
     with tempfile.TemporaryDirectory(prefix="iedit-dry-run-") as folder, open_source(config.source) as address:
         plan = plan_shards(address, config.plan, ShardStore.at(f"{folder}/plan"))
-        urls = sum(report.num_out for report in plan.reports)
-        share = min(1.0, max(SHARE, LEAST / urls) * config.plan.sample_share)
+        whole = _planned(plan.reports, _sizes(Files(f"{folder}/plan")))
+        share = min(1.0, max(SHARE, LEAST / whole.num_out))
         tally = Tally()
         with shown(Several([current_progress(), tally])):
             version = build_dataset(
@@ -71,13 +72,12 @@ def estimate(
                 profile=profile,
                 recipe=recipe,
                 metadata=metadata,
-                settings={**settings, "plan.sample_share": share},
+                settings={**settings, "plan.sample_share": share * config.plan.sample_share},
             )
         files = Files(f"{folder}/store")
         records = VersionStore(files).load(version).stages
         sizes = _sizes(files)
-    factor = config.plan.sample_share / share
-    stages = tuple(_scaled(record, tally, sizes, factor) for record in records)
+    stages = (whole, *_scaled(records, tally.seconds, sizes, whole))
     return Estimate(
         share=share,
         pairs=stages[-1].num_out,
@@ -107,18 +107,34 @@ def estimate_lines(found: Estimate) -> list[str]:
     ]
 
 
-def _scaled(record: StageRecord, tally: Tally, sizes: Mapping[str, int], factor: float) -> StageEstimate:
-    # What the plan did not sample is no loss of the whole build.
-    skipped = record.dropped.get("not_sampled", 0)
-    num_in = record.num_in if skipped else round(record.num_in * factor)
-    dropped = sum(count for reason, count in record.dropped.items() if reason != "not_sampled")
+def _planned(reports: Sequence[ShardReport], sizes: Mapping[str, int]) -> StageEstimate:
+    """Return what the plan of the whole did: it is quick enough to be made and not guessed."""
     return StageEstimate(
-        stage=record.stage,
-        num_in=num_in,
-        num_out=num_in - round(dropped * factor) if skipped else round(record.num_out * factor),
-        seconds=tally.seconds.get(record.stage, 0.0) * (1 if skipped else factor),
-        num_bytes=round(sizes.get(record.stage, 0) * factor),
+        stage=PLAN_STAGE,
+        num_in=sum(report.num_in for report in reports),
+        num_out=sum(report.num_out for report in reports),
+        seconds=sum(report.seconds for report in reports),
+        num_bytes=sizes.get(PLAN_STAGE, 0),
     )
+
+
+def _scaled(
+    records: Sequence[StageRecord], seconds: Mapping[str, float], sizes: Mapping[str, int], whole: StageEstimate
+) -> list[StageEstimate]:
+    """Return what the stages after the plan would do, by the URLs of the whole for each URL of the sample."""
+    (sampled,) = (record.num_out for record in records if record.stage == PLAN_STAGE)
+    factor = whole.num_out / sampled
+    return [
+        StageEstimate(
+            stage=record.stage,
+            num_in=round(record.num_in * factor),
+            num_out=round(record.num_out * factor),
+            seconds=seconds.get(record.stage, 0.0) * factor,
+            num_bytes=round(sizes.get(record.stage, 0) * factor),
+        )
+        for record in records
+        if record.stage != PLAN_STAGE
+    ]
 
 
 def _sizes(files: Files) -> dict[str, int]:

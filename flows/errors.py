@@ -4,7 +4,7 @@ FlowError
 |-- SettingError        a setting that does not exist, or a value that it cannot have
 |-- SourceError         no metadata to build from, or the site that should serve it cannot be had
 |-- ShardsFailedError   shards that failed after all their tries
-|-- ServeError          the server, worker or deployments of ``iedit serve`` cannot be started
+|-- ServeError          a Prefect server, worker or deployment cannot be started or reached
 `-- ProfileError        a profile that does not exist
 """
 
@@ -30,4 +30,4 @@ class ShardsFailedError(FlowError):
 
 
 class ServeError(FlowError):
-    """A part of ``iedit serve`` cannot be started; the message says which and why."""
+    """A Prefect server, worker or deployment cannot be started or reached; the message says which and why."""

@@ -41,6 +41,8 @@ class Step:
     submit: Callable[[str, Mapping[str, ShardReport]], Future]
     """Submits the task run of a shard, given its reports so far."""
     lane: Lane = "compute"
+    shown_as: str = ""
+    """What the progress calls it; empty is the stage itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class FanOut:
                 finished is.
         """
         for step in steps:
-            self._progress.begin(step.stage, len(shards))
+            self._progress.begin(step.shown_as or step.stage, len(shards))
         done = {shard: dict(reports) for shard, reports in shards.items()}
         is_whole = self._drive(done, steps)
         if not is_whole or len(self.failures) > self._max_failed:

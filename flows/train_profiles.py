@@ -1,8 +1,7 @@
 """What a profile's training is: its models, its precision, and the named configurations of ``iedit_model``."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from typing import Any, Final
 
 from flows.errors import ProfileError, SettingError
@@ -68,35 +67,4 @@ def resolve_training(profile: str, name: str, settings: Mapping[str, Any] | None
     base, (train, rows) = TRAININGS[profile](), named[name]
     # The precision belongs to the profile's machine, all else to the named configuration.
     config = replace(base, train=replace(train, precision=base.train.precision), rows=rows)
-    given = dict(settings or {})
-    own = {name: given.pop(name) for name in tuple(given) if name.partition(".")[0] == "train"}
-    return replace(changed(config, given), train=_self_checked(config.train, own, "train"))
-
-
-def _self_checked(config: Any, changes: Mapping[str, Any], place: str) -> Any:
-    """Return a copy with other values of a dataclass that tells no types but checks itself (``TrainConfig``).
-
-    ``changes`` holds, under names that begin with ``place``, values or mappings of them.
-    """
-    known = {entry.name for entry in fields(config)}
-    values: dict[str, Any] = {}
-    for key, given in _flat(changes).items():
-        name, _, rest = key.removeprefix(f"{place}.").partition(".")
-        if name not in known or (rest and not is_dataclass(getattr(config, name))):
-            near = get_close_matches(name, known, n=3) or sorted(known)
-            raise SettingError(
-                f"there is no setting {key!r}; did you mean {', '.join(f'{place}.{one}' for one in near)}?"
-            )
-        if is_dataclass(getattr(config, name)):
-            inner = values.get(name, getattr(config, name))
-            values[name] = _self_checked(inner, {key: given}, f"{place}.{name}")
-        else:
-            values[name] = tuple(given) if isinstance(given, list) else given
-    return replace(config, **values)
-
-
-def _flat(changes: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in changes.items():
-        flat |= _flat(value, f"{path}{name}.") if isinstance(value, Mapping) else {f"{path}{name}": value}
-    return flat
+    return changed(config, settings or {})

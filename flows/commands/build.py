@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.commands._options import add_profile, add_root, checked_settings
+from flows.shard_range import parse_shard_range
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Build and print the version."""
     settings = checked_settings(options, metadata=options.metadata)
+    if options.shards is not None:
+        parse_shard_range(options.shards)
     if options.dry_run:
         return _dry_run(options)
-    with telling(as_json=options.json):
+    from flows.temporary_server import orchestrator
+
+    with telling(as_json=options.json), orchestrator():
         from flows.build_dataset import build_dataset
 
         version = build_dataset(
@@ -45,8 +50,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _dry_run(options: argparse.Namespace) -> int:
     from flows.dry_run import estimate, estimate_lines
+    from flows.temporary_server import orchestrator
 
-    with telling(as_json=options.json):
+    with telling(as_json=options.json), orchestrator():
         found = estimate(options.profile, checked_settings(options), recipe=options.recipe, metadata=options.metadata)
     if options.json:
         print(json.dumps(found.as_values()))

@@ -143,7 +143,12 @@ def _load_pipeline(spec: InstructModelSpec) -> Any:
     try:
         with without_progress_bars():
             pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-                str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True, safety_checker=None
+                str(folder),
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                safety_checker=None,
+                requires_safety_checker=False,
             )
     except BROKEN_MODEL as error:
         raise WeightsError(f"{spec.model.name} cannot be loaded as InstructPix2Pix: {error}") from error

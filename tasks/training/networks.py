@@ -74,7 +74,7 @@ def load_networks(config: TrainRunConfig, device: "torch.device") -> Networks:
     try:
         with _without_progress_bars():
             pipeline: Any = StableDiffusionPipeline.from_pretrained(
-                folder, torch_dtype=torch.float32, safety_checker=None, use_safetensors=True, local_files_only=True
+                folder, dtype=torch.float32, safety_checker=None, use_safetensors=True, local_files_only=True
             )
     except BROKEN_MODEL as error:
         raise WeightsError(f"{config.model.name} cannot be loaded as a Stable Diffusion pipeline: {error}") from error

@@ -41,6 +41,10 @@ def test_the_source_again_is_no_edit() -> None:
         assert not truth.thing
         assert not truth.aligned
         assert truth.target_position is None
+        new_words = {pair.target.objects[pair.position].noun, pair.target.objects[pair.position].colour}
+        old_words = {word for thing in pair.source.objects for word in (thing.noun, thing.colour)}
+        assert (truth.noun and truth.colour) == (new_words <= old_words)
+        assert (truth.noun, truth.colour) != (False, False)
 
 
 def test_a_noun_edit_of_the_right_noun_in_another_colour_has_the_noun_alone() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -25,6 +26,7 @@ from storage import (
     iter_tar,
     verify_version,
 )
+from storage.data_format import data_format
 from tasks.errors import TaskConfigError
 from tasks.pack import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
 from tasks.packing.near_duplicates import DuplicateConfig
@@ -89,6 +91,20 @@ def test_plain_webdataset_reads_what_the_pairs_show(packed, corpus: Corpus):
         assert (record["swapped_from"], record["swapped_to"]) == (truth.swapped_from, truth.swapped_to)
         assert (record["source_diff"], record["target_diff"]) == (truth.source_diff, truth.target_diff)
         assert (record["sample_id"], record["target_id"]) == (sample_id, pairs[sample_id].target_id)
+
+
+def test_the_loop_of_the_data_formats_document_runs(packed):
+    store, info = packed
+    found = re.search(r"```python\n(.*?)( {4}sample\[.*?)\n```", data_format(), re.DOTALL)
+    assert found is not None
+    path = next(path for path in info.files if "/train-" in path)
+    loop = re.sub(r'"08_pack/.*?\.tar"', repr(store.files.address(path)), found[1])
+    shown = (
+        f"    print(*(part.get('sample_id') if isinstance(part, dict) else part.size for part in ({found[2].strip()})))"
+    )
+    run = subprocess.run([sys.executable, "-c", loop + shown], capture_output=True, text=True, check=True, timeout=120)
+    names = [row["sample_id"] for row in _rows(store, info) if row["tar"] == path]
+    assert sorted(run.stdout.splitlines()) == sorted(f"{'(64, 64) ' * 4}{name}" for name in names)
 
 
 def test_pictures_and_masks_are_the_stored_bytes(packed, corpus: Corpus):

@@ -345,8 +345,11 @@ def test_sources_without_a_query_are_dropped_with_their_reason(tmp_path: Path):
 def test_the_two_modes_differ_as_documented():
     paper, ours = retrieval("paper"), retrieval("ours")
     assert (paper.query.text_weight, paper.exclude.same_caption, paper.gates) == (0.5, False, GateConfig())
+    assert paper.rerank == RerankConfig(similarity=1.0, target_text=0.0, image=0.0, directional=0.0, layout=0.0)
     assert ours.query.text_weight > paper.query.text_weight
     assert ours.exclude.same_caption
+    assert ours.gates == GateConfig()  # a threshold holds for one CLIP alone and stands in its profile
+    assert (ours.rerank.similarity, ours.rerank.directional, ours.rerank.layout) == (1.0, 2.0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ NAMES: tuple[SamplerName, ...] = ("ddim", "dpmsolver++")
 
 
 def theirs(name: str) -> Any:
-    ddim = DDIMScheduler.from_config(SD_CONFIG)
+    ddim: Any = DDIMScheduler.from_config(SD_CONFIG)
     return ddim if name == "ddim" else DPMSolverMultistepScheduler.from_config(ddim.config)
 
 
@@ -71,7 +71,7 @@ def test_the_levels_are_those_of_the_schedule_and_the_last_one_is_almost_clean()
 
 
 def test_ddim_backwards_is_the_inverse_scheduler_of_diffusers():
-    inverse: Any = DDIMInverseScheduler.from_config(DDIMScheduler.from_config(SD_CONFIG).config)
+    inverse: Any = DDIMInverseScheduler.from_config(theirs("ddim").config)
     inverse.set_timesteps(10)
     steps = trajectory(SCHEDULE, sampler="ddim", num_inference_steps=10)
     generator = torch.Generator().manual_seed(1)

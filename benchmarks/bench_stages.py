@@ -1,0 +1,94 @@
+"""Images a second of each stage against the bare library call on the same work: ``python benchmarks/bench_stages.py``.
+
+Ours and the bare call run in turns in this process on one thread a model call, each round in the other order; what is
+compared is the median of the rounds' ratios, by the clock and by the processor time of all threads. What is counted:
+
+- download: URLs of the miniature's site (no faults, a process of its own) to pictures in a tar and a table. Bare:
+  img2dataset's Downloader with its Resizer and its WebDataset writer, same size, format, threads and sha256.
+- caption: a tar of pictures to captions; decode, processor, ``generate`` and tokenizer on both sides.
+- embed: the tar and all distinct texts to unit vectors; decode, preprocessing, ``encode_image``, ``encode_text``.
+- retrieve: queries to the nearest of planted CLIP-sized vectors; bare: ``faiss.IndexFlatIP.search`` alone.
+- mask: pictures and prompts to masks of the picture's size; bare: CLIPSeg's forward for each picture and prompt.
+- pack: pictures, masks and JSON to one tar; bare: webdataset's TarWriter, the pictures read from the same tars.
+
+Our stages also check hashes, write atomically and account for every sample; where that is more than the bare call's
+work, a second table says what it costs.
+"""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from _contests import CONTESTS, Setting
+from _corpus import build_corpus
+from _report import CONSOLE, print_provenance, print_rows
+from _side_by_side import SideBySide, side_by_side
+
+from flows.environment import apply_defaults
+from flows.profiles import resolve
+from miniature.web import FaultShares, MetadataShares, Site
+
+
+def main() -> None:
+    """Time the asked stages and print the tables."""
+    options = _options()
+    apply_defaults()
+    print_provenance("stages against bare library calls")
+    import torch
+
+    torch.set_num_threads(1)
+    # No URL fails, so that the Downloaders do the same and the models get whole batches: a short one is filled up.
+    faults, metadata = FaultShares.only(), MetadataShares(small=0)
+    site = Site(seed=options.seed, num_urls=options.images, faults=faults, metadata=metadata)
+    rows: list[Sequence[str]] = []
+    parts: list[Sequence[str]] = []
+    with tempfile.TemporaryDirectory(prefix="iedit-bench-") as name:
+        folder, config = options.keep or Path(name), resolve("mini")
+        setting = Setting(
+            corpus=build_corpus(site, config, folder, port=options.port),
+            config=config,
+            folder=folder,
+            port=options.port,
+            num_planted=options.planted,
+        )
+        for stage in options.stages or CONTESTS:
+            with CONTESTS[stage](setting) as contest:
+                times = side_by_side(ours=contest.ours, bare=contest.bare, reset=contest.forget, rounds=options.rounds)
+                rows.append(_row(stage, contest.num_items, times))
+                contest.forget()
+                parts += [(stage, what, f"{seconds * 1e3:.1f}") for what, seconds in contest.parts()]
+                contest.ours()
+    print_rows(("stage", "items", "ours /s", "bare /s", "time: ours / bare", "CPU time: ours / bare"), rows)
+    if parts:
+        print_rows(("stage", "part of our stage", "ms"), parts)
+    CONSOLE.print(f"ratios: median of {options.rounds} rounds, in brackets the lowest and the highest")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(CONTESTS)} (default: all)")
+    parser.add_argument("--images", type=int, default=512, help="pictures")
+    parser.add_argument("--planted", type=int, default=20_000, help="vectors in the index that is searched")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each side")
+    parser.add_argument("--seed", type=int, default=3, help="which site")
+    parser.add_argument("--port", type=int, default=8793, help="where it is served")
+    parser.add_argument("--keep", type=Path, help="folder for the corpus, taken up again by a later run")
+    options = parser.parse_args()
+    if unknown := [name for name in options.stages if name not in CONTESTS]:
+        parser.error(f"no stage is called {unknown[0]}: choose from {', '.join(CONTESTS)}")
+    return options
+
+
+def _row(stage: str, num_items: int, times: SideBySide) -> Sequence[str]:
+    rates = (f"{num_items / times.median_s(side):,.0f}" for side in ("ours", "bare"))
+    return stage, f"{num_items:,}", *rates, _ratio(times.ratios("wall")), _ratio(times.ratios("cpu"))
+
+
+def _ratio(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+if __name__ == "__main__":
+    main()

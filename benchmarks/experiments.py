@@ -1,0 +1,144 @@
+"""Fine-tunings that were tried to find the ``stable`` configuration, and what they score; see docs/experiments.md.
+
+    python benchmarks/experiments.py --root RUNS --store DATASETS --version ID start replay --seeds 0 1
+    python benchmarks/experiments.py --root RUNS ... --final stable --seeds 0 1 2
+
+Each run trains, edits the tuning set with and without masks and appends one line a method and strength to
+``results.jsonl``; every edit's scores go to ``scores/``, pictures to ``sheets/``. ``--final`` edits the two held-out
+sets instead, with three draws of noise. A run whose checkpoint is there already is not trained again.
+"""
+
+import argparse
+import json
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from _edit_cases import EditCase, SetName, cases_of
+from _edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores
+from _edit_sheet import save_sheet
+from _experiment_list import EXPERIMENTS, Experiment
+from _report import CONSOLE, print_provenance
+
+from iedit_model.model_source import ModelSource
+from storage import ShardStore, VersionStore
+from tasks.train import TrainRunConfig, train
+from tasks.training.run_config import LoopConfig, RowsConfig
+
+BASELINE = "baseline"
+"""Name under which the untrained model's scores stand."""
+
+
+def main() -> int:
+    """Run what the command line names."""
+    options = _options()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    print_provenance("Experiments")
+    sets: tuple[SetName, ...] = ("real", "generated") if options.final else ("tuning",)
+    for name in options.names:
+        for seed in options.seeds if name != BASELINE else (0,):
+            tuned = None if name == BASELINE else _trained(name, seed, options)
+            for evalset in sets:
+                _evaluate(name, seed, tuned, evalset, options)
+    return 0
+
+
+def _trained(name: str, seed: int, options: argparse.Namespace) -> Path:
+    """Return the run's last checkpoint, trained now unless it is there."""
+    experiment = EXPERIMENTS[name]
+    version, store = (
+        (options.version, options.store) if experiment.pairs == "retrieved" else (options.true_version, options.true)
+    )
+    shards = ShardStore.at(str(store))
+    found = train(
+        version or VersionStore(shards.files).list()[0],
+        _run_config(experiment, seed),
+        shards,
+        options.root / "runs" / f"{name}-{seed}",
+    )
+    CONSOLE.print(f"{name} seed {seed}: {found.step} steps on {found.num_samples} pairs in {found.seconds:.0f} s")
+    return found.checkpoint
+
+
+def _run_config(experiment: Experiment, seed: int) -> TrainRunConfig:
+    return TrainRunConfig(
+        model=_member("ldm"),
+        clip=_member("clip"),
+        perceptual=_member("perceptual"),
+        train=replace(experiment.train, seed=seed),
+        rows=RowsConfig(where=experiment.where),
+        loop=LoopConfig(save_every=10_000, keep_last=1, sinks=()),
+    )
+
+
+def _evaluate(name: str, seed: int, tuned: Path | None, evalset: SetName, options: argparse.Namespace) -> None:
+    cases = cases_of(evalset, WEIGHTS / "ldm")
+    methods = ("sdedit", "sdedit_m") if tuned is None else ("iedit", "iedit_m")
+    for strength in options.strengths:
+        sampling = replace(options.sampling, strength=strength)
+        for method in methods:
+            rows: list[dict[str, Any]] = []
+            for noise in options.noise:
+                edited = edit_and_score(method, cases, sampling, seed=noise, tuned=tuned)
+                rows += edited.rows
+                if noise == 0:
+                    label = f"{name}-{seed}-{evalset}-{method}-{strength}"
+                    save_sheet(cases, edited.images, options.root / "sheets" / f"{label}.png")
+            _record(name, seed, evalset, method, sampling, rows, cases, options.root)
+
+
+def _record(
+    name: str,
+    seed: int,
+    evalset: str,
+    method: str,
+    sampling: Sampling,
+    rows: list[dict[str, Any]],
+    cases: list[EditCase],
+    root: Path,
+) -> None:
+    keys = {"name": name, "train_seed": seed, "evalset": evalset, "method": method, **asdict(sampling)}
+    scores = root / "scores"
+    scores.mkdir(parents=True, exist_ok=True)
+    label = "-".join(str(value) for value in keys.values())
+    pq.write_table(pa.Table.from_pylist([{**keys, **row} for row in rows]), scores / f"{label}.parquet")
+    means = {metric: round(value, 2) for metric, value in mean_scores(rows).items()}
+    with (root / "results.jsonl").open("a") as log:
+        log.write(json.dumps({**keys, "num_edits": len(rows), "num_cases": len(cases), **means}) + "\n")
+    CONSOLE.print(
+        f"{name:22} {seed} {evalset:9} {method:9} s={sampling.strength} "
+        + "  ".join(f"{metric} {means[metric]:.1f}" for metric in METRICS)
+    )
+
+
+def _member(name: str) -> ModelSource:
+    return ModelSource(name=str(WEIGHTS / name))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=[BASELINE, *EXPERIMENTS], metavar="NAME")
+    parser.add_argument("--root", type=Path, default=Path("runs/experiments"))
+    parser.add_argument("--store", type=Path, help="root of a built dataset", required=True)
+    parser.add_argument("--version", help="its version; the only one by default")
+    parser.add_argument("--true", type=Path, help="root of a dataset of true pairs, for the upper bounds")
+    parser.add_argument("--true-version", help="its version; the only one by default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the training")
+    parser.add_argument("--noise", type=int, nargs="+", default=[0], help="seeds of the edits")
+    parser.add_argument("--strengths", type=float, nargs="+", default=[0.5])
+    parser.add_argument("--guidance", type=float, default=7.5)
+    parser.add_argument("--num-steps", type=int, default=20, help="DDIM steps")
+    parser.add_argument("--dilate", type=int, default=1, help="latent cells by which masks grow")
+    parser.add_argument("--final", action="store_true", help="edit the held-out sets, not the tuning set")
+    options = parser.parse_args()
+    options.sampling = Sampling(guidance=options.guidance, num_steps=options.num_steps, dilate_cells=options.dilate)
+    return options
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,100 @@
+"""How methods, metrics and numbers are written."""
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from iedit_model.metrics.bootstrap import Interval
+from iedit_model.metrics.catalogue import metric_info
+
+TITLES: Final = {
+    "sdedit": "SDEdit",
+    "sdedit_m": "SDEdit, masked",
+    "instruct_pix2pix": "InstructPix2Pix",
+    "inpaint": "in-painting",
+    "diffedit": "DiffEdit",
+    "dalle2": "DALL-E 2",
+    "iedit": "iEdit",
+    "iedit_m": "iEdit-M",
+    "copy_source": "source, copied",
+    "vae_round_trip": "VAE round trip",
+    "masked_noise": "noise in the mask",
+    "global_paired_caption": "L_global + L_pairs, caption data",
+    "global_paired_edit": "L_global + L_pairs, edit data",
+    "global_ldm_loc": "L_global + L_LDM + L_loc",
+    "global_ldm_loc_perc": "L_global + L_LDM + L_loc + L_perc",
+}
+"""Method -> what a table calls it; others stand under their own names."""
+REFERENCES: Final = ("copy_source", "vae_round_trip", "masked_noise")
+"""Rows that frame a comparison and are no methods."""
+_ORDER: Final = tuple(TITLES)
+_TWO_DIGITS: Final = ("%", "dB")
+DASH: Final = "\N{EN DASH}"
+
+
+def method_title(method: str) -> str:
+    """Return what a table calls a method."""
+    return TITLES.get(method, method)
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Return methods in the order of the paper's tables, then ours, then the reference rows."""
+
+    def place(method: str) -> tuple[bool, int, str]:
+        return method in REFERENCES, _ORDER.index(method) if method in _ORDER else len(_ORDER), method
+
+    return sorted(methods, key=place)
+
+
+def metric_title(metric: str) -> str:
+    """Return the head of a column: the metric, and behind it the network in brackets."""
+    network = metric.partition("@")[2]
+    return metric_info(metric).title + (f" [{network}]" if network else "")
+
+
+def metric_unit(metric: str) -> str:
+    """Return the unit with its arrow: "% ↑"."""
+    info = metric_info(metric)
+    arrow = {"higher": "↑", "lower": "↓", "neither": ""}[info.better]
+    return " ".join(part for part in (info.unit, arrow) if part)
+
+
+def shown(metric: str, value: float | None, *, beside: float | None = None) -> str:
+    """Return a value in the metric's unit, with as many digits as can mean something.
+
+    Args:
+        metric: its name.
+        value: as it is stored.
+        beside: a larger number with as many digits: the ends of an interval look alike.
+    """
+    if value is None or not math.isfinite(value):
+        return DASH
+    info = metric_info(metric)
+    number = value * info.display_factor
+    size = abs(number if beside is None else max(abs(value), abs(beside)) * info.display_factor)
+    digits = 2 if info.unit in _TWO_DIGITS else 1 if size >= 100 else 2 if size >= 1 else 3
+    text = f"{number:.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
+
+
+def shown_interval(metric: str, interval: Interval) -> str:
+    """Return the ends of an interval: "[61.2, 64.9]"."""
+    return shown_ends(metric, interval.low, interval.high)
+
+
+def shown_ends(metric: str, low: float, high: float) -> str:
+    """Return the ends of an interval, or nothing where it has none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{shown(metric, low, beside=high)}, {shown(metric, high, beside=low)}]"
+
+
+def percent(share: float) -> str:
+    """Return a probability in percent, never rounded to certainty."""
+    if not math.isfinite(share):
+        return DASH
+    if 0 < share < 0.005:
+        return "< 1 %"
+    if 0.995 < share < 1:
+        return "> 99 %"
+    return f"{100 * share:.0f} %"

@@ -1,0 +1,265 @@
+"""The tables of a report as plain rows: what HTML, JSON and LaTeX all say."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from iedit_model.metrics.catalogue import METRICS, metric_info
+from tasks.evaluation.paper_tables import PAPER_METRICS, PAPER_TABLES, PaperTable
+from tasks.evaluation.record import Evaluation
+from tasks.evaluation.set_metrics import SetMetric
+from tasks.evaluation.summary import ALL_SETS
+from tasks.report.names import (
+    REFERENCES,
+    in_order,
+    method_title,
+    metric_title,
+    metric_unit,
+    percent,
+    shown,
+    shown_ends,
+    shown_interval,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableCell:
+    """One cell."""
+
+    text: str
+    interval: str = ""
+    aside: str = ""
+    """What stands below: the paper's number, or how sure a difference is."""
+    rank: int = 0
+    """1 for the best, 2 for the second best, 0 for others and for columns without a better way."""
+    note: str = ""
+    """What a reader has to know about the number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableRow:
+    """One row: a method."""
+
+    method: str
+    title: str
+    is_reference: bool
+    cells: tuple[TableCell, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """One table."""
+
+    name: str
+    title: str
+    caption: str
+    heads: tuple[str, ...]
+    units: tuple[str, ...]
+    definitions: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+
+
+def paper_tables(evaluation: Evaluation) -> list[Table]:
+    """Return the paper's tables with our numbers and its own beside them, as far as their sets were evaluated."""
+    tables = []
+    for paper in PAPER_TABLES:
+        for evalset in _sets_of(evaluation, paper):
+            methods = [row.method for row in paper.rows]
+            if paper.sets != "both":
+                methods = [name for name in methods if name in evaluation.results.methods] or methods
+            if any(evaluation.summary.cell(evalset, method, _clip(evaluation)) for method in methods):
+                tables.append(_paper_table(evaluation, paper, evalset))
+    return tables
+
+
+def metric_tables(evaluation: Evaluation) -> list[Table]:
+    """Return one table a set with every metric and method, distances between sets included."""
+    return [_metric_table(evaluation, evalset) for evalset in evaluation.summary.num_pairs]
+
+
+def comparison_table(evaluation: Evaluation, evalset: str, baseline: str) -> Table:
+    """Return differences, win rates and confidence of every method against one baseline."""
+    found = [c for c in evaluation.summary.comparisons if (c.evalset, c.baseline) == (evalset, baseline)]
+    metrics = _headline(evaluation)
+    by_key = {(c.method, c.metric): c for c in found}
+    rows = []
+    for method in in_order({c.method for c in found}):
+        cells = []
+        for metric in metrics:
+            if (comparison := by_key.get((method, metric))) is None:
+                cells.append(TableCell(text=shown(metric, None)))
+                continue
+            interval = comparison.difference.interval
+            sign = "+" if interval.value > 0 else ""
+            cells.append(
+                TableCell(
+                    text=sign + shown(metric, interval.value),
+                    interval=shown_interval(metric, interval),
+                    aside=f"above {percent(comparison.difference.probability_greater)}, "
+                    f"wins {percent(comparison.win_rate.value)}",
+                )
+            )
+        rows.append(_row(method, cells))
+    return Table(
+        name=f"against_{baseline}_{evalset}",
+        title=f"Against {method_title(baseline)}",
+        caption="Difference of the means on the same edits, its interval, how often it is above 0 in resamples of the "
+        "source images, and the share of edits won.",
+        heads=tuple(metric_title(metric) for metric in metrics),
+        units=tuple(metric_unit(metric) for metric in metrics),
+        definitions=tuple(metric_info(metric).definition for metric in metrics),
+        rows=tuple(rows),
+    )
+
+
+def _paper_table(evaluation: Evaluation, paper: PaperTable, evalset: str) -> Table:
+    names = [_named(evaluation, evalset, metric) for metric in PAPER_METRICS]
+    own = [method for method in evaluation.results.methods if method not in {row.method for row in paper.rows}]
+    extra = [method for method in in_order(own) if paper.sets != "both"]
+    rows = []
+    for method in [row.method for row in paper.rows] + extra:
+        cells = []
+        printed = paper.row(method)
+        for position, (metric, name) in enumerate(zip(PAPER_METRICS, names, strict=True)):
+            cell = _cell(evaluation, evalset, method, name or metric)
+            theirs = f"paper {shown_paper(printed.values[position])}" if printed is not None else ""
+            cells.append(TableCell(text=cell.text, interval=cell.interval, aside=theirs, note=cell.note))
+        rows.append(_row(method, cells, title=printed.title if printed is not None else None))
+    summary = evaluation.summary
+    return Table(
+        name=f"{paper.name}_{evalset}" if len(_sets_of(evaluation, paper)) > 1 else paper.name,
+        title=f"{paper.title} ({paper.place})",
+        caption=f"Ours on {evalset}: {summary.num_pairs[evalset]} pairs of {summary.num_sources[evalset]} images; the "
+        f"paper's on its own {paper.num_pairs} pairs of {paper.num_images} images. Other models and other images: "
+        "compare the order of the rows, not the numbers.",
+        heads=tuple(metric_title(name or metric) for metric, name in zip(PAPER_METRICS, names, strict=True)),
+        units=tuple(metric_unit(metric) for metric in PAPER_METRICS),
+        definitions=tuple(metric_info(metric).definition for metric in PAPER_METRICS),
+        rows=_ranked(
+            evaluation, evalset, rows, [name or metric for metric, name in zip(PAPER_METRICS, names, strict=True)]
+        ),
+    )
+
+
+def shown_paper(value: float) -> str:
+    """Return a number of the paper as it prints it: FID whole, the others with two digits."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def _metric_table(evaluation: Evaluation, evalset: str) -> Table:
+    summary = evaluation.summary
+    distances = [metric.name for metric in summary.set_metrics.get(evalset, ())]
+    metrics = [*evaluation.results.metrics, *dict.fromkeys(distances)]
+    order = {name: position for position, name in enumerate(METRICS)}
+    metrics.sort(key=lambda name: (order[name.partition("@")[0]], name != _clip(evaluation), name))
+    methods = in_order({cell.method for cell in summary.cells if cell.evalset == evalset})
+    rows = [_row(method, [_cell(evaluation, evalset, method, metric) for metric in metrics]) for method in methods]
+    return Table(
+        name=f"metrics_{evalset}",
+        title=f"All metrics on {evalset}" if evalset != ALL_SETS else "All metrics on all sets together",
+        caption=f"{summary.num_pairs[evalset]} pairs of {summary.num_sources[evalset]} images. Below each mean stands "
+        f"its interval ({evaluation.config.bootstrap.confidence:.0%}), from a bootstrap over source images.",
+        heads=tuple(metric_title(metric) for metric in metrics),
+        units=tuple(metric_unit(metric) for metric in metrics),
+        definitions=tuple(metric_info(metric).definition for metric in metrics),
+        rows=_ranked(evaluation, evalset, rows, metrics),
+    )
+
+
+def _cell(evaluation: Evaluation, evalset: str, method: str, metric: str) -> TableCell:
+    found = distance_of(evaluation, evalset, method, metric)
+    if found is not None:
+        note = f"{found.num_edited} edited against {found.reference_set}"
+        if found.num_draws > 1:
+            note += f", mean of {found.num_draws} draws"
+        if found.rank_deficient:
+            note += "; fewer images than features: most of the value is floor, compare it only within this table"
+        return TableCell(text=shown(metric, found.value), interval=shown_ends(metric, found.low, found.high), note=note)
+    interval = evaluation.summary.cell(evalset, method, metric)
+    if interval is None:
+        return TableCell(text=shown(metric, None), note="not measured")
+    note = f"{interval.num_undefined} of {interval.num_values + interval.num_undefined} undefined"
+    return TableCell(
+        text=shown(metric, interval.value),
+        interval=shown_interval(metric, interval),
+        note=note if interval.num_undefined else "",
+    )
+
+
+def distance_of(evaluation: Evaluation, evalset: str, method: str, metric: str) -> SetMetric | None:
+    """Return a distance between sets of images, or None where the metric is none or was not measured."""
+    for found in evaluation.summary.set_metrics.get(evalset, ()):
+        if found.method == method and metric in {found.name, found.name.partition("@")[0]}:
+            return found
+    return None
+
+
+def value_of(evaluation: Evaluation, evalset: str, method: str, metric: str) -> float:
+    """Return the number of a cell, NaN where there is none."""
+    if (distance := distance_of(evaluation, evalset, method, metric)) is not None:
+        return distance.value
+    interval = evaluation.summary.cell(evalset, method, metric)
+    return math.nan if interval is None else interval.value
+
+
+def _ranked(
+    evaluation: Evaluation, evalset: str, rows: Sequence[TableRow], metrics: Sequence[str]
+) -> tuple[TableRow, ...]:
+    """Mark the best and the second best of every column; reference rows are no competitors."""
+    ranks: dict[tuple[str, int], int] = {}
+    for column, metric in enumerate(metrics):
+        better = metric_info(metric).better
+        values = [
+            (value_of(evaluation, evalset, row.method, metric), row.method) for row in rows if not row.is_reference
+        ]
+        known = sorted((entry for entry in values if math.isfinite(entry[0])), reverse=better == "higher")
+        if better != "neither" and len(known) > 1:
+            ranks |= {(method, column): place for place, (_, method) in enumerate(known[:2], start=1)}
+    return tuple(
+        TableRow(
+            method=row.method,
+            title=row.title,
+            is_reference=row.is_reference,
+            cells=tuple(
+                TableCell(
+                    text=cell.text,
+                    interval=cell.interval,
+                    aside=cell.aside,
+                    note=cell.note,
+                    rank=ranks.get((row.method, column), 0),
+                )
+                for column, cell in enumerate(row.cells)
+            ),
+        )
+        for row in rows
+    )
+
+
+def _row(method: str, cells: Sequence[TableCell], *, title: str | None = None) -> TableRow:
+    return TableRow(
+        method=method, title=title or method_title(method), is_reference=method in REFERENCES, cells=tuple(cells)
+    )
+
+
+def _sets_of(evaluation: Evaluation, paper: PaperTable) -> list[str]:
+    if paper.sets == "both":
+        return [ALL_SETS] if ALL_SETS in evaluation.summary.num_pairs else list(evaluation.summary.num_pairs)
+    return [name for name, info in evaluation.infos.items() if info.origin == paper.sets]
+
+
+def _named(evaluation: Evaluation, evalset: str, metric: str) -> str | None:
+    """Return the full name of a metric: CLIPScore's with the encoder of the training loss."""
+    if metric.startswith("clip_"):
+        return f"{metric}@{evaluation.config.training_clip}"
+    known = [*evaluation.results.metrics, *(m.name for m in evaluation.summary.set_metrics.get(evalset, ()))]
+    return next((name for name in known if name.partition("@")[0] == metric), None)
+
+
+def _clip(evaluation: Evaluation) -> str:
+    return f"clip_score@{evaluation.config.training_clip}"
+
+
+def _headline(evaluation: Evaluation) -> list[str]:
+    """Return the metrics that comparisons are made in."""
+    wanted = ("clip_score", "clip_directional", "ssim_zero_fill_outside", "ssim_normconv_outside", "psnr_outside")
+    return [name for bare in wanted for name in evaluation.results.metrics if name.partition("@")[0] == bare]

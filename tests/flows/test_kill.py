@@ -1,0 +1,117 @@
+"""Killed again and again, a build ends with the same bytes as one that nobody disturbed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from storage import Files, VersionStore, verify_version
+from tests.flows.tiny_build import as_arguments, final_bytes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("prefect")]
+
+KILLS = 20
+SEED = 11
+_LONGEST_S = 120.0
+STAGES = {"plan", "download", "caption", "words", "swap", "embed", "index", "retrieve", "mask", "pack"}
+
+
+@dataclass
+class Process:
+    """One process of ``iedit build`` in a session of its own, and what it told so far."""
+
+    arguments: Sequence[str]
+    api: str
+    events: list[dict[str, object]] = field(default_factory=list)
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "build", "--json", *self.arguments],
+            env={**os.environ, "PREFECT_API_URL": self.api},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if line.startswith("{"):
+                self.events.append(json.loads(line))
+                self.begun.set()
+        self.begun.set()
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill it so long after its first event; return whether it was still alive."""
+        self.begun.wait(timeout=_LONGEST_S)
+        try:
+            self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        code = self.end()
+        assert code in (0, -signal.SIGKILL), self.events[-3:]
+        return code == -signal.SIGKILL
+
+    def end(self) -> int:
+        """Wait for its end and return its exit code."""
+        code = self.process.wait(timeout=_LONGEST_S)
+        self._reader.join()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+        return code
+
+    @property
+    def was_at(self) -> str:
+        """Return the stage that told something last."""
+        return str(self.events[-1]["stage"]) if self.events else "start"
+
+
+def test_a_build_that_is_killed_twenty_times_ends_with_the_same_bytes(prefect_api, tiny_corpus, tmp_path):
+    settings = tiny_corpus.settings(plan__shard_size=12, pack__samples_per_tar=8)
+    arguments = ["--metadata", tiny_corpus.metadata, *as_arguments(settings)]
+    calm = Process([*arguments, "--root", str(tmp_path / "calm")], prefect_api)
+    calm.begun.wait(timeout=_LONGEST_S)
+    start = time.monotonic()
+    assert calm.end() == 0
+    length_s = time.monotonic() - start
+    expected = final_bytes(tmp_path / "calm")
+    assert len(expected) > 100
+
+    rng = random.Random(SEED)
+    root = tmp_path / "killed"
+    moments: Counter[str] = Counter()
+    finished = 0
+    while moments.total() < KILLS:
+        tiny_corpus.running.reset()
+        process = Process([*arguments, "--root", str(root)], prefect_api)
+        # Mostly a part of the run, so that each goes a little further; sometimes nearly none.
+        if process.kill_after(rng.choice((0.05, 0.25, 0.4)) * rng.random() * length_s):
+            moments[process.was_at] += 1
+            continue
+        finished += 1
+        assert final_bytes(root) == expected
+        shutil.rmtree(root)
+    tiny_corpus.running.reset()
+    assert Process([*arguments, "--root", str(root)], prefect_api).end() == 0
+    assert final_bytes(root) == expected
+    print(f"{moments.total()} kills at {dict(moments)}, {finished} runs ended before, {length_s:.1f} s undisturbed")
+    assert moments.total() >= KILLS
+    assert len(moments) >= 4, f"the kills hit only {dict(moments)}"
+    versions = VersionStore(Files(str(root)))
+    (version,) = versions.list()
+    assert verify_version(versions, version) == []

@@ -1,0 +1,160 @@
+"""How far a flow is, told to people, to machines and to logs: every form says the same, and nothing as markup."""
+
+import io
+import json
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.progress import Progress as Bars
+from rich.progress import TextColumn
+
+from flows.progress import JsonLines, PlainLines, RichBars, Several, Silent, Tally, current_progress, rich_bars, shown
+from tests.flows.made_reports import report
+
+HOSTILE = "[red]no[/red] [/] [link=file:///x]y[/link] \x1b[31m"
+
+
+def test_json_lines_are_one_object_each_with_all_counts():
+    stream = io.StringIO()
+    progress = JsonLines(stream)
+    progress.begin("mask", 2)
+    progress.finish(report("mask", "00000", num_in=5, dropped={"empty_target_mask": 2}, seconds=0.25))
+    progress.fail("mask", "00001", "two\nlines")
+    assert [json.loads(line) for line in stream.getvalue().splitlines()] == [
+        {"event": "begin", "stage": "mask", "shards": 2},
+        {
+            "event": "shard",
+            "stage": "mask",
+            "shard": "00000",
+            "seconds": 0.25,
+            "num_in": 5,
+            "num_out": 3,
+            "dropped": {"empty_target_mask": 2},
+        },
+        {"event": "failed", "stage": "mask", "shard": "00001", "reason": "two\nlines"},
+    ]
+
+
+@given(st.text())
+def test_any_reason_stays_one_json_line(reason):
+    stream = io.StringIO()
+    JsonLines(stream).fail("mask", "00001", reason)
+    (line,) = stream.getvalue().split("\n")[:-1]
+    assert json.loads(line)["reason"] == reason
+
+
+def test_a_log_gets_one_line_a_stage_when_its_last_shard_is_done():
+    stream = io.StringIO()
+    progress = PlainLines(stream)
+    progress.begin("caption", 2)
+    progress.begin("embed", 1)
+    progress.finish(report("caption", "00000", num_in=1500))
+    assert stream.getvalue() == ""
+    progress.finish(report("caption", "00001", num_in=700, dropped={"empty_caption": 1}))
+    assert re.fullmatch(r"caption +2,200 in +2,199 out +\d+\.\d s\n", stream.getvalue())
+    progress.finish(report("embed", "00000"))
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_a_log_tells_failures_at_once_and_counts_their_shards_as_done():
+    stream = io.StringIO()
+    progress = PlainLines(stream)
+    progress.begin("caption", 2)
+    progress.fail("caption", "00000", "caption 00000: the disk is gone")
+    progress.finish(report("caption", "00001"))
+    first, second = stream.getvalue().splitlines()
+    assert first == "failed: caption 00000: the disk is gone"
+    assert second.split()[:2] == ["caption", "10"]
+
+
+def _recorded() -> tuple[Console, Bars]:
+    console = Console(file=io.StringIO(), record=True, width=120, force_terminal=True)
+    columns = (TextColumn("{task.description}"), TextColumn("{task.completed}/{task.total} {task.fields[rate]}"))
+    return console, Bars(*columns, console=console, auto_refresh=False)
+
+
+def test_bars_count_shards_and_say_images_a_second():
+    _, bars = _recorded()
+    progress = RichBars(bars)
+    with bars:
+        progress.begin("caption", 3)
+        progress.begin("caption", 1)
+        progress.finish(report("caption", num_in=100, seconds=2.0))
+        progress.fail("caption", "00001", "gone")
+        (task,) = bars.tasks
+        assert (task.description, task.completed, task.total) == ("caption", 2, 4)
+        rate = int(re.fullmatch(r"(\d+) img/s", task.fields["rate"])[1])  # type: ignore[index]
+        assert 25 <= rate <= 50
+
+
+def test_a_stage_that_nobody_announced_gets_its_bar():
+    _, bars = _recorded()
+    with bars:
+        RichBars(bars).finish(report("embed"))
+        assert [(task.description, task.total) for task in bars.tasks] == [("embed", 1)]
+
+
+def test_the_rate_counts_from_the_work_and_not_from_the_flow():
+    _, bars = _recorded()
+    progress = RichBars(bars)
+    with bars:
+        progress.begin("mask", 1)
+        time.sleep(0.3)
+        progress.finish(report("mask", num_in=1000, seconds=0.1))
+        rate = int(bars.tasks[0].fields["rate"].split()[0].replace(",", ""))
+    assert rate > 5000
+
+
+def test_hostile_markup_in_a_reason_is_shown_as_it_is():
+    console, bars = _recorded()
+    progress = RichBars(bars)
+    with bars:
+        progress.begin("caption", 1)
+        progress.fail("caption", "00000", HOSTILE)
+    text = console.export_text(styles=False)
+    assert "failed: [red]no[/red] [/] [link=file:///x]y[/link]" in text
+
+
+@pytest.mark.parametrize("make", [JsonLines, PlainLines])
+def test_lines_hold_no_control_characters_that_a_terminal_obeys(make):
+    stream = io.StringIO()
+    make(stream).fail("caption", "00000", HOSTILE)
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_the_bars_of_the_command_go_to_the_standard_error(capsys):
+    with rich_bars() as bars:
+        bars.begin("caption", 1)
+        bars.finish(report("caption"))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_tally_adds_up_per_stage():
+    tally = Tally()
+    tally.begin("caption", 2)
+    tally.finish(report("caption", num_in=30, seconds=2.0))
+    tally.finish(report("caption", num_in=10, seconds=2.0))
+    tally.fail("caption", "00002", "gone")
+    assert tally.per_second("caption") == 10.0
+    assert tally.per_second("mask") is None
+
+
+def test_several_tell_all_the_same():
+    streams = [io.StringIO(), io.StringIO()]
+    both = Several([JsonLines(stream) for stream in streams])
+    both.begin("caption", 1)
+    both.finish(report("caption"))
+    both.fail("caption", "00001", "gone")
+    assert streams[0].getvalue() == streams[1].getvalue()
+    assert len(streams[0].getvalue().splitlines()) == 3
+
+
+def test_a_flow_finds_what_its_command_set_up_and_nothing_afterwards():
+    progress = Tally()
+    with shown(progress):
+        assert current_progress() is progress
+    assert isinstance(current_progress(), Silent)

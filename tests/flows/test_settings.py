@@ -1,0 +1,200 @@
+"""Settings of a person: what is written is what is read, and nothing wrong is taken in silence."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.commands._options import add_profile, settings_of
+from flows.config import PipelineConfig, TagLimit
+from flows.errors import FlowError, SettingError
+from flows.profiles import PROFILES, load_profile
+from flows.settings import as_values, as_yaml, changed, parse_assignments, read_settings
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "source.metadata": st.none() | TEXT,
+        "source.site": st.none() | st.builds(lambda port: {"port": port}, st.integers(1, 65_535)),
+        "plan.filters.languages": st.none() | st.lists(TEXT, min_size=1, max_size=3),
+        "plan.filters.max_punsafe": st.none() | st.floats(0, 1),
+        "plan.shard_size": st.integers(1, 1_000_000),
+        "caption": st.just({"mode": "alt_text", "model": None}),
+        "retrieve.query.text_weight": st.floats(0, 1),
+        "mask.threshold": st.floats(0.01, 0.99),
+        "runner.kind": st.sampled_from(["threads", "ray"]),
+        "runner.workers": st.integers(1, 100),
+        "options.caption.tags": st.lists(TEXT, max_size=2),
+        "options.caption.timeout_s": st.none() | st.floats(0.001, 1e6),
+        "tag_limits": st.lists(
+            st.fixed_dictionaries({"tag": TEXT.filter(str.strip), "limit": st.integers(1, 9)}), max_size=2
+        ),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def yaml_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settings") / "settings.yaml"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@given(changes=CHANGES)
+@settings(max_examples=25, deadline=None)
+def test_a_configuration_written_as_yaml_reads_back_equal(profile, changes, yaml_file):
+    config = changed(load_profile(profile), changes)
+    yaml_file.write_text(as_yaml(config), encoding="utf-8")
+    for start in PROFILES:
+        assert changed(load_profile(start), read_settings(yaml_file)) == config
+
+
+def test_profiles_differ_in_values_alone():
+    assert changed(load_profile("sd14"), as_values(load_profile("mini"))) == load_profile("mini")
+    assert changed(load_profile("mini"), as_values(load_profile("sd14"))) == load_profile("sd14")
+    assert load_profile("mini") != load_profile("sd14")
+
+
+def test_a_dotted_name_changes_one_field_and_nothing_beside_it():
+    mini = load_profile("mini")
+    config = changed(mini, {"retrieve.query.text_weight": 0.25})
+    assert config.retrieve.query.text_weight == 0.25
+    before, after = as_values(mini), as_values(config)
+    after["retrieve"]["query"]["text_weight"] = before["retrieve"]["query"]["text_weight"]
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mask.treshold": 0.4}, ["mask.treshold", "did you mean", "mask.threshold"]),
+        ({"masks.threshold": 0.4}, ["'masks'", "mask"]),
+        ({"zzz": 1}, ["'zzz'", "known", "retrieve"]),
+        ({"source.site": {"prot": 1}}, ["source.site.prot", "source.site.port"]),
+        ({"mask": 3}, ["mask is 3", "threshold"]),
+        ({"mask.threshold": "high"}, ["mask.threshold", '"high"', "float"]),
+        ({"mask.threshold": 1.5}, ["mask", "1.5"]),
+        ({"runner.workers": 0}, ["runner.workers", "0"]),
+        ({"runner.workers": True}, ["runner.workers", "true", "int"]),
+        ({"runner.workers": 1.5}, ["runner.workers", "1.5"]),
+        ({"runner.kind": "dask"}, ["runner.kind", "threads", "ray"]),
+        ({"runner": None}, ["runner"]),
+        ({"plan.filters.languages": "en"}, ["plan.filters.languages", '"en"']),
+        ({"options.caption.timeout_s": 0}, ["timeout_s"]),
+        ({"source.site.port": 70_000}, ["source.site.port", "65535"]),
+        ({"tag_limits": [{"limit": 1}]}, ["tag_limits[0]", "tag"]),
+        ({"tag_limits": [{"tag": "gpu", "limit": 0}]}, ["limit", "gpu", "0"]),
+        ({"tag_limits": [{"tag": " "}]}, ["tag"]),
+        ({"tag_limits": ["gpu"]}, ["tag_limits[0]", "gpu"]),
+        ({"tag_limits": [{"tag": "gpu", "limit": "many"}]}, ["tag_limits[0].limit", "many"]),
+        ({"mask.threshold.low": 1}, ["mask.threshold"]),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_names_it(changes, words):
+    with pytest.raises(SettingError) as caught:
+        changed(load_profile("mini"), changes)
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == []
+    assert len(message) < 1000
+
+
+def test_tag_limits_become_their_class():
+    config = changed(load_profile("mini"), {"tag_limits": [{"tag": "gpu", "limit": 3}]})
+    assert config.tag_limits == (TagLimit(tag="gpu", limit=3),)
+
+
+def test_no_such_profile_names_those_that_are_there():
+    with pytest.raises(FlowError, match="mini, sd14"):
+        load_profile("huge")
+
+
+@pytest.mark.parametrize(
+    ("file", "assignments", "expected"),
+    [
+        ("mask: {threshold: 0.3}", ["mask.threshold=0.6"], {"mask.threshold": 0.6}),
+        ("mask.threshold: 0.3", ["mask.threshold=0.6"], {"mask.threshold": 0.6}),
+        ("mask.threshold: 0.3", ["mask={threshold: 0.6}"], {"mask.threshold": 0.6}),
+        ("runner: {workers: 7}", ["runner.downloads=9"], {"runner.workers": 7, "runner.downloads": 9}),
+        ("runner: {workers: 7}", ["runner={downloads: 9}"], {"runner.workers": 7, "runner.downloads": 9}),
+        ("runner.workers: 7", ["runner={downloads: 9}"], {"runner.workers": 7, "runner.downloads": 9}),
+        ("runner: {workers: 7}", ["runner.workers=8", "runner.workers=9"], {"runner.workers": 9}),
+        (
+            "download: {fetch: {per_host: 3, max_redirects: 1}}",
+            ["download.fetch.per_host=4", "download.threads=2"],
+            {"download.fetch.per_host": 4, "download.fetch.max_redirects": 1, "download.threads": 2},
+        ),
+        ("source: {site: {port: 9}}", ["source.site=null"], {"source.site": None}),
+        ("source: {site: null}", ["source.site.port=9"], {"source.site": {"port": 9}}),
+        ("", [], {}),
+    ],
+)
+def test_assignments_go_over_the_file_field_by_field(file, assignments, expected, yaml_file):
+    yaml_file.write_text(file)
+    assert _from_command_line(yaml_file, assignments) == changed(load_profile("mini"), expected)
+
+
+def _from_command_line(path: Path, assignments: list[str]) -> PipelineConfig:
+    parser = argparse.ArgumentParser()
+    add_profile(parser)
+    given = [word for text in assignments for word in ("--set", text)]
+    return changed(load_profile("mini"), settings_of(parser.parse_args(["--config", str(path), *given])))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mask: !!python/object/apply:os.system ['true']",
+        "!!python/name:os.system {}",
+        "[1, 2]",
+        "just words",
+        "1: {threshold: 1}",
+        "mask: {threshold: 2001-99-99}",
+        f"mask: {{threshold: {'9' * 5000}}}",
+        "mask: [",
+        "mask: " + "[" * 3000,
+        "\x00",
+        "a: *nothing",
+    ],
+)
+def test_a_file_that_is_no_plain_mapping_is_refused_in_one_line(text, yaml_file):
+    yaml_file.write_text(text)
+    with pytest.raises(SettingError) as caught:
+        changed(load_profile("mini"), read_settings(yaml_file))
+    assert len(str(caught.value)) < 1000
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_grows_when_it_is_unfolded_is_refused_at_once(yaml_file):
+    lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 12)]
+    yaml_file.write_text("\n".join([*lines, "plan: {shard_size: *l11}"]))
+    with pytest.raises(SettingError) as caught:
+        changed(load_profile("mini"), {"plan": read_settings(yaml_file)["plan"]})
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff")])
+def test_a_file_that_cannot_be_read_is_named(make, tmp_path):
+    make(tmp_path / "other.yaml")
+    with pytest.raises(SettingError, match=r"other\.yaml"):
+        read_settings(tmp_path / "other.yaml")
+
+
+@pytest.mark.parametrize("path", ["large.yaml", "/dev/zero"])
+def test_a_file_without_an_end_is_refused(path, tmp_path):
+    (tmp_path / "large.yaml").write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(SettingError, match="bytes"):
+        read_settings(tmp_path / path)
+
+
+@pytest.mark.parametrize("text", ["mask.threshold", "=1", " = 1", "a=[", "a=!!python/name:os.system", "a=2001-99-99"])
+def test_an_assignment_that_cannot_be_read_is_told(text):
+    with pytest.raises(SettingError):
+        parse_assignments([text])
+
+
+def test_values_of_assignments_are_yaml():
+    read = parse_assignments(["a.b=0.5", "c=null", "d=[x, 'y z']", "e=a=b"])
+    assert read == {"a.b": 0.5, "c": None, "d": ["x", "y z"], "e": "a=b"}
