@@ -197,7 +197,7 @@ class _Build:
         # Quoted: Prefect would look for futures in every field of every report and setting.
         parameters = {name: quote(value) for name, value in given.items()}
         parameters |= {"shard": shard, "config": quote(self.config), "root": self.root}
-        with placed(self.config, options):
+        with placed(self.config.runner, options):
             return self.runner.submit(task, parameters=parameters)
 
 

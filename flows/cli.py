@@ -19,6 +19,11 @@ COMMANDS: Final = {
     "retry-failed": "ask again for pictures that failed for a passing reason, and build on",
     "datasets": "list, show, compare, check, describe and clean up dataset versions",
     "gallery": "write a page of a version's pairs to look at",
+    "train": "fine-tune a model on a dataset version",
+    "edit": "edit pictures with words",
+    "evaluate": "compare a trained model with the baselines, and write the report",
+    "evalset": "make, import, look at and annotate evaluation sets",
+    "history": "what a model reached over time, against its pinned baseline",
     "serve": "start server, work pool, deployments and worker on this machine",
     "config": "print a profile's configuration as YAML",
 }

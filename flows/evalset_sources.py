@@ -6,15 +6,15 @@ from typing import Final
 
 from flows.errors import SourceError
 from flows.evalsets import GENERATED_INFO, make_real_set, mini_generated_prompts
-from flows.evaluate_profiles import EvaluateConfig
 from tasks.evalsets.evalset import EvalSet
 from tasks.evalsets.folder import open_evalset
+from tasks.evaluation.plan import EvaluationPlan
 
 FOLDER: Final = "evalsets"
 """Under the root of the store."""
 
 
-def open_set(name: str, root: str, config: EvaluateConfig) -> EvalSet:
+def open_set(name: str, root: str, plan: EvaluationPlan) -> EvalSet:
     """Return a set by its name under the root, or by its folder; one that the project can make is made first.
 
     Raises:
@@ -23,7 +23,7 @@ def open_set(name: str, root: str, config: EvaluateConfig) -> EvalSet:
     """
     place = f"{root.rstrip('/')}/{FOLDER}/{name}"
     if name in MAKERS:
-        return MAKERS[name](place, config)
+        return MAKERS[name](place, plan)
     if "/" in name or Path(name).is_dir():
         return open_evalset(name)
     if (Path(root) / FOLDER / name).is_dir() or "://" in root:
@@ -34,11 +34,11 @@ def open_set(name: str, root: str, config: EvaluateConfig) -> EvalSet:
     )
 
 
-def _real(place: str, config: EvaluateConfig) -> EvalSet:  # noqa: ARG001 - it takes no model
+def _real(place: str, plan: EvaluationPlan) -> EvalSet:  # noqa: ARG001 - it takes no model
     return make_real_set(place)
 
 
-def _generated(place: str, config: EvaluateConfig) -> EvalSet:
+def _generated(place: str, plan: EvaluationPlan) -> EvalSet:
     """Draw the generated set with the untrained model; when it is there it is only read."""
     from iedit_model.editing.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
     from iedit_model.segmenter import SegmenterSpec, load_segmenter
@@ -46,7 +46,7 @@ def _generated(place: str, config: EvaluateConfig) -> EvalSet:
 
     if Path(place).is_dir():
         return open_evalset(place)
-    models, placement = config.models, config.settings.placement
+    models, placement = plan.models, plan.settings.placement
     if models.base is None or models.segmenter is None:
         raise SourceError("drawing a generated set needs models.base and models.segmenter")
     return make_generated(
@@ -58,7 +58,7 @@ def _generated(place: str, config: EvaluateConfig) -> EvalSet:
     )
 
 
-MAKERS: Final[Mapping[str, Callable[[str, EvaluateConfig], EvalSet]]] = {
+MAKERS: Final[Mapping[str, Callable[[str, EvaluationPlan], EvalSet]]] = {
     "mini-real": _real,
     "mini-generated": _generated,
 }

@@ -1,63 +1,49 @@
 """The flow evaluate: methods x sets x seeds -> one table of scores, its summary, the history and a report."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner
 from prefect.utilities.annotations import quote
 
+from flows.checkpoints import parse_checkpoints
 from flows.evalset_sources import open_set
-from flows.evaluate_artifacts import publish_evaluation
-from flows.evaluate_profiles import EvaluateConfig, resolve_evaluation
+from flows.evaluation_artifacts import publish_evaluation
+from flows.evaluation_profiles import EvaluationConfig, resolve_evaluation
 from flows.fan_out import Done, FanOut, Future, Step
 from flows.profiles import Profile
 from flows.progress import Progress, Several, current_progress
 from flows.run_progress import RunProgress
-from iedit_model.editing.registry import EditorSpec, build_editor, editor_spec
-from storage import ShardReport, ShardStore, canonical_value
+from flows.runner import placed, task_runner
+from iedit_model.editing.registry import build_editor
+from storage import ShardReport, ShardStore, canonical_json
 from tasks._prefect import stage_task
-from tasks.evalsets.evalset import EvalPair, EvalSet
+from tasks.evalsets.evalset import EvalSet
 from tasks.evaluate import edit_shard, pair_slices, reference_shard, score_shard
+from tasks.evaluation.driver import FinishedEvaluation, SliceReports, method_scores, model_identities, slice_names
 from tasks.evaluation.finish import finish_evaluation
 from tasks.evaluation.networks import load_networks
+from tasks.evaluation.plan import FULL_METHOD, Checkpoints, EvaluationPlan, MethodPlan, at_strength, method_plans
 from tasks.evaluation.provenance import gather_provenance
-from tasks.evaluation.record import Evaluation
-from tasks.evaluation.results import NOT_TRAINED, MethodScores
-from tasks.evaluation.summary import SummaryConfig
+from tasks.evaluation.results import MethodScores, SweepPoint, collect_results
 from tasks.history import append_history
 
-
-@dataclass(frozen=True, kw_only=True)
-class Contestant:
-    """One method with its weights, as it takes part."""
-
-    method: str
-    """Name in the tables."""
-    spec: EditorSpec
-    train_seed: int = NOT_TRAINED
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluated:
-    """An evaluation and the shards that it was made of."""
-
-    evaluation: Evaluation
-    runs: tuple[MethodScores, ...]
+SWEPT = ("sdedit", "iedit", "iedit_m")
+"""Methods of the trade-off curve."""
 
 
 @flow(name="evaluate", persist_result=False)
 def evaluate(
     root: str,
     profile: Profile = "mini",
-    checkpoint: str | None = None,
-    model: str = "iedit",
+    checkpoints: list[str] | None = None,
+    model: str = FULL_METHOD,
     sets: list[str] | None = None,
-    methods: list[str] | None = None,
+    strengths: list[float] | None = None,
+    version: str | None = None,
     settings: dict[str, Any] | None = None,
 ) -> str:
     """Evaluate a checkpoint against the baselines.
@@ -65,192 +51,216 @@ def evaluate(
     Args:
         root: Folder or fsspec address of the store; edits and scores that are there are not made again.
         profile: Whose untrained models, sets and networks to take.
-        checkpoint: Folder of a training run or of one of its checkpoints; without it only untrained methods take part.
+        checkpoints: Trained weights: the folder of a training run or of one of its checkpoints; TRAINING@SEED=DIR names
+            another row of Table 2 or another seed. Without any, only untrained methods take part.
         model: Name under which the history remembers the checkpoint.
         sets: Evaluation sets, by name or folder; by default the profile's.
-        methods: Methods that take part; by default all.
-        settings: Other values, like {"settings.sampling.strength": 0.8}.
+        strengths: Also draw the trade-off over these strengths.
+        version: Dataset version of the training, for the report's funnel.
+        settings: Other values, like {"plan.settings.sampling.strength": 0.8}.
 
     Returns:
         The evaluation's id.
     """
     config = resolve_evaluation(profile, settings)
-    config = replace(config, sets=tuple(sets or config.sets), methods=tuple(methods or config.methods))
-    config = config.with_checkpoint(newest_checkpoint(checkpoint) if checkpoint else None)
-    contestants = contestants_of(config)
-    done = evaluate_all(contestants, config, root=root, model=model)
+    if sets:
+        config = replace(config, sets=tuple(sets))
+    weights = parse_checkpoints(checkpoints or ())
+    done, sweep = evaluate_all(config, weights, root=root, model=model, strengths=strengths or ())
     append_history(ShardStore.at(root).files, done.evaluation)
-    publish_evaluation(done.evaluation, done.runs, root, size_px=config.editing.size_px)
-    get_run_logger().info("evaluation %s of %s", done.evaluation.id, model)
+    address = publish_evaluation(done, root, size_px=config.plan.size_px, sweep=sweep, version=version)
+    get_run_logger().info("evaluation %s of %s: %s", done.evaluation.id, model, address)
     return done.evaluation.id
 
 
-def contestants_of(config: EvaluateConfig) -> list[Contestant]:
-    """Return one contestant a method of the configuration."""
-    return [Contestant(method=name, spec=editor_spec(name, config.models, config.settings)) for name in config.methods]
+def evaluate_all(
+    config: EvaluationConfig,
+    checkpoints: Checkpoints,
+    *,
+    root: str,
+    model: str,
+    strengths: Sequence[float] = (),
+) -> tuple[FinishedEvaluation, list[SweepPoint]]:
+    """Have all methods edit all sets and score them; must be called inside a flow run.
 
-
-def newest_checkpoint(place: str) -> Path:
-    """Return the checkpoint that a person means: a pipeline folder, or the newest of a training run."""
-    folder = Path(place)
-    latest = folder / "checkpoints" / "latest"
-    return latest.resolve() if latest.exists() else folder
-
-
-def evaluate_all(contestants: Sequence[Contestant], config: EvaluateConfig, *, root: str, model: str) -> Evaluated:
-    """Have all contestants edit all sets and score them; must be called inside a flow run.
+    Args:
+        config: the evaluation.
+        checkpoints: trained weights.
+        root: where shards and evaluation go.
+        model: name of the model, the history's key.
+        strengths: points of the trade-off curve.
 
     Raises:
         ShardsFailedError: edits or scores failed after all their tries; all others are finished.
     """
+    plan = config.plan
+    evalsets = [open_set(name, root, plan) for name in config.sets]
     progress = Several([current_progress(), RunProgress("evaluate")])
-    evalsets = [open_set(name, root, config) for name in config.sets]
-    with ThreadPoolTaskRunner(max_workers=config.workers) as runner:
+    with task_runner(config.runner) as runner:
         run = _Evaluation(config, root, runner, progress)
         references = {evalset.info.name: run.reference(evalset) for evalset in evalsets}
-        runs = run.through(contestants, evalsets)
-    provenance = gather_provenance(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        config=config_text(config),
-        models=identities(contestants),
-        evalsets={evalset.info.name: evalset.digest for evalset in evalsets},
-    )
+        rows = method_plans(plan, checkpoints)
+        runs = run.through(rows, plan, evalsets)
+        sweep = run.sweep(checkpoints, evalsets, strengths)
     evaluation = finish_evaluation(
         ShardStore.at(root),
         runs,
         references,
         model=model,
-        config=SummaryConfig(bootstrap=config.bootstrap, training_clip=config.scoring.training_clip.name),
-        provenance=provenance,
-        encoders=[encoder.name for encoder in config.scoring.encoders],
+        config=plan.summary,
+        provenance=gather_provenance(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            config=canonical_json(plan),
+            models=model_identities(rows, plan),
+            evalsets={evalset.info.name: evalset.digest for evalset in evalsets},
+        ),
+        encoders=[clip.name for clip in plan.scoring.encoders],
     )
-    return Evaluated(evaluation=evaluation, runs=tuple(runs))
-
-
-def config_text(config: EvaluateConfig) -> str:
-    """Return what decides the numbers beside weights, sets and code, as canonical JSON."""
-    decides = ("settings", "editing", "scoring", "methods", "bootstrap")
-    return json.dumps({name: canonical_value(getattr(config, name)) for name in decides}, sort_keys=True)
-
-
-def identities(contestants: Sequence[Contestant]) -> dict[str, str]:
-    """Return what each contestant is, weights and settings included."""
-    return {
-        one.method if one.train_seed == NOT_TRAINED else f"{one.method}, seed {one.train_seed}": build_editor(
-            one.spec
-        ).identity
-        for one in contestants
-    }
+    return FinishedEvaluation(evaluation=evaluation, runs=tuple(runs)), sweep
 
 
 @dataclass(frozen=True)
 class _Evaluation:
     """One run: how its task runs are made, handed out and waited for."""
 
-    config: EvaluateConfig
+    config: EvaluationConfig
     root: str
-    runner: ThreadPoolTaskRunner[Any]
+    runner: TaskRunner[Any]
     progress: Progress
 
     def reference(self, evalset: EvalSet) -> ShardReport:
         """Return the features of a set's source images."""
         self.progress.begin("evaluate", 1)
-        report = self._submit("reference", take_reference, evalset.info.name, evalset=evalset).result()
+        plan = self.config.plan
+        report = self._submit("reference", reference_features, evalset.info.name, evalset=evalset, plan=plan).result()
         self.progress.finish(report)
         return report
 
-    def through(self, contestants: Sequence[Contestant], evalsets: Sequence[EvalSet]) -> list[MethodScores]:
-        """Edit and score every slice of every set with every contestant."""
-        parts = {
-            _name(evalset, number, place): (evalset, one, pairs)
-            for number, one in enumerate(contestants)
+    def sweep(
+        self, checkpoints: Checkpoints, evalsets: Sequence[EvalSet], strengths: Sequence[float]
+    ) -> list[SweepPoint]:
+        """Return the points of the trade-off curve; of several training seeds the first is taken."""
+        first = {FULL_METHOD: dict(sorted(checkpoints.get(FULL_METHOD, {}).items())[:1])}
+        points = []
+        for strength in strengths:
+            plan = at_strength(self.config.plan, strength, methods=SWEPT)
+            for row in method_plans(plan, first):
+                runs = self.through([row], plan, evalsets)
+                results = collect_results(ShardStore.at(self.root), runs)
+                points.append(SweepPoint(method=row.label, strength=strength, results=results))
+        return points
+
+    def through(
+        self, rows: Sequence[MethodPlan], plan: EvaluationPlan, evalsets: Sequence[EvalSet]
+    ) -> list[MethodScores]:
+        """Edit and score every slice of every set with every method."""
+        slices = {
+            f"{row.name} {evalset.info.name} {name}": (row, evalset, name)
+            for row in rows
             for evalset in evalsets
-            for place, pairs in enumerate(pair_slices(evalset, pairs_a_shard=self.config.pairs_a_shard))
+            for name in slice_names(evalset, plan)
         }
 
         def edit(shard: str, done: Mapping[str, ShardReport]) -> Future:  # noqa: ARG001 - the first step
-            evalset, one, pairs = parts[shard]
-            return self._submit("edit", edit_pairs, shard, evalset=evalset, pairs=pairs, spec=one.spec)
+            row, evalset, name = slices[shard]
+            return self._submit("edit", edit_slice, shard, evalset=evalset, row=row, name=name, plan=plan)
 
         def score(shard: str, done: Mapping[str, ShardReport]) -> Future:
-            return self._submit("score", score_pairs, shard, evalset=parts[shard][0], edits=done["edit"])
+            evalset = slices[shard][1]
+            return self._submit("score", score_slice, shard, evalset=evalset, edits=done["edit"], plan=plan)
 
-        fan_out = FanOut(lanes={"compute": self.config.workers, "network": 1}, max_failed=0, progress=self.progress)
+        runner = self.config.runner
+        fan_out = FanOut(
+            lanes={"compute": runner.workers, "network": runner.downloads},
+            max_failed=runner.max_failed_shards,
+            progress=self.progress,
+        )
         steps = [
-            Step(stage=name, submit=submit, shown_as="evaluate") for name, submit in (("edit", edit), ("score", score))
+            Step(stage="edit", submit=edit, shown_as="evaluate"),
+            Step(stage="score", submit=score, shown_as="evaluate"),
         ]
-        empty: dict[str, Done] = {shard: {} for shard in parts}
-        done = fan_out.run(empty, steps)
+        begun: dict[str, Done] = {shard: {} for shard in slices}
+        done = fan_out.run(begun, steps)
         return [
-            MethodScores(
-                evalset=evalset,
-                method=one.method,
-                train_seed=one.train_seed,
-                edits=tuple(found["edit"] for found in slices),
-                scores=tuple(found["score"] for found in slices),
-                seeds=self.config.editing.seeds,
-            )
-            for number, one in enumerate(contestants)
-            for evalset in evalsets
-            if (slices := [done[shard] for shard in parts if shard.startswith(_name(evalset, number))])
+            method_scores(evalset, row, _of_row(done, slices, row, evalset)) for row in rows for evalset in evalsets
         ]
 
     def _submit(self, stage: str, function: Any, shard: str, **given: Any) -> Future:
+        options = self.config.options
         task = stage_task(
             function,
             stage=stage,
-            retries=self.config.retries,
-            retry_delay_s=self.config.retry_delay_s,
-            timeout_s=None,
-            tags=self.config.tags,
+            retries=options.retries,
+            retry_delay_s=options.retry_delay_s,
+            timeout_s=options.timeout_s,
+            tags=options.tags,
         )
         parameters = {name: quote(value) for name, value in given.items()}
-        parameters |= {"shard": shard, "config": quote(self.config), "root": self.root}
-        return self.runner.submit(task, parameters=parameters)
+        parameters |= {"shard": shard, "root": self.root, "threads": self.config.runner.model_threads}
+        with placed(self.config.runner, options):
+            return self.runner.submit(task, parameters=parameters)
 
 
-def _name(evalset: EvalSet, number: int, place: int | None = None) -> str:
-    return f"{evalset.info.name}-{number}-{'' if place is None else f'{place:05d}'}"
-
-
-def edit_pairs(
-    shard: str,
+def edit_slice(
+    shard: str,  # noqa: ARG001 - it names the task run
     *,
     evalset: EvalSet,
-    pairs: tuple[EvalPair, ...],
-    spec: EditorSpec,
-    config: EvaluateConfig,
+    row: MethodPlan,
+    name: str,
+    plan: EvaluationPlan,
     root: str,
+    threads: int,
 ) -> ShardReport:
     """Edit one slice of a set with one method."""
-    _limit_threads(config)
-    return edit_shard(
-        evalset, pairs, config.editing, ShardStore.at(root), build_editor(spec), shard=shard.rsplit("-", 1)[1]
-    )
+    _limit_threads(threads)
+    pairs = pair_slices(evalset, pairs_a_shard=plan.pairs_a_shard)[int(name)]
+    return edit_shard(evalset, pairs, row.editing, ShardStore.at(root), build_editor(row.spec), shard=name)
 
 
-def score_pairs(
+def score_slice(
     shard: str,  # noqa: ARG001 - it names the task run
     *,
     evalset: EvalSet,
     edits: ShardReport,
-    config: EvaluateConfig,
+    plan: EvaluationPlan,
     root: str,
+    threads: int,
 ) -> ShardReport:
     """Score the edits of one slice."""
-    _limit_threads(config)
-    networks = load_networks(config.scoring)
-    return score_shard(edits, evalset, config.scoring, ShardStore.at(root), networks, size_px=config.editing.size_px)
+    _limit_threads(threads)
+    networks = load_networks(plan.scoring)
+    return score_shard(edits, evalset, plan.scoring, ShardStore.at(root), networks, size_px=plan.size_px)
 
 
-def take_reference(shard: str, *, evalset: EvalSet, config: EvaluateConfig, root: str) -> ShardReport:  # noqa: ARG001
+def reference_features(
+    shard: str,  # noqa: ARG001 - it names the task run
+    *,
+    evalset: EvalSet,
+    plan: EvaluationPlan,
+    root: str,
+    threads: int,
+) -> ShardReport:
     """Take the features of a set's source images."""
-    _limit_threads(config)
-    networks = load_networks(config.scoring)
-    return reference_shard(evalset, config.scoring, ShardStore.at(root), networks, size_px=config.editing.size_px)
+    _limit_threads(threads)
+    networks = load_networks(plan.scoring)
+    return reference_shard(evalset, plan.scoring, ShardStore.at(root), networks, size_px=plan.size_px)
 
 
-def _limit_threads(config: EvaluateConfig) -> None:
+def _of_row(
+    done: Mapping[str, Done],
+    slices: Mapping[str, tuple[MethodPlan, EvalSet, str]],
+    row: MethodPlan,
+    evalset: EvalSet,
+) -> list[SliceReports]:
+    """Return the reports of one method on one set, in the order of the slices."""
+    return [
+        SliceReports(edits=found["edit"], scores=found["score"])
+        for shard, found in done.items()
+        if slices[shard][0] is row and slices[shard][1] is evalset
+    ]
+
+
+def _limit_threads(threads: int) -> None:
     import torch
 
-    torch.set_num_threads(config.model_threads)
+    torch.set_num_threads(threads)

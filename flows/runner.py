@@ -7,7 +7,7 @@ from typing import Any
 from prefect.client.orchestration import get_client
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.config import PipelineConfig, RunnerConfig, TagLimit, TaskOptions
+from flows.config import RunnerConfig, TagLimit, TaskOptions
 from flows.environment import DEFAULTS
 from flows.errors import SettingError
 
@@ -33,9 +33,9 @@ def task_runner(config: RunnerConfig) -> TaskRunner[Any]:
 
 
 @contextmanager
-def placed(config: PipelineConfig, options: TaskOptions) -> Iterator[None]:
+def placed(config: RunnerConfig, options: TaskOptions) -> Iterator[None]:
     """Have the task runs that are submitted inside take their share of processors and GPUs, where the runner counts."""
-    if config.runner.kind == "threads":
+    if config.kind == "threads":
         yield
         return
     from prefect_ray.context import remote_options

@@ -19,16 +19,21 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
     """Add ``--profile``, ``--recipe``, ``--config`` and ``--set``."""
-    parser.add_argument("--profile", default="mini", help="whose values to start from: mini or sd14 (default: mini)")
     parser.add_argument(
         "--recipe", default="ours", help="how pairs are made: ours, or as the paper does: paper (default: ours)"
     )
+    add_values(parser)
+
+
+def add_values(parser: argparse.ArgumentParser) -> None:
+    """Add ``--profile``, ``--config`` and ``--set``."""
+    parser.add_argument("--profile", default="mini", help="whose values to start from: mini or sd14 (default: mini)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with other values")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
-        metavar="STAGE.FIELD=VALUE",
+        metavar="SECTION.FIELD=VALUE",
         dest="assignments",
         help="one other value, as YAML; may be given several times and goes over --config",
     )
