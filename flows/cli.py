@@ -15,6 +15,7 @@ from typing import Final
 from flows.one_line import one_line
 
 COMMANDS: Final = {
+    "demo": "build, fine-tune, evaluate and report on the miniature",
     "build": "build a dataset of editing pairs from LAION-style metadata",
     "retry-failed": "ask again for pictures that failed for a passing reason, and build on",
     "datasets": "list, show, compare, check, describe and clean up dataset versions",
@@ -24,6 +25,7 @@ COMMANDS: Final = {
     "evaluate": "compare a trained model with the baselines, and write the report",
     "evalset": "make, import, look at and annotate evaluation sets",
     "history": "what a model reached over time, against its pinned baseline",
+    "reproduce": "the paper's tables from one command",
     "serve": "start server, work pool, deployments and worker on this machine",
     "config": "print a profile's configuration as YAML",
 }

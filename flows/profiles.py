@@ -37,7 +37,7 @@ from tasks.pictures.images import BatchConfig
 from tasks.plan import FilterConfig, PlanConfig
 from tasks.retrieve import retrieval
 from tasks.swap import SwapConfig
-from tasks.training.run_config import CacheConfig, LoopConfig, TrainRunConfig
+from tasks.training.run_config import CacheConfig, ComputeConfig, LoopConfig, TrainRunConfig
 
 Profile = Literal["mini", "sd14"]
 Recipe = Literal["ours", "paper"]
@@ -124,8 +124,10 @@ def sd14() -> PipelineConfig:
             model=ModelSource(name="CompVis/stable-diffusion-v1-4"),
             clip=ModelSource(name="open_clip:ViT-B-32-quickgelu:openai"),
             perceptual=ModelSource(name="timm/vgg16.tv_in1k"),
+            tiny_decoder=ModelSource(name="madebyollin/taesd"),
             train=replace(paper(), precision="fp16", checkpoint_unet=True, checkpoint_decoder=True),
-            cache=CacheConfig(dtype="fp16"),
+            cache=CacheConfig(dtype="fp16", batch_size=32, decode_threads=8),
+            compute=ComputeConfig(judge_precision="fp16"),
             loop=LoopConfig(validate_every=500),
         ),
         runner=RunnerConfig(workers=4, downloads=2),

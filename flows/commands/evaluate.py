@@ -39,7 +39,9 @@ def run(options: argparse.Namespace) -> int:
 
     resolve_evaluation(options.profile, settings)  # a wrong value is told before anything starts
     parse_checkpoints(options.checkpoint or ())
-    with telling(as_json=False):
+    from flows.temporary_server import orchestrator
+
+    with telling(as_json=False), orchestrator():
         from flows.evaluate import evaluate
 
         done = evaluate(

@@ -49,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
 
     settings = settings_of(options) | ({} if options.steps is None else {"train.num_steps": options.steps})
     resolve_training(options.profile, options.training, settings)  # a wrong setting is told before anything starts
-    with _telling(as_json=options.json):
+    from flows.temporary_server import orchestrator
+
+    with training_telling(as_json=options.json), orchestrator():
         report = _trained(options, settings)
     if options.json:
         from flows.train import outcome
@@ -89,7 +91,8 @@ def _tell(report: "TrainReport", options: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def _telling(*, as_json: bool) -> Iterator[None]:
+def training_telling(*, as_json: bool) -> Iterator[None]:
+    """Show the progress of the trainings that run inside, in the form that fits where it is shown."""
     from flows.train_progress import TrainJson, TrainLines, train_bars, training_shown
 
     if as_json:

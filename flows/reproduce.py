@@ -1,0 +1,73 @@
+"""The flow reproduce: the paper's Tables 1 and 2 from one command, each training under several seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.build_dataset import build_dataset
+from flows.evaluate import evaluate
+from flows.profiles import Profile, Recipe
+from flows.train import train
+from iedit_model.train_config import table2_rows
+from tasks.evaluation.plan import FULL_METHOD
+
+SEEDS = (0, 1, 2)
+
+
+@flow(name="reproduce", persist_result=False)
+def reproduce(
+    root: str,
+    profile: Profile = "mini",
+    base: str = "stable",
+    seeds: list[int] | None = None,
+    recipe: Recipe = "ours",
+    metadata: str | None = None,
+    strengths: list[float] | None = None,
+    data_settings: dict[str, Any] | None = None,
+    train_settings: dict[str, Any] | None = None,
+    evaluate_settings: dict[str, Any] | None = None,
+) -> str:
+    """Train each configuration of Table 2 under each seed and evaluate all methods of Table 1.
+
+    The dataset, the encodings and finished trainings are shared and never made twice.
+
+    Args:
+        root: Folder of the store; trainings go to models/ below it.
+        profile: Whose models, data and values to take.
+        base: The training that each row of Table 2 changes in its losses alone: stable or paper.
+        seeds: Seeds of the trainings; by default 0, 1 and 2.
+        recipe: How pairs are made: ours, or as the paper does.
+        metadata: LAION-style parquet; by default what the profile names.
+        strengths: Also draw the trade-off over these strengths.
+        data_settings: Other values for the data stages.
+        train_settings: Other values for all trainings.
+        evaluate_settings: Other values for the evaluation.
+
+    Returns:
+        The evaluation's id.
+    """
+    version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, settings=data_settings)
+    checkpoints = []
+    for row in trained_rows():
+        for seed in seeds or SEEDS:
+            out = str(Path(root) / "models" / f"{base}-{row}-{seed}-{version}")
+            settings = {**(train_settings or {}), "train.seed": seed}
+            train(root, out, profile=profile, version=version, config=f"{base}/{row}", settings=settings)
+            checkpoints.append(f"{row}@{seed}={out}")
+    return evaluate(
+        root,
+        profile=profile,
+        checkpoints=checkpoints,
+        model=f"reproduce-{base}",
+        strengths=strengths,
+        version=version,
+        settings=evaluate_settings,
+    )
+
+
+def trained_rows() -> Sequence[str]:
+    """Return the rows of Table 2 that have weights of their own, the whole method first."""
+    rows = [name for name, row in table2_rows().items() if row.weights_of is None]
+    return sorted(rows, key=lambda name: name != FULL_METHOD)
