@@ -45,7 +45,7 @@ def mini_evaluation() -> EvaluationConfig:
         scoring=ScoringConfig(
             training_clip=NamedClip(name="mini", spec=ClipSpec(model=_member("clip"), placement=fp32)),
             held_out_clip=NamedClip(name="mini-held-out", spec=ClipSpec(model=_member("clip_metric"), placement=fp32)),
-            features=FeatureSpec(kind="vgg", source=_member("perceptual"), name="mini-vgg", placement=fp32),
+            features=FeatureSpec(kind="vgg", source=_member("perceptual"), name="mini-vgg-rms", placement=fp32),
         ),
         summary=SummaryConfig(training_clip="mini"),
         editing=EditingConfig(size_px=64, batch_size=64),

@@ -32,6 +32,7 @@ from tasks.fetching.image_body import ImageConfig
 from tasks.fetching.rounds import RetryConfig
 from tasks.index import IndexConfig
 from tasks.mask import MaskConfig, MaskGates
+from tasks.neighbours.gates import GateConfig
 from tasks.pack import PackConfig
 from tasks.pictures.images import BatchConfig
 from tasks.plan import FilterConfig, PlanConfig
@@ -72,8 +73,13 @@ def mini() -> PipelineConfig:
         swap=SwapConfig(min_corpus_count=5, max_levels=3),
         embed=EmbedConfig(model=ClipSpec(model=_member("clip"), placement=fp32), batch=BatchConfig(size=64)),
         index=IndexConfig(exact_max_rows=50_000),
-        retrieve=retrieval("ours"),
-        mask=MaskConfig(model=SegmenterSpec(model=_member("segmenter"), placement=fp32), batch=BatchConfig(size=64)),
+        # Thresholds fit one CLIP only; how these were found: docs/decisions/0005-retrieval-query.md
+        retrieve=replace(retrieval("ours"), gates=GateConfig(target_text_min=0.87, directional_min=0.6)),
+        mask=MaskConfig(
+            model=SegmenterSpec(model=_member("segmenter"), placement=fp32),
+            batch=BatchConfig(size=64),
+            gates=MaskGates(min_area=0.02, min_outside_similarity=0.93),
+        ),
         pack=PackConfig(samples_per_tar=250),
         train=TrainRunConfig(
             model=_member("ldm"),

@@ -40,6 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the configuration's")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--no-flow", action="store_true", help="train without a flow run: starts sooner, but no retries, no artifacts"
+    )
     parser.add_argument("--json", action="store_true", help="events on standard error and the result as JSON")
 
 
@@ -66,8 +69,8 @@ def _trained(options: argparse.Namespace, settings: dict[str, Any]) -> "TrainRep
     from flows.train import train, train_shard
     from flows.train_profiles import resolve_training
 
-    if "LOCAL_RANK" in os.environ:
-        # One of several processes of accelerate or torchrun: one flow run each would only be in the way.
+    # Each of several processes of accelerate or torchrun: a flow run of its own would only be in the way.
+    if options.no_flow or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         config = resolve_training(options.profile, options.training, settings)
         out = str(options.out)
         return train_shard(options.out.name, root=options.root, version=options.dataset, config=config, out=out)
