@@ -29,8 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## the main job on the miniature, ending with something to look at
-	$(BIN)/iedit build --root runs/demo
-	$(BIN)/iedit gallery latest --root runs/demo -o runs/demo/gallery.html
+	$(BIN)/iedit demo --root runs/demo
 
 bench: setup ## every benchmark
 	for theme in benchmarks/bench_*.py; do $(BIN)/python $$theme || exit 1; done
