@@ -1,20 +1,20 @@
 """Where an evaluation set comes from by its name: a folder of the user's, or one that the project makes itself."""
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from flows.errors import SourceError
-from flows.evalsets import GENERATED_INFO, make_real_set, mini_generated_prompts
+from flows.evalsets import REAL_INFO, make_real_set
+from flows.evaluation_profiles import EvaluationConfig
+from iedit_model.text_to_image import DrawConfig
 from tasks.evalsets.evalset import EvalSet
 from tasks.evalsets.folder import open_evalset
-from tasks.evaluation.plan import EvaluationPlan
 
 FOLDER: Final = "evalsets"
 """Under the root of the store."""
 
 
-def open_set(name: str, root: str, plan: EvaluationPlan) -> EvalSet:
+def open_set(name: str, root: str, config: EvaluationConfig) -> EvalSet:
     """Return a set by its name under the root, or by its folder; one that the project can make is made first.
 
     Raises:
@@ -22,44 +22,48 @@ def open_set(name: str, root: str, plan: EvaluationPlan) -> EvalSet:
         EvalSetError: what is there cannot be used.
     """
     place = f"{root.rstrip('/')}/{FOLDER}/{name}"
-    if name in MAKERS:
-        return MAKERS[name](place, plan)
+    if name == REAL_INFO.name:
+        return make_real_set(place)
+    if (Path(root) / FOLDER / name).is_dir():
+        return open_evalset(place)
+    if name == config.generated.info.name:
+        return draw_generated_set(place, config)
     if "/" in name or Path(name).is_dir():
         return open_evalset(name)
-    if (Path(root) / FOLDER / name).is_dir() or "://" in root:
-        return open_evalset(place)
     raise SourceError(
-        f"there is no evaluation set {name!r} in {root}; the project itself makes {', '.join(MAKERS)}, and others are "
-        "imported with iedit evalset import"
+        f"there is no evaluation set {name!r} in {root}; the project itself makes {REAL_INFO.name} and "
+        f"{config.generated.info.name}, and others are imported with iedit evalset import"
     )
 
 
-def _real(place: str, plan: EvaluationPlan) -> EvalSet:  # noqa: ARG001 - it takes no model
-    return make_real_set(place)
+def draw_generated_set(
+    place: str, config: EvaluationConfig, *, draw: DrawConfig | None = None, seed: int = 0, with_masks: bool = True
+) -> EvalSet:
+    """Draw the generated set with the untrained model.
 
+    Args:
+        place: folder of the set.
+        config: the models, and the edits in words.
+        draw: how the pictures are drawn.
+        seed: decides all noise.
+        with_masks: whether the segmenter predicts the masks.
 
-def _generated(place: str, plan: EvaluationPlan) -> EvalSet:
-    """Draw the generated set with the untrained model; when it is there it is only read."""
+    Raises:
+        SourceError: the base model or the segmenter is not configured.
+        EvalSetExistsError: another set is there.
+    """
     from iedit_model.editing.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
     from iedit_model.segmenter import SegmenterSpec, load_segmenter
     from tasks.evalset import GeneratedConfig, make_generated
 
-    if Path(place).is_dir():
-        return open_evalset(place)
-    models, placement = plan.models, plan.settings.placement
-    if models.base is None or models.segmenter is None:
-        raise SourceError("drawing a generated set needs models.base and models.segmenter")
+    models, placement = config.plan.models, config.plan.settings.placement
+    if models.base is None or (with_masks and models.segmenter is None):
+        raise SourceError("drawing a set needs plan.models.base, and plan.models.segmenter for its masks")
+    segmenter = models.segmenter if with_masks else None
     return make_generated(
         place,
-        GENERATED_INFO,
-        GeneratedConfig(prompts=mini_generated_prompts()),
+        config.generated.info,
+        GeneratedConfig(prompts=config.generated.prompts, draw=draw or DrawConfig(), seed=seed),
         load_latent_diffusion(LatentDiffusionSpec(model=models.base, placement=placement)),
-        segmenter=load_segmenter(SegmenterSpec(model=models.segmenter, placement=placement)),
+        segmenter=load_segmenter(SegmenterSpec(model=segmenter, placement=placement)) if segmenter else None,
     )
-
-
-MAKERS: Final[Mapping[str, Callable[[str, EvaluationPlan], EvalSet]]] = {
-    "mini-real": _real,
-    "mini-generated": _generated,
-}
-"""Name -> what makes the set at an address, or reads the one that is there."""

@@ -94,7 +94,7 @@ def evaluate_all(
         ShardsFailedError: edits or scores failed after all their tries; all others are finished.
     """
     plan = config.plan
-    evalsets = [open_set(name, root, plan) for name in config.sets]
+    evalsets = [open_set(name, root, config) for name in config.sets]
     progress = Several([current_progress(), RunProgress("evaluate")])
     with task_runner(config.runner) as runner:
         run = _Evaluation(config, root, runner, progress)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from flows.config import RunnerConfig, TaskOptions
 from flows.errors import ProfileError
+from flows.evalsets import GENERATED_INFO, REAL_INFO, mini_generated_prompts
 from flows.profiles import GPU_TAG, WEIGHTS
 from flows.settings import changed
 from iedit_model.clip import ClipSpec
@@ -15,6 +16,8 @@ from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instruct_editor import InstructSampling
 from iedit_model.editing.registry import EditorModels, EditorSettings
 from iedit_model.model_source import ModelSource
+from tasks.evalsets.evalset import EvalSetInfo
+from tasks.evalsets.generated_prompts import GENERATED_PROMPTS, GeneratedPrompt
 from tasks.evaluate import EditingConfig
 from tasks.evaluation.networks import FeatureSpec, NamedClip, ScoringConfig
 from tasks.evaluation.plan import EvaluationPlan
@@ -25,11 +28,21 @@ _MINI_STEPS: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeneratedSet:
+    """The set that the base model draws: what it is called, and its edits in words."""
+
+    info: EvalSetInfo
+    prompts: tuple[GeneratedPrompt, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """An evaluation and how it is run."""
 
     plan: EvaluationPlan
     """What decides the numbers."""
+    generated: GeneratedSet
+    """What ``iedit evalset make-generated`` draws, and what is drawn where ``sets`` names it."""
     sets: tuple[str, ...] = ()
     """Evaluation sets: names that the project can make itself (``flows.evalset_sources``), or folders."""
     runner: RunnerConfig = field(default_factory=RunnerConfig)
@@ -57,7 +70,12 @@ def mini_evaluation() -> EvaluationConfig:
         ),
         pairs_a_shard=35,
     )
-    return EvaluationConfig(plan=plan, sets=("mini-real", "mini-generated"), options=TaskOptions(retry_delay_s=1.0))
+    return EvaluationConfig(
+        plan=plan,
+        generated=GeneratedSet(info=GENERATED_INFO, prompts=mini_generated_prompts()),
+        sets=(REAL_INFO.name, GENERATED_INFO.name),
+        options=TaskOptions(retry_delay_s=1.0),
+    )
 
 
 def sd14_evaluation() -> EvaluationConfig:
@@ -87,7 +105,19 @@ def sd14_evaluation() -> EvaluationConfig:
         pairs_a_shard=16,
     )
     return EvaluationConfig(
-        plan=plan, runner=RunnerConfig(workers=1), options=TaskOptions(retry_delay_s=30.0, tags=(GPU_TAG,), gpus=1.0)
+        plan=plan,
+        generated=GeneratedSet(
+            info=EvalSetInfo(
+                name="sd14-generated",
+                origin="generated",
+                description="70 edits of 20 pictures that Stable Diffusion v1.4 drew from their source prompts.",
+                license="CreativeML Open RAIL-M",
+            ),
+            prompts=GENERATED_PROMPTS,
+        ),
+        sets=("sd14-generated",),
+        runner=RunnerConfig(workers=1),
+        options=TaskOptions(retry_delay_s=30.0, tags=(GPU_TAG,), gpus=1.0),
     )
 
 

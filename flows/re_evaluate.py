@@ -91,7 +91,7 @@ def _changes(config: EvaluationConfig, source: ModelSource, *, root: str, model:
     return what_changed(
         read_history(ShardStore.at(root).files, model),
         models=model_identities(rows, config.plan),
-        evalsets={(evalset := open_set(name, root, config.plan)).info.name: evalset.digest for name in config.sets},
+        evalsets={(evalset := open_set(name, root, config)).info.name: evalset.digest for name in config.sets},
         code=code_digest(),
         config=canonical_json(config.plan),
     )

@@ -7,7 +7,7 @@ store, so that threads of this process and workers of a Ray cluster give the sam
 from types import ModuleType
 
 from flows.config import PipelineConfig
-from iedit_model.captioner import load_captioner
+from iedit_model.captioner import Captioner, load_captioner
 from iedit_model.clip import load_clip
 from iedit_model.segmenter import load_segmenter
 from storage import ShardReport, ShardStore, StageRun, VersionInfo
@@ -43,8 +43,7 @@ def download(shard: str, *, plan: ShardReport, retry: bool, config: PipelineConf
 def caption(shard: str, *, download: ShardReport, config: PipelineConfig, root: str) -> ShardReport:  # noqa: ARG001
     """Write a caption for each picture."""
     _limit_threads(config)
-    captioner = load_captioner(config.caption.model) if config.caption.model else None
-    return caption_stage.caption_shard(download, config.caption, ShardStore.at(root), captioner)
+    return caption_stage.caption_shard(download, config.caption, ShardStore.at(root), _captioner(config))
 
 
 def count_words(shard: str, *, captions: Reports, config: PipelineConfig, root: str) -> ShardReport:  # noqa: ARG001
@@ -161,12 +160,12 @@ def stage_runs(
     inputs: PackInputs, *, index: ShardReport, word_counts: ShardReport | None, config: PipelineConfig
 ) -> tuple[StageRun, ...]:
     """Return how each stage before pack was run, for the lineage of a version."""
-    captioner = load_captioner(config.caption.model).identity if config.caption.model else None
+    captioner = _captioner(config)
     words = (_run(words_stage, WordsConfig.of(config.swap), (word_counts,)),) if word_counts else ()
     return (
         _run(plan_stage, config.plan, inputs.plan),
         _run(download_stage, config.download, inputs.download),
-        _run(caption_stage, config.caption, inputs.caption, captioner),
+        _run(caption_stage, config.caption, inputs.caption, captioner.identity if captioner else None),
         *words,
         _run(swap_stage, config.swap, inputs.swap),
         _run(embed_stage, config.embed, inputs.embed, load_clip(config.embed.model).identity),
@@ -174,6 +173,13 @@ def stage_runs(
         _run(retrieve_stage, config.retrieve, inputs.retrieve),
         _run(mask_stage, config.mask, inputs.mask, load_segmenter(config.mask.model).identity),
     )
+
+
+def _captioner(config: PipelineConfig) -> Captioner | None:
+    """Return the captioner, or None where the page's own text is the caption."""
+    if config.caption.mode != "model" or config.caption.model is None:
+        return None
+    return load_captioner(config.caption.model)
 
 
 def _run(stage: ModuleType, config: object, reports: Reports, model_identity: str | None = None) -> StageRun:

@@ -111,42 +111,14 @@ def _make_real(options: argparse.Namespace) -> int:
 
 
 def _make_generated(options: argparse.Namespace) -> int:
-    from flows.evalsets import GENERATED_INFO, mini_generated_prompts
+    from flows.evalset_sources import draw_generated_set
     from flows.evaluation_profiles import resolve_evaluation
-    from iedit_model.editing.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
-    from iedit_model.segmenter import SegmenterSpec, load_segmenter
     from iedit_model.text_to_image import DrawConfig
-    from tasks.evalset import GeneratedConfig, make_generated
-    from tasks.evalsets.evalset import EvalSetInfo
-    from tasks.evalsets.generated_prompts import GENERATED_PROMPTS
 
-    plan = resolve_evaluation(options.profile, settings_of(options)).plan
-    base, segmenter, placement = plan.models.base, plan.models.segmenter, plan.settings.placement
-    if base is None or (segmenter is None and not options.no_masks):
-        from flows.errors import SettingError
-
-        raise SettingError(f"the profile {options.profile} names no base model or no segmenter")
-    is_mini = options.profile == "mini"
-    info = EvalSetInfo(
-        name=f"{options.profile}-generated",
-        origin="generated",
-        description=f"70 edits of 20 pictures that {base.name} drew from their source prompts.",
-        license="that of the model's output",
-    )
-    evalset = make_generated(
-        options.folder,
-        GENERATED_INFO if is_mini else info,
-        GeneratedConfig(
-            prompts=mini_generated_prompts() if is_mini else GENERATED_PROMPTS,
-            draw=DrawConfig(num_inference_steps=options.steps),
-            seed=options.seed,
-        ),
-        load_latent_diffusion(LatentDiffusionSpec(model=base, placement=placement)),
-        segmenter=None
-        if options.no_masks or segmenter is None
-        else load_segmenter(SegmenterSpec(model=segmenter, placement=placement)),
-    )
-    print(set_text(evalset))
+    config = resolve_evaluation(options.profile, settings_of(options))
+    draw = DrawConfig(num_inference_steps=options.steps)
+    made = draw_generated_set(options.folder, config, draw=draw, seed=options.seed, with_masks=not options.no_masks)
+    print(set_text(made))
     return 0
 
 

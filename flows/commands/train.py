@@ -52,9 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
     settings = settings_of(options) | ({} if options.steps is None else {"train.num_steps": options.steps})
     resolve_training(options.profile, options.training, settings)  # a wrong setting is told before anything starts
-    from flows.temporary_server import orchestrator
-
-    with training_telling(as_json=options.json), orchestrator():
+    with training_telling(as_json=options.json):
         report = _trained(options, settings)
     if options.json:
         from flows.train import outcome
@@ -74,14 +72,17 @@ def _trained(options: argparse.Namespace, settings: dict[str, Any]) -> "TrainRep
         config = resolve_training(options.profile, options.training, settings)
         out = str(options.out)
         return train_shard(options.out.name, root=options.root, version=options.dataset, config=config, out=out)
-    return train(
-        options.root,
-        str(options.out),
-        profile=options.profile,
-        version=options.dataset,
-        config=options.training,
-        settings=settings,
-    )
+    from flows.temporary_server import orchestrator
+
+    with orchestrator():
+        return train(
+            options.root,
+            str(options.out),
+            profile=options.profile,
+            version=options.dataset,
+            config=options.training,
+            settings=settings,
+        )
 
 
 def _tell(report: "TrainReport", options: argparse.Namespace) -> None:
