@@ -164,7 +164,7 @@ class ClipSeg:
         for start in range(0, len(data), batch):
             images = [Image.open(io.BytesIO(one)).convert("RGB") for one in data[start : start + batch]]
             words = list(prompts[start : start + batch])
-            inputs = processor(images=images, text=words, return_tensors="pt", padding=True)
+            inputs = processor(images=images, text=words, return_tensors="pt", padding=True, truncation=True)
             with torch.inference_mode():
                 maps = model(**inputs).logits.sigmoid()[:, None]
                 sized = torch.nn.functional.interpolate(maps, size=images[0].size[::-1], mode="bilinear")

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from _bare_calls import Blip, ClipSeg, OpenClip, img2dataset_shard, write_webdataset
 from _corpus import Corpus
 from _retrieval_contest import NUM_QUERIES, retrieval_work
@@ -19,20 +21,23 @@ from flows.errors import SettingError
 from iedit_model.captioner import load_captioner
 from iedit_model.clip import load_clip
 from iedit_model.segmenter import load_segmenter
-from storage import ShardReport, ShardStore, iter_tar, split_member
+from storage import ShardReport, ShardStore, iter_tar, read_tar_member, split_member
 from storage.reports import stage_folder
 from tasks.caption import caption_shard
 from tasks.download import download_shard
 from tasks.embed import embed_shard
-from tasks.mask import mask_shard
+from tasks.mask import MaskConfig, MaskGates, mask_shard
+from tasks.neighbours.gates import GateConfig
 from tasks.neighbours.vector_index import open_index
 from tasks.pack import PackInputs, pack_shard, plan_pack, tar_names
 from tasks.pictures.image_index import load_image_index
+from tasks.pictures.images import StoredImage, read_image, stored_images
+from tasks.pictures.layout import layout_descriptor
 from tasks.plan import PlanConfig, plan_shards
 from tasks.retrieve import retrieve_shard
 
 Row = Mapping[str, Any]
-_ONE_SHARD = 1_000_000
+_ONE_SHARD = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,7 @@ def embed_contest(setting: Setting) -> Iterator[Contest]:
         ours=lambda: embed_shard(download, config, corpus.store, encoder, caption=caption, swap=swap),
         bare=lambda: bare.embeds(_tar(setting, download), texts, batch=config.batch.size),
         forget=_forget(setting, corpus.embeds[0]),
+        parts=lambda: _beside_the_model(setting, download),
     )
 
 
@@ -136,7 +142,7 @@ def retrieve_contest(setting: Setting) -> Iterator[Contest]:
 @contextmanager
 def mask_contest(setting: Setting) -> Iterator[Contest]:
     """Pictures and prompts to masks."""
-    corpus, config, [swap] = setting.corpus, setting.config.mask, setting.corpus.swaps
+    corpus, config, [swap] = setting.corpus, _open_masks(setting), setting.corpus.swaps
     store, segmenter, bare = corpus.store, load_segmenter(config.model), ClipSeg(config.model.model.name)
     retrieve, images = _retrieved(setting), load_image_index(corpus.store, corpus.downloads)
 
@@ -166,13 +172,17 @@ def pack_contest(setting: Setting) -> Iterator[Contest]:
     packed = pack_shard(plan, tar, inputs, config, store)
     masks = {row["sample_id"]: row for row in store.read_table(inputs.mask[0]).to_pylist()}
     records = _json_records(setting, packed)
-    rows = store.read_table(packed).to_pylist()
+    images = load_image_index(store, setting.corpus.downloads)
+    pairs = [
+        (images.find(row["sample_id"]), images.find(row["target_id"]))
+        for row in store.read_table(packed, columns=("sample_id", "target_id")).to_pylist()
+    ]
     yield Contest(
         num_items=packed.num_out,
         ours=lambda: pack_shard(plan, tar, inputs, config, store),
         bare=lambda: write_webdataset(
             setting.folder / "bare.tar",
-            _samples(_tar(setting, setting.corpus.downloads[0]), rows, masks, records),
+            _samples(_tar(setting, setting.corpus.downloads[0]), pairs, masks, records),
         ),
         forget=_forget(setting, packed),
     )
@@ -204,22 +214,38 @@ def _forget(setting: Setting, report: ShardReport) -> Callable[[], None]:
     return lambda: shutil.rmtree(setting.root / stage_folder(report.stage, report.fingerprint))
 
 
+def _beside_the_model(setting: Setting, download: ShardReport) -> list[tuple[str, float]]:
+    """Return what the embed stage does with each picture that the bare call does not."""
+    store = setting.corpus.store
+    images = stored_images(store, download)
+    pictures = [np.asarray(read_image(store, image)) for image in images]
+    clock = [time.perf_counter()]
+    for picture in pictures:
+        layout_descriptor(picture)
+    clock.append(time.perf_counter())
+    for image in images:
+        read_tar_member(store.files, image.shard.path("tar"), image.offset, image.size, sha256=image.sha256)
+    clock.append(time.perf_counter())
+    layout, reading = np.diff(clock).tolist()
+    return [("layout of each picture", layout), ("reading by range, checking hashes", reading)]
+
+
 def _retrieved(setting: Setting) -> ShardReport:
+    """Return targets without gates, so that enough pairs are left to be timed."""
     corpus, config = setting.corpus, setting.config
+    ungated = replace(config.retrieve, gates=GateConfig())
     with open_index(corpus.index, corpus.store, config.index.search) as index:
-        return retrieve_shard(corpus.embeds[0], config.retrieve, corpus.store, index)
+        return retrieve_shard(corpus.embeds[0], ungated, corpus.store, index)
+
+
+def _open_masks(setting: Setting) -> MaskConfig:
+    return replace(setting.config.mask, gates=MaskGates())
 
 
 def _pack_inputs(setting: Setting) -> PackInputs:
     corpus, store, retrieve = setting.corpus, setting.corpus.store, _retrieved(setting)
-    mask = mask_shard(
-        retrieve,
-        setting.config.mask,
-        store,
-        load_segmenter(setting.config.mask.model),
-        swap=corpus.swaps[0],
-        images=load_image_index(store, corpus.downloads),
-    )
+    config, images = _open_masks(setting), load_image_index(store, corpus.downloads)
+    mask = mask_shard(retrieve, config, store, load_segmenter(config.model), swap=corpus.swaps[0], images=images)
     return PackInputs(
         plan=plan_shards(str(setting.folder / "metadata"), PlanConfig(shard_size=1_000), store).reports,
         download=tuple(corpus.downloads),
@@ -238,14 +264,14 @@ def _json_records(setting: Setting, packed: ShardReport) -> dict[str, Row]:
 
 
 def _samples(
-    tar: Path, rows: Sequence[Row], masks: Mapping[str, Row], records: Mapping[str, Row]
+    tar: Path, pairs: Sequence[tuple[StoredImage, StoredImage]], masks: Mapping[str, Row], records: Mapping[str, Row]
 ) -> Iterator[dict[str, Any]]:
     with tar.open("rb") as pictures:
-        for row in rows:
-            name = row["sample_id"]
+        for source, target in pairs:
+            name = source.sample_id
             sample: dict[str, Any] = {"__key__": name, "json": records[name]}
-            for part, prefix in (("source", ""), ("target", "target_")):
-                pictures.seek(row[f"{prefix}image_offset"])
-                sample[f"{part}.png"] = pictures.read(row[f"{prefix}image_size"])
+            for part, image in (("source", source), ("target", target)):
+                pictures.seek(image.offset)
+                sample[f"{part}.png"] = pictures.read(image.size)
                 sample[f"{part}_mask.png"] = masks[name][f"{part}_mask_png"]
             yield sample

@@ -36,6 +36,8 @@ class EditCase:
     word: str
     mask: np.ndarray | None
     """Where the object is in the source, bool (64, 64); None where nobody knows."""
+    either_mask: np.ndarray | None
+    """Where the object is in the source or in an ideal edit of it."""
     noun: str | None
     """What the judge should read in the edited picture; None in scenes of two objects, which it cannot read."""
     colour: str | None
@@ -81,6 +83,7 @@ def generated_cases(model: "LatentDiffusion") -> list[EditCase]:
             source_prompt=edit.source_prompt,
             word=edit.word,
             mask=None,
+            either_mask=None,
             colour=_words(edit.edit_prompt)[0],
             noun=_words(edit.edit_prompt)[1],
             kind="colour" if edit.word in edit.edit_prompt.split() else "noun",
@@ -118,6 +121,7 @@ def _case(name: str, number: int, image: int, pair: TruePair) -> EditCase:
         source_prompt=pair.source.caption,
         word=pair.source.objects[pair.position].noun,
         mask=pair.source.masks()[pair.position],
+        either_mask=pair.source.masks()[pair.position] | pair.target.masks()[pair.position],
         noun=changed.noun if alone else None,
         colour=changed.colour if alone else None,
         kind=pair.kind,

@@ -1,4 +1,4 @@
-"""Edits a set by one method and scores every edit: held-out CLIPScore first, success by the judge, SSIM by the truth."""
+"""Edits a set by one method and scores every edit: CLIPScore of an encoder held out, a judge's success, true SSIM."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-
 from _edit_cases import EditCase
+
 from iedit_model.devices import DeviceConfig
 from iedit_model.edit import SamplingConfig
 from iedit_model.editing.edit_masks import MaskConfig
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 WEIGHTS: Final = Path(__file__).resolve().parents[1] / "miniature" / "weights"
-METRICS: Final = ("clip_held_out", "clip_training", "success", "exact", "ssim_outside", "ssim_inside")
-"""Columns of a score row; CLIPScores are 250 times a cosine, success and exact 0 or 100, SSIM in percent."""
+METRICS: Final = ("clip_held_out", "clip_training", "success", "exact", "ssim_kept", "ssim_outside", "ssim_inside")
+"""Columns of a score row. CLIPScores are 250 times a cosine; success (the new word) and exact (noun and colour) 0 or
+100. SSIM in percent: outside and inside the object's true mask, and ``ssim_kept`` outside both it and the mask of an
+ideal edit, since a new object may well be larger than the old one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,15 +111,23 @@ def score(cases: Sequence[EditCase], images: "Sequence[Image]", *, seed: int) ->
 
 def mean_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the mean of each metric over the rows where it is defined."""
-    return {name: float(np.nanmean([row[name] for row in rows])) for name in METRICS}
+    columns = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in METRICS}
+    return {name: float(np.mean(values)) if values else math.nan for name, values in columns.items()}
 
 
 def _ssim(case: EditCase, image: "Image") -> dict[str, float]:
-    if case.mask is None:
-        return {"ssim_outside": math.nan, "ssim_inside": math.nan}
-    mask = torch.from_numpy(case.mask.astype(np.float32))[None, None]
-    found = ssim_normconv(_tensor(case.image), _tensor(image), mask)
-    return {f"ssim_{side}": 100 * float(found[f"ssim_normconv_{side}"]) for side in ("outside", "inside")}
+    if case.mask is None or case.either_mask is None:
+        return dict.fromkeys(("ssim_kept", "ssim_outside", "ssim_inside"), math.nan)
+    pictures = _tensor(case.image), _tensor(image)
+    old, either = (
+        ssim_normconv(*pictures, torch.from_numpy(mask.astype(np.float32))[None, None])
+        for mask in (case.mask, case.either_mask)
+    )
+    return {
+        "ssim_kept": 100 * float(either["ssim_normconv_outside"]),
+        "ssim_outside": 100 * float(old["ssim_normconv_outside"]),
+        "ssim_inside": 100 * float(old["ssim_normconv_inside"]),
+    }
 
 
 def _tensor(image: "Image") -> torch.Tensor:

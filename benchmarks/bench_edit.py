@@ -75,6 +75,9 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile the UNet and the decoder (GPU)")
     parser.add_argument("--channels-last", action="store_true", help="channels-last memory format of all convolutions")
     options = parser.parse_args()
+    if int(options.steps * options.strength) != round(options.steps * options.strength):
+        parser.error("diffusers cuts steps * strength off and we round it: take values whose product is whole")
+    _hush()
     placement = place(DeviceConfig(device=options.device, dtype=options.dtype))
     parts = _random_sd14(placement) if options.random_sd14 else _loaded(options.model, placement)
     if options.vae_dtype == "fp32":
@@ -234,12 +237,13 @@ def _resident_peak() -> Iterator[list[float]]:
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
 def _loaded(folder: Path, placement: Any) -> dict[str, Any]:
     pipeline: Any = StableDiffusionImg2ImgPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    pipeline.to(placement.device, placement.torch_dtype)
+    for network in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        torch.nn.Module.to(network, placement.device, placement.torch_dtype)
     return {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
 
 
@@ -284,6 +288,15 @@ def _speed_up(parts: dict[str, Any], *, compiled: bool, channels_last: bool) -> 
     if compiled:
         parts["unet"].compile(mode="reduce-overhead", fullgraph=True)
         parts["vae"].decoder.compile(mode="reduce-overhead", fullgraph=True)
+
+
+def _hush() -> None:
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def _synchronize() -> None:

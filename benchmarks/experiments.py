@@ -2,6 +2,7 @@
 
     python benchmarks/experiments.py --root RUNS --store DATASETS --version ID start replay --seeds 0 1
     python benchmarks/experiments.py --root RUNS ... --final stable --seeds 0 1 2
+    python benchmarks/experiments.py --root RUNS --table
 
 Each run trains, edits the tuning set with and without masks and appends one line a method and strength to
 ``results.jsonl``; every edit's scores go to ``scores/``, pictures to ``sheets/``. ``--final`` edits the two held-out
@@ -22,6 +23,7 @@ from _edit_cases import EditCase, SetName, cases_of
 from _edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores
 from _edit_sheet import save_sheet
 from _experiment_list import EXPERIMENTS, Experiment
+from _experiment_table import experiment_table
 from _report import CONSOLE, print_provenance
 
 from iedit_model.model_source import ModelSource
@@ -40,6 +42,10 @@ def main() -> int:
     logging.disable(logging.WARNING)
     print_provenance("Experiments")
     sets: tuple[SetName, ...] = ("real", "generated") if options.final else ("tuning",)
+    if options.table:
+        for line in experiment_table(options.root / "scores"):
+            print(" | ".join(line))
+        return 0
     for name in options.names:
         for seed in options.seeds if name != BASELINE else (0,):
             tuned = None if name == BASELINE else _trained(name, seed, options)
@@ -61,6 +67,8 @@ def _trained(name: str, seed: int, options: argparse.Namespace) -> Path:
         shards,
         options.root / "runs" / f"{name}-{seed}",
     )
+    if found.status != "finished":
+        raise SystemExit(f"{name} seed {seed} stopped at step {found.step}; the same call goes on")
     CONSOLE.print(f"{name} seed {seed}: {found.step} steps on {found.num_samples} pairs in {found.seconds:.0f} s")
     return found.checkpoint
 
@@ -78,7 +86,8 @@ def _run_config(experiment: Experiment, seed: int) -> TrainRunConfig:
 
 def _evaluate(name: str, seed: int, tuned: Path | None, evalset: SetName, options: argparse.Namespace) -> None:
     cases = cases_of(evalset, WEIGHTS / "ldm")
-    methods = ("sdedit", "sdedit_m") if tuned is None else ("iedit", "iedit_m")
+    everywhere = "sdedit" if tuned is None else "iedit"
+    methods = (everywhere,) if options.unmasked else (everywhere, f"{everywhere}_m")
     for strength in options.strengths:
         sampling = replace(options.sampling, strength=strength)
         for method in methods:
@@ -122,9 +131,9 @@ def _member(name: str) -> ModelSource:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="+", choices=[BASELINE, *EXPERIMENTS], metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{BASELINE} or a name of the list")
     parser.add_argument("--root", type=Path, default=Path("runs/experiments"))
-    parser.add_argument("--store", type=Path, help="root of a built dataset", required=True)
+    parser.add_argument("--store", type=Path, default=Path("runs/mini"), help="root of a built dataset")
     parser.add_argument("--version", help="its version; the only one by default")
     parser.add_argument("--true", type=Path, help="root of a dataset of true pairs, for the upper bounds")
     parser.add_argument("--true-version", help="its version; the only one by default")
@@ -134,8 +143,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--num-steps", type=int, default=20, help="DDIM steps")
     parser.add_argument("--dilate", type=int, default=1, help="latent cells by which masks grow")
+    parser.add_argument("--unmasked", action="store_true", help="leave the masked form of the method out")
     parser.add_argument("--final", action="store_true", help="edit the held-out sets, not the tuning set")
+    parser.add_argument("--table", action="store_true", help="print what all runs came to, and do nothing else")
     options = parser.parse_args()
+    if unknown := set(options.names) - {BASELINE, *EXPERIMENTS}:
+        parser.error(f"there is no experiment {sorted(unknown)}; there are {', '.join((BASELINE, *EXPERIMENTS))}")
     options.sampling = Sampling(guidance=options.guidance, num_steps=options.num_steps, dilate_cells=options.dilate)
     return options
 

@@ -42,6 +42,7 @@ CLIP_FILES = (
 _WEIGHTS = "open_clip_model.safetensors"
 _CONFIG = "open_clip_config.json"
 _LISTED = re.compile(r"open_clip:([^:]+):([^:]+)")
+_HUB_PAGE = re.compile(r"[\w.-]+/[\w.-]+")
 _QUICK_GELU_NAME = re.compile(r"openai(?!\w)|quick-?gelu", re.IGNORECASE)
 
 Embeds = npt.NDArray[np.float32]
@@ -190,13 +191,20 @@ def needs_quick_gelu(name: str) -> bool:
 
     Asked are open_clip's list of hub pages and the name itself: copies of OpenAI's weights are called after them.
     """
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained
-
     if name.startswith("open_clip:"):
+        from open_clip.pretrained import get_pretrained_cfg
+
         return bool(get_pretrained_cfg(*name.split(":")[1:3]).get("quick_gelu"))
     page = name.removeprefix(HUB_PREFIX)
-    listed = [get_pretrained_cfg(*pair) for pair in list_pretrained()]
-    known = [entry for entry in listed if str(entry.get("hf_hub", "")).rpartition("/")[0] == page]
+    known = _listed_entries(page) if _HUB_PAGE.fullmatch(page) else []
     return any(entry.get("quick_gelu") for entry in known) or (
         not known and _QUICK_GELU_NAME.search(page.rpartition("/")[2]) is not None
     )
+
+
+def _listed_entries(page: str) -> list[dict[str, Any]]:
+    """Return what open_clip's list says about the weights of a hub page; asked for no folder, as its import is slow."""
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained
+
+    listed = [get_pretrained_cfg(*pair) for pair in list_pretrained()]
+    return [entry for entry in listed if str(entry.get("hf_hub", "")).rpartition("/")[0] == page]

@@ -24,6 +24,7 @@ from tasks.evalsets.tables import read_bounded
 from tasks.evaluation.errors import EvaluationError, RegressionError, UnknownEvaluationError
 from tasks.evaluation.record import Evaluation
 from tasks.evaluation.regression import RegressionConfig, find_regressions
+from tasks.evaluation.summary import ALL_SETS
 
 FOLDER, PIN = "history", "baseline.json"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -166,7 +167,7 @@ def what_changed(
     }
     known = {name: {row[name] for row in newest} for name in _SUBJECT}
     # The sets together have a digest of their own, which follows from the others.
-    known["evalset_digest"] = {row["evalset_digest"] for row in newest if row["evalset"] in evalsets} or {""}
+    known["evalset_digest"] = {row["evalset_digest"] for row in newest if row["evalset"] != ALL_SETS}
     return [_MEANING[name] for name in _SUBJECT if known[name] != now[name]]
 
 

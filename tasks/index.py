@@ -71,8 +71,9 @@ def build_index(
 ) -> ShardReport:
     """Build the index of all embedded images, or return the finished report.
 
-    Inverted lists are filled in memory, 4 bytes a number of all embeddings; nothing else grows with the corpus but its
-    ids, facts and the page cache. Searching needs no more memory than ``search.max_ram_bytes``.
+    Inverted lists are filled in memory, 4 bytes a number of all embeddings and up to twice that while they grow;
+    nothing else grows with the corpus but its ids, facts and the page cache. Searching needs no more memory than
+    ``search.max_ram_bytes``.
 
     Args:
         embeds: reports of the embed stage, in any order and any division into shards.

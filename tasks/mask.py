@@ -139,6 +139,8 @@ def gate_masks(scored: ShardReport, config: MaskConfig, store: ShardStore) -> Sh
     target = store.target(STAGE, scored.shard, name)
     if (done := target.finished()) is not None:
         return done
+    import pyarrow as pa
+
     started = time.monotonic()
     table = store.read_table(scored)
     numbers = table.drop_columns(["source_mask_png", "target_mask_png"]).to_pylist()
@@ -147,7 +149,7 @@ def gate_masks(scored: ShardReport, config: MaskConfig, store: ShardStore) -> Sh
     return target.commit(
         num_in=scored.num_in,
         seconds=time.monotonic() - started,
-        table=table.filter([reason is None for reason in stopped]),
+        table=table.filter(pa.array([reason is None for reason in stopped], pa.bool_())),
         dropped=[*lost, *(entry for entry in stopped if entry is not None)],
         extra={"scored": scored.fingerprint},
     )

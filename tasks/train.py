@@ -84,12 +84,17 @@ def train(
         WeightsError: a model cannot be had.
         ConfigError: settings contradict one another.
     """
+    from tasks.training.acceleration import build_accelerator
     from tasks.training.preparation import prepare_run
 
     info = VersionStore(store.files).load(version)
     folder = RunFolder(out)
-    with folder.locked(), ExitStack() as stack:
-        prepared = prepare_run(info, config, store, folder, stack=stack, progress=progress or NoProgress())
+    accelerator = build_accelerator(config.train, config.compute)
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(folder.locked())
+        told = progress if progress is not None and accelerator.is_main_process else NoProgress()
+        prepared = prepare_run(info, config, store, folder, accelerator=accelerator, stack=stack, progress=told)
         run = _begun(prepared)
         sinks = _sinks(prepared, run, stack)
         num_steps = config.train.num_steps

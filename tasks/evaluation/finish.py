@@ -74,7 +74,10 @@ def measure_distances(
             reference = _joined([sources[name][network] for name in members])
             words = f"the {len(reference.source_ids)} source images of {' and '.join(members)}, each once"
             for method, by_seed in sorted(edited.items()):
-                whole = [by_set for by_set in by_seed.values() if set(members) <= set(by_set)]
+                # A method that could edit nothing of a set has no features there, and no distance.
+                whole = [
+                    by_set for by_set in by_seed.values() if all(network in by_set.get(name, {}) for name in members)
+                ]
                 images = [_joined([by_set[name][network] for name in members]) for by_set in whole]
                 if not images:
                     continue

@@ -12,6 +12,8 @@ from storage import digest_of, file_sha256
 from tasks.errors import TaskConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from iedit_model.metrics.features import FeatureNetwork
     from iedit_model.metrics.lpips import Lpips, Trunk
 
@@ -39,7 +41,8 @@ class FeatureSpec:
     """Which network FID and KID see through."""
 
     kind: Literal["inception", "vgg"]
-    """``inception``: FID's own published weights; ``vgg``: the mean features of a VGG, where those are not at hand."""
+    """``inception``: FID's own published weights; ``vgg``: the mean features of a VGG, scaled to a root mean square
+    of 1, where those are not at hand."""
     source: ModelSource
     """File of the Inception weights, or folder (or hub id) of the VGG."""
     name: str = ""
@@ -106,14 +109,23 @@ def load_networks(config: ScoringConfig) -> ScoringNetworks:
         MetricWeightsError: the weights of a feature network cannot be used.
         ConfigError: a device is not there.
     """
-    encoders = {clip.name: load_clip(clip.spec) for clip in config.encoders}
-    parts = [part for name, encoder in encoders.items() for part in (name, encoder.identity)]
     return ScoringNetworks(
-        encoders=encoders,
+        encoders={clip.name: load_clip(clip.spec) for clip in config.encoders},
         features=_features(config.features),
         lpips=_lpips(config.lpips),
-        identity=digest_of(*parts, *_feature_identity(config.features), *_lpips_identity(config.lpips)),
+        identity=networks_identity(config),
     )
+
+
+def networks_identity(config: ScoringConfig) -> str:
+    """Return what decides the scores, without loading a network: names, weights, device and precision.
+
+    Raises:
+        WeightsError: a model cannot be had.
+        ConfigError: a device is not there.
+    """
+    parts = [part for clip in config.encoders for part in (clip.name, load_clip(clip.spec).identity)]
+    return digest_of(*parts, *_feature_identity(config.features), *_lpips_identity(config.lpips))
 
 
 def _features(spec: FeatureSpec) -> "FeatureNetwork":
@@ -127,8 +139,19 @@ def _features(spec: FeatureSpec) -> "FeatureNetwork":
     if spec.kind == "inception":
         network = load_inception_network(Path(spec.source.name).expanduser(), device=device)
     else:
-        network = vgg_network(load_vgg(model_folder(spec.source)).to(device))
+        network = _unit_rms(vgg_network(load_vgg(model_folder(spec.source)).to(device)))
     return replace(network, name=spec.name) if spec.name else network
+
+
+def _unit_rms(network: "FeatureNetwork") -> "FeatureNetwork":
+    """Scale the features of each image to a root mean square of 1: KID's cubic kernel is made for features near 1."""
+    from dataclasses import replace
+
+    def extract(images: "Tensor") -> "Tensor":
+        features = network.extract(images)
+        return features / features.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
+
+    return replace(network, name=f"{network.name}-rms", extract=extract)
 
 
 def _feature_identity(spec: FeatureSpec) -> tuple[str, ...]:

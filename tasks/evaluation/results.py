@@ -101,6 +101,15 @@ class Results:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class SweepPoint:
+    """The results of one method at one strength."""
+
+    method: str
+    strength: float
+    results: Results
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Aligned:
     """The values of several methods on the same edits: same position, same pair, seed and training seed."""
 

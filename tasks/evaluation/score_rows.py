@@ -55,15 +55,25 @@ def score_batch(batch: Sequence[Scored], networks: ScoringNetworks) -> BatchScor
     if networks.lpips is not None:
         columns[f"lpips@{networks.lpips.trunk}"] = networks.lpips(sources, edited)
         columns |= networks.lpips.masked(sources, edited, masks)
+    # Several seeds of a pair stand beside each other: its source and its words are embedded once.
+    pairs = {one.pair.pair_id: one for one in batch}
+    place = [list(pairs).index(one.pair.pair_id) for one in batch]
     embeds: dict[str, Tensor] = {}
     for name, encoder in networks.encoders.items():
-        edited_embeds = torch.from_numpy(encoder.encode_images([one.edited for one in batch]))
-        embeds[name] = edited_embeds
+        embeds[name] = torch.from_numpy(encoder.encode_images([one.edited for one in batch]))
+        source, before, after = (
+            torch.from_numpy(found)[place]
+            for found in (
+                encoder.encode_images([one.frame.image for one in pairs.values()]),
+                encoder.encode_texts([one.pair.source_prompt for one in pairs.values()]),
+                encoder.encode_texts([one.pair.edit_prompt for one in pairs.values()]),
+            )
+        )
         columns |= clip_metrics(
-            source_image_embeds=torch.from_numpy(encoder.encode_images([one.frame.image for one in batch])),
-            edited_image_embeds=edited_embeds,
-            source_text_embeds=torch.from_numpy(encoder.encode_texts([one.pair.source_prompt for one in batch])),
-            edit_text_embeds=torch.from_numpy(encoder.encode_texts([one.pair.edit_prompt for one in batch])),
+            source_image_embeds=source,
+            edited_image_embeds=embeds[name],
+            source_text_embeds=before,
+            edit_text_embeds=after,
             encoder=name,
         )
     lists = {name: values.tolist() for name, values in columns.items()}

@@ -35,25 +35,38 @@ def layout_descriptor(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     Raises:
         LayoutError: of another type or shape, or with a side of 0.
     """
-    from PIL import Image
-
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise LayoutError(f"a layout needs a uint8 image (height, width, 3), got {image.dtype} {image.shape}")
-    small = Image.fromarray(image).resize((_WORKING_PX, _WORKING_PX), Image.Resampling.BOX)
-    pixels = np.asarray(small, np.float64) / 255
-    # The strongest channel counts: red on green of the same lightness is an edge too.
-    down, right = np.abs(np.diff(pixels, axis=0)).max(-1), np.abs(np.diff(pixels, axis=1)).max(-1)
-    edges = np.zeros(pixels.shape[:2])
-    edges[:-1] += down
-    edges[:, :-1] += right
-    edge_part, colour_part = _cells(edges[..., None]), _cells(pixels) - 0.5
+    # Whole numbers, channel by channel: exact, and a fifth of the time of fractions with the channels innermost.
+    planes = _shrunk(image).transpose(2, 0, 1).astype(np.int16, order="C")
+    edges = np.zeros((1, _WORKING_PX, _WORKING_PX), np.int16)
+    edges[0, :-1] += _strongest(np.diff(planes, axis=1))
+    edges[0, :, :-1] += _strongest(np.diff(planes, axis=2))
+    edge_part, colour_part = _cell_means(edges), _cell_means(planes) - 0.5
     parts = [_unit(edge_part - edge_part.mean()), _unit(colour_part)]
     return _unit(np.concatenate([part.ravel() for part in parts])).astype(np.float32)
 
 
-def _cells(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _shrunk(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    if image.shape[:2] == (_WORKING_PX, _WORKING_PX):
+        return image
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((_WORKING_PX, _WORKING_PX), Image.Resampling.BOX))
+
+
+def _strongest(steps: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Return the size of the step of the channel with the largest: red on green of the same lightness is an edge."""
+    red, green, blue = np.abs(steps)
+    return np.maximum(np.maximum(red, green), blue)
+
+
+def _cell_means(planes: npt.NDArray[np.int16]) -> npt.NDArray[np.float64]:
+    """Return the means (8, 8, planes) over the cells of planes of levels up to 255, in the order of a descriptor."""
     step = _WORKING_PX // GRID
-    return values.reshape(GRID, step, GRID, step, -1).mean(axis=(1, 3))
+    rows = planes.reshape(-1, GRID, step, _WORKING_PX).sum(axis=2, dtype=np.int64)
+    sums = rows.reshape(-1, GRID, GRID, step).sum(axis=3)
+    return sums.transpose(1, 2, 0) / (255 * step * step)
 
 
 def _unit(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

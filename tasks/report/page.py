@@ -14,16 +14,16 @@ from markupsafe import Markup
 from iedit_model.metrics.catalogue import metric_info
 from storage import ShardStore
 from tasks.evaluation.record import Evaluation
-from tasks.evaluation.regression import WATCHED
-from tasks.evaluation.results import MethodScores
+from tasks.evaluation.regression import RegressionConfig
+from tasks.evaluation.results import MethodScores, SweepPoint
 from tasks.evaluation.summary import ALL_SETS
 from tasks.report.names import in_order, method_title, metric_title, shown
 from tasks.report.pictures import Album, PairKey, make_album
+from tasks.report.strata import strata_tables
 from tasks.report.tables import comparison_table, metric_tables, paper_tables
 from tasks.report.view import (
     FunnelRow,
     ReportConfig,
-    SweepPoint,
     WorstCases,
     claim_views,
     edit_rows,
@@ -112,7 +112,8 @@ def _context(
     names = [*evaluation.results.metrics, *(m.name for found in evaluation.summary.set_metrics.values() for m in found)]
     clip = f"clip_score@{evaluation.config.training_clip}"
     curve = trade_off(extras.sweep, clip=clip)
-    trends = trend_plots(extras.history, baseline=extras.baseline, metrics=WATCHED)
+    watched = RegressionConfig()
+    trends = trend_plots(extras.history, baseline=extras.baseline, metrics=watched.metrics, methods=watched.methods)
     return {
         "title": config.title,
         "subtitle": _subtitle(evaluation),
@@ -125,11 +126,14 @@ def _context(
         "paper_tables": paper_tables(evaluation),
         "metric_tables": metric_tables(evaluation),
         "comparisons": _comparisons(evaluation),
+        "strata": strata_tables(evaluation),
         "claims": claim_views(evaluation),
         "plots": {name: [_drawn(svg) for svg in plots] for name, plots in metric_plots(evaluation).items()},
         "trade_off": None if curve is None else Markup(curve),  # noqa: S704 - escaped where it is drawn
         "trends": [_drawn(svg) for svg in trends],
-        "methods": [(method, method_title(method)) for method in in_order(evaluation.results.methods)],
+        "methods": [
+            (name, method_title(name)) for name in in_order(evaluation.results.methods) if name != "copy_source"
+        ],
         "gallery": [album.pairs[key] for key in shown_keys],
         "worst_cases": [_cases(cases, album) for cases in worst],
         "funnel": extras.funnel,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from iedit_model.editing.registry import METHODS
 from iedit_model.metrics.catalogue import METRICS, metric_info
 from tasks.evaluation.paper_tables import PAPER_METRICS, PAPER_TABLES, PaperTable
 from tasks.evaluation.record import Evaluation
@@ -95,7 +96,9 @@ def comparison_table(evaluation: Evaluation, evalset: str, baseline: str) -> Tab
                 TableCell(
                     text=sign + shown(metric, interval.value),
                     interval=shown_interval(metric, interval),
-                    aside=f"above {percent(comparison.difference.probability_greater)}, "
+                    aside=""
+                    if math.isnan(interval.value)
+                    else f"above {percent(comparison.difference.probability_greater)}, "
                     f"wins {percent(comparison.win_rate.value)}",
                 )
             )
@@ -114,8 +117,7 @@ def comparison_table(evaluation: Evaluation, evalset: str, baseline: str) -> Tab
 
 def _paper_table(evaluation: Evaluation, paper: PaperTable, evalset: str) -> Table:
     names = [_named(evaluation, evalset, metric) for metric in PAPER_METRICS]
-    own = [method for method in evaluation.results.methods if method not in {row.method for row in paper.rows}]
-    extra = [method for method in in_order(own) if paper.sets != "both"]
+    extra = _extra_rows(evaluation, paper)
     rows = []
     for method in [row.method for row in paper.rows] + extra:
         cells = []
@@ -239,6 +241,15 @@ def _row(method: str, cells: Sequence[TableCell], *, title: str | None = None) -
     return TableRow(
         method=method, title=title or method_title(method), is_reference=method in REFERENCES, cells=tuple(cells)
     )
+
+
+def _extra_rows(evaluation: Evaluation, paper: PaperTable) -> list[str]:
+    """Return what we add to a table: to Table 1 other methods, to Table 2 other trainings."""
+    results = evaluation.results
+    printed = {row.method for row in paper.rows}
+    ablations = {name for name in results.methods if name not in METHODS}
+    wanted = ablations if paper.sets == "both" else set(results.methods) - ablations
+    return in_order(wanted - printed)
 
 
 def _sets_of(evaluation: Evaluation, paper: PaperTable) -> list[str]:

@@ -9,9 +9,20 @@ from typing import Any, Final
 from iedit_model.metrics.bootstrap import BootstrapConfig, draw_resamples, mean_interval
 from iedit_model.metrics.catalogue import METRICS, metric_info
 from tasks.errors import TaskConfigError
+from tasks.evaluation.diagnosis import diagnose, weakest_step
 from tasks.evaluation.record import Evaluation
-from tasks.evaluation.results import Results, align
-from tasks.report.names import REFERENCES, in_order, method_title, metric_title, metric_unit, percent
+from tasks.evaluation.results import SweepPoint, align
+from tasks.evaluation.summary import ClaimResult
+from tasks.report.names import (
+    REFERENCES,
+    in_order,
+    method_title,
+    metric_title,
+    metric_unit,
+    percent,
+    shown,
+    shown_interval,
+)
 from tasks.report.pictures import PairKey
 from tasks.report.plots import Curve, CurvePoint, Dot, TrendPoint, curve_plot, dot_plot, trend_plot
 from tasks.report.tables import distance_of
@@ -20,6 +31,8 @@ _ROW_METRICS: Final = (
     *("clip_score", "clip_directional", "ssim_zero_fill_inside", "ssim_zero_fill_outside", "ssim_normconv_outside"),
     *("psnr_outside", "lpips", "mask_area"),
 )
+_SAME_ORDER: Final = ("clip_cosine", "mse_outside")
+"""Metrics that order edits as another one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +55,6 @@ class ReportConfig:
         for name, low, high in (("gallery_pairs", 0, 500), ("worst_cases", 0, 50)):
             if not low <= (value := getattr(self, name)) <= high:
                 raise TaskConfigError(f"report.{name} is {value}, expected a number in [{low}, {high}]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepPoint:
-    """The results of one method at one strength."""
-
-    method: str
-    strength: float
-    results: Results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,10 @@ class ClaimView:
     confidence: str
     numbers: str
     paper: str
+    broken_at: str
+    """The step that breaks; empty for a claim that holds."""
+    parts: tuple[tuple[str, str, str, int], ...]
+    """What is compared, difference, interval and number of edits on every part, for a claim that does not hold."""
 
 
 def claim_views(evaluation: Evaluation) -> list[ClaimView]:
@@ -105,9 +113,23 @@ def claim_views(evaluation: Evaluation) -> list[ClaimView]:
                 confidence=percent(result.ordering.probability),
                 numbers=numbers,
                 paper="holds" if result.paper_holds else "does not hold",
+                broken_at="" if result.ordering.holds else " above ".join(map(method_title, weakest_step(result))),
+                parts=() if result.ordering.holds else _parts(evaluation, result),
             )
         )
     return found
+
+
+def _parts(evaluation: Evaluation, claim: ClaimResult) -> tuple[tuple[str, str, str, int], ...]:
+    return tuple(
+        (
+            found.part,
+            ("+" if found.difference.value > 0 else "") + shown(found.metric, found.difference.value),
+            shown_interval(found.metric, found.difference),
+            found.num_edits,
+        )
+        for found in diagnose(evaluation, claim)
+    )
 
 
 def metric_plots(evaluation: Evaluation) -> dict[str, list[str]]:
@@ -144,18 +166,21 @@ def trade_off(points: Sequence[SweepPoint], *, clip: str, resamples: int = 2000)
     )
 
 
-def trend_plots(rows: Sequence[Mapping[str, Any]], *, baseline: str | None, metrics: Sequence[str]) -> list[str]:
-    """Return the trend of every watched metric of a history.
+def trend_plots(
+    rows: Sequence[Mapping[str, Any]], *, baseline: str | None, metrics: Sequence[str], methods: Sequence[str]
+) -> list[str]:
+    """Return the trend of every watched metric of a history, none before there are two evaluations.
 
     Args:
         rows: ``tasks.history.read_history``.
         baseline: the pinned evaluation, if any.
         metrics: names in the catalogue.
+        methods: whose trend; the baselines of a comparison do not change.
     """
     series: dict[tuple[str, str, str], list[TrendPoint]] = {}
     for row in rows:
         bare = row["metric"].partition("@")[0]
-        if bare not in metrics or row["method"] in REFERENCES or row["value"] is None:
+        if bare not in metrics or row["method"] not in methods or row["value"] is None:
             continue
         factor = metric_info(bare).display_factor
         low, high = (row[end] * factor if row[end] is not None else math.nan for end in ("low", "high"))
@@ -171,6 +196,7 @@ def trend_plots(rows: Sequence[Mapping[str, Any]], *, baseline: str | None, metr
     return [
         trend_plot(f"{metric_title(metric)} of {method_title(method)} on {evalset}", points, unit=metric_unit(metric))
         for (evalset, metric, method), points in sorted(series.items())
+        if len(points) > 1
     ]
 
 
@@ -197,10 +223,11 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
     """Return the worst edits of the focused method in every metric that has a better way."""
     results = evaluation.results
     method = next((name for name in config.focus if name in results.methods), in_order(results.methods)[0])
+    order = list(METRICS)
     found = []
-    for metric in results.metrics:
+    for metric in sorted(results.metrics, key=lambda name: order.index(name.partition("@")[0])):
         better = metric_info(metric).better
-        if better == "neither" or not config.worst_cases:
+        if better == "neither" or not config.worst_cases or metric.partition("@")[0] in _SAME_ORDER:
             continue
         values: dict[PairKey, float] = {}
         # Of several training seeds the first counts: it is the one whose pictures are shown.

@@ -98,9 +98,9 @@ class Learner:
         return found
 
     def scalars(self) -> dict[str, float]:
-        """Return the gradient scaler's state, empty without one."""
+        """Return the fp16 gradient scaler's state (plain numbers), empty without one."""
         scaler = self._accelerator.scaler
-        return {} if scaler is None else {key: float(value) for key, value in scaler.state_dict().items()}
+        return {} if scaler is None else dict(scaler.state_dict())
 
     def load(self, tensors: "Mapping[str, Tensor]", scalars: Mapping[str, float]) -> None:
         """Take over what ``tensors`` and ``scalars`` returned in an earlier process.
@@ -123,7 +123,7 @@ class Learner:
                 entry, _, name = key.removeprefix(_OPTIMISER).partition(".")
                 self._plain.state[self._parameters[name]][entry] = _like(tensor, self._parameters[name])
         if (scaler := self._accelerator.scaler) is not None and scalars:
-            scaler.load_state_dict({**scalars, "_growth_tracker": int(scalars["_growth_tracker"])})
+            scaler.load_state_dict(dict(scalars))
 
 
 def build_optimiser(parameters: "list[nn.Parameter]", config: TrainConfig) -> "torch.optim.Optimizer":

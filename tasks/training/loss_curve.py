@@ -64,17 +64,17 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> "Image":
 
 
 def _series(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Floats]]:
-    """Return the loss and those of its parts that are there, gaps filled with the last value."""
+    """Return the loss and those of its parts that are there, gaps filled with their neighbours."""
     found = []
     for name, column in (("loss", "loss"), *((name, f"part_{name}") for name in CONTRIBUTIONS)):
         values = [row.get(column) for row in rows]
-        if any(value for value in values if value is not None):
+        if any(value is not None and math.isfinite(value) and value > 0 for value in values):
             found.append((name, _filled(values)))
     return found
 
 
 def _filled(values: Sequence[float | None]) -> Floats:
-    last = next(value for value in values if value is not None)
+    last = next(value for value in values if value is not None and math.isfinite(value))
     filled = []
     for value in values:
         last = last if value is None or not math.isfinite(value) else value

@@ -185,4 +185,7 @@ def _without_progress_bars() -> Iterator[None]:
 
 
 def _moved(module: Any, *, device: "torch.device", dtype: "torch.dtype") -> Any:
-    return module.to(device=device, dtype=dtype).eval().requires_grad_(requires_grad=False)
+    from torch import nn
+
+    # diffusers' own method warns of modules to keep in fp32 even where a model has none.
+    return nn.Module.to(module, device, dtype).eval().requires_grad_(requires_grad=False)

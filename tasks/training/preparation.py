@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from storage import ShardStore, VersionInfo, VersionStore
-from tasks.training.acceleration import autocast_unet, build_accelerator, set_up_unet
+from tasks.training.acceleration import autocast_unet, set_up_unet
 from tasks.training.batch_sources import BatchSource, CachedBatches, LiveBatches
 from tasks.training.encoding_cache import CacheFiller, CacheReport, EncodingCache
 from tasks.training.encodings import build_encodings, encode_pairs
@@ -52,12 +52,12 @@ def prepare_run(
     store: ShardStore,
     folder: RunFolder,
     *,
+    accelerator: "Accelerator",
     stack: ExitStack,
     progress: TrainProgress,
 ) -> PreparedRun:
     """Load, encode and set up everything; see ``tasks.train.train`` for what is raised."""
     rows = read_rows(VersionStore(store.files), info, config.rows)
-    accelerator = build_accelerator(config.train, config.compute)
     networks = load_networks(config, accelerator.device)
     encodings = build_encodings(networks, config, keep_features=_fits(networks, config, store, rows))
     cache, source, sample_ids = (

@@ -163,7 +163,7 @@ class RunFolder:
             return SavedState(
                 step=int(progress["step"]),
                 tensors=load_file(folder / _STATE),
-                scaler={str(key): float(value) for key, value in progress["scaler"].items()},
+                scaler=dict(progress["scaler"]),
                 lambda_perc=None if progress["lambda_perc"] is None else float(progress["lambda_perc"]),
                 seconds=float(progress["seconds"]),
             )

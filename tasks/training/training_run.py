@@ -93,14 +93,7 @@ class TrainingRun:
         """
         config = self._parts.config.loop
         with StopRequest() as stop:
-            batches = prefetch(
-                self._upcoming(last_step),
-                self._gather,
-                num_threads=1 if config.batches_ahead else 0,
-                ahead=max(1, config.batches_ahead),
-            )
-            while self.step < last_step and not self._agreed(stop.requested):
-                row = self._timed_step(batches)
+            for row in self.steps(last_step):
                 for sink in sinks:
                     sink.write(self.step - 1, row)
                 self._parts.progress.on_step(self.step, self._train.num_steps, row)
@@ -110,8 +103,21 @@ class TrainingRun:
                     self.save()
                 elif time.monotonic() - self._logged_at > _LOG_SECONDS:
                     self._write_log()
+                if self._agreed(stop.requested):
+                    break
             self.save()
         return self.step >= last_step
+
+    def steps(self, last_step: int) -> Iterator[dict[str, float | None]]:
+        """Take optimiser steps until ``last_step`` are done, and yield the log's row of each; nothing is saved.
+
+        Raises:
+            DivergedError: see ``run``.
+        """
+        ahead = self._parts.config.loop.batches_ahead
+        batches = prefetch(self._upcoming(last_step), self._gather, num_threads=1 if ahead else 0, ahead=max(1, ahead))
+        while self.step < last_step:
+            yield self._timed_step(batches)
 
     def save(self) -> None:
         """Write the log and a checkpoint, unless there is one of this step."""

@@ -11,6 +11,9 @@ from miniature.web import FaultShares, RunningSite, Site, serve, write_metadata
 from tests.flows.shared_server import shared_prefect_server
 from tests.flows.tiny_build import TinyCorpus
 
+# As the command line does, and like it before Prefect is imported.
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+
 FIRST_PORT = 18_720
 FAULTS = FaultShares.only(
     copy=0.03, near_copy=0.03, moved=0.04, error_once=0.02, not_found=0.06, html=0.02, empty=0.01, bomb=0.01, noai=0.02

@@ -17,6 +17,7 @@ import pytest
 from flows.build_dataset import build_dataset
 from flows.progress import JsonLines, shown
 from storage import Files, ShardReport, VersionInfo, VersionStore, verify_version
+from storage.reports import marker_path
 from tests.flows.tiny_build import SHARD_SIZE, TinyCorpus
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
@@ -40,8 +41,11 @@ class Built:
         return VersionStore(Files(str(self.root)))
 
     def reports(self, stage: str) -> list[ShardReport]:
-        """Return the reports of a stage as they lie on the disk."""
-        return [ShardReport.from_json(path.read_bytes()) for path in sorted(self.root.glob(f"*_{stage}/*/*.done.json"))]
+        """Return the reports of a stage's shards that the version was made of, by the markers on the disk."""
+        rows = self.store.shard_files(self.version).to_pylist()
+        shards = sorted({(row["shard"], row["fingerprint"]) for row in rows if row["stage"] == stage})
+        paths = [marker_path(stage, fingerprint, shard) for shard, fingerprint in shards]
+        return [ShardReport.from_json((self.root / path).read_bytes()) for path in paths]
 
 
 def build(root: Path, corpus: TinyCorpus, settings: Mapping[str, Any]) -> Built:
@@ -87,7 +91,7 @@ def test_every_shard_of_the_plan_has_a_marker_in_each_stage(built, tiny_corpus):
     num_shards = -(-next(r for r in built.version.stages if r.stage == "plan").num_out // SHARD_SIZE)
     names = [f"{number:05d}" for number in range(num_shards)]
     for stage in CHAIN[:-1]:
-        assert sorted(report.shard for report in built.reports(stage)) == names
+        assert [report.shard for report in built.reports(stage)] == names
     assert {path.suffix for path in built.root.rglob(".*")} == set(), "nothing is left under construction"
 
 

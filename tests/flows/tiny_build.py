@@ -33,6 +33,11 @@ class TinyCorpus:
             "download.retry.base_s": 0.01,
             "plan.shard_size": SHARD_SIZE,
             "swap.min_corpus_count": 3,
+            # So few pictures hold hardly a good target: the gates of a real corpus would leave no pair.
+            "retrieve.gates.target_text_min": None,
+            "retrieve.gates.directional_min": None,
+            "mask.gates.min_area": None,
+            "mask.gates.min_outside_similarity": None,
             "mask.threshold": 0.3,
             **{name.replace("__", "."): value for name, value in others.items()},
         }

@@ -94,7 +94,7 @@ def test_several_results_come_in_order_and_differ(pipeline: Any):
 
 
 def test_images_come_in_any_form_and_leave_in_their_own_size(pipeline: Any):
-    array = np.asarray(IMAGES[0])
+    array = np.array(IMAGES[0])
     forms = [IMAGES[0], array, array / 255, torch.from_numpy(array).permute(2, 0, 1) / 255, [IMAGES[0].convert("RGBA")]]
     results = [
         np.asarray(pipeline(form, PROMPTS[0], strength=0.0).images[0])

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 
 from iedit_model.edit import SamplingConfig
+from iedit_model.editing.diffedit import ContrastConfig
 from iedit_model.editing.instruct_editor import InstructSampling
 from iedit_model.editing.latent_diffusion import LatentDiffusion, LatentDiffusionSpec, load_latent_diffusion
 from iedit_model.editing.registry import EditorModels, EditorSettings
@@ -31,8 +32,9 @@ def quick_settings(**changes: object) -> EditorSettings:
     """Few steps on the CPU in fp32, for tests that do not judge pictures."""
     values: dict[str, object] = {
         "placement": CPU,
-        "sampling": SamplingConfig(num_inference_steps=6),
-        "instruct": InstructSampling(num_inference_steps=4),
+        "sampling": SamplingConfig(num_inference_steps=4),
+        "instruct": InstructSampling(num_inference_steps=2),
+        "contrast": ContrastConfig(num_maps=2),
         **changes,
     }
     return EditorSettings(**values)  # pyright: ignore[reportArgumentType]

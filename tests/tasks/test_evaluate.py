@@ -11,12 +11,14 @@ from PIL import Image
 from iedit_model.editing.references import CopySource, CopySourceSpec
 from iedit_model.editors import EditResult
 from iedit_model.errors import MaskError
+from iedit_model.vgg import load_vgg
 from storage import ShardStore, sample_seed
 from tasks.errors import TaskConfigError
 from tasks.evaluate import EditingConfig, edit_shard, pair_slices, reference_shard, score_shard
+from tasks.evaluation.finish import measure_distances
 from tasks.evaluation.networks import load_networks
 from tasks.evaluation.results import MethodScores, collect_results, read_features
-from tests.reference.scoring_models import SCORING, few_pairs
+from tests.reference.scoring_models import SCORING, WEIGHTS, few_pairs
 
 CONFIG = EditingConfig(size_px=64, seeds=(0, 3), batch_size=5)
 
@@ -191,6 +193,8 @@ def test_the_reference_is_each_source_image_once(evalset, store, networks):
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     position = first.source_ids.index(f"few/{evalset.pairs[0].image_id}")
     np.testing.assert_allclose(first.features[position], networks.features(pixels)[0].numpy(), rtol=1e-4, atol=1e-5)
+    raw = load_vgg(WEIGHTS / "perceptual").pooled(pixels)[0].numpy()
+    np.testing.assert_allclose(first.features[position], raw / np.sqrt((raw**2).mean()), rtol=1e-4, atol=1e-5)
     assert reference_shard(evalset, SCORING, store, networks, size_px=64) == report
 
 
@@ -215,6 +219,26 @@ def test_results_hold_a_row_for_every_edit_the_refused_ones_included(evalset, st
     assert {row["method"] for row in failed} == {"picky"}
     assert all(row["ssim"] is None and row["failure"] == "empty_mask" for row in failed)
     assert not math.isnan(results.table["seconds"][0].as_py())
+
+
+def test_a_method_that_can_edit_nothing_has_rows_without_values_and_no_distance(evalset, store, networks):
+    editors = {"copied": CopySource(CopySourceSpec()), "helpless": Darkener(refuses={p.word for p in evalset.pairs})}
+    runs = []
+    for name, editor in editors.items():
+        edits = edit_shard(evalset, evalset.pairs, CONFIG, store, editor, shard="00000")
+        scores = score_shard(edits, evalset, SCORING, store, networks, size_px=64)
+        runs.append(MethodScores(evalset=evalset, method=name, edits=(edits,), scores=(scores,), seeds=CONFIG.seeds))
+    results = collect_results(store, runs)
+    lost = [row for row in results.table.to_pylist() if row["method"] == "helpless"]
+    assert len(lost) == 12
+    assert all(row["failure"] == "empty_mask" and row["ssim"] is None for row in lost)
+    references = {"few": reference_shard(evalset, SCORING, store, networks, size_px=64)}
+    distances = measure_distances(store, runs, references, encoders=["mini", "held-out"])
+    assert {metric.method for metric in distances["few"]} == {"copied"}
+    # The cost of the undefined is paid by nobody else: FID of copies is what pairs and images leave of 0.
+    fid = next(metric for metric in distances["few"] if metric.name == "fid@mini-vgg")
+    assert fid.num_reference == evalset.num_images
+    assert fid.num_edited == len(evalset.pairs)
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,15 @@
 """History and records of evaluations: append-only, faithful, and a fall is told with its reason."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import Files
 from tasks.errors import TaskConfigError
-from tasks.evalsets.evalset import EvalSetInfo
 from tasks.evaluation.errors import EvaluationError, RegressionError, UnknownEvaluationError
-from tasks.evaluation.provenance import Provenance, code_digest, gather_provenance
-from tasks.evaluation.record import list_evaluations, read_evaluation, write_evaluation
+from tasks.evaluation.provenance import code_digest, gather_provenance
+from tasks.evaluation.record import list_evaluations, read_evaluation
 from tasks.evaluation.regression import RegressionConfig, find_regressions
-from tasks.evaluation.set_metrics import SetMetric
-from tasks.evaluation.summary import SummaryConfig
 from tasks.history import (
     append_history,
     check_regressions,
@@ -24,50 +19,7 @@ from tasks.history import (
     read_history,
     what_changed,
 )
-from tests.reference.made_up_results import PAPER_LIKE, made_up
-
-PROVENANCE = Provenance(
-    created="2026-01-02T03:04:05+00:00",
-    commit="abc",
-    is_dirty=False,
-    code="c0de",
-    config="{}",
-    models={"iedit": "weights-1"},
-    evalsets={"real": "set-1"},
-    packages={},
-    hardware={},
-)
-CONFIG = SummaryConfig(bootstrap=BootstrapConfig(num_resamples=200), training_clip="mini")
-INFOS = {"real": EvalSetInfo(name="real", origin="real", description="Made up.")}
-
-
-def fid(value):
-    return SetMetric(
-        method="iedit",
-        name="fid@vgg",
-        value=value,
-        low=value - 2,
-        high=value + 2,
-        reference_set="sources",
-        num_reference=8,
-        num_edited=16,
-        num_draws=2,
-        rank_deficient=True,
-    )
-
-
-def evaluated(files, *, day="02", lowered=0.0, distance=100.0, **changes):
-    levels = {key: level - (lowered if key[0].startswith("iedit") else 0) for key, level in PAPER_LIKE.items()}
-    provenance = replace(PROVENANCE, created=f"2026-01-{day}T03:04:05+00:00", **changes)
-    return write_evaluation(
-        files,
-        made_up(levels),
-        model="mini",
-        config=CONFIG,
-        infos=INFOS,
-        provenance=provenance,
-        distances={"real": [fid(distance)]},
-    )
+from tests.reference.made_up_evaluation import evaluated
 
 
 @pytest.fixture

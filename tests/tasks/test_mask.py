@@ -409,3 +409,10 @@ def test_a_threshold_out_of_range_is_refused(wrong):
 def test_a_gate_out_of_range_is_refused(name):
     with pytest.raises(TaskConfigError, match=name):
         MaskGates(**{name: 1.5})
+
+
+def test_a_shard_in_which_nothing_found_a_target_is_an_empty_one(store):
+    config = replace(CONFIG, gates=MaskGates(min_area=0.1))
+    report = masked(store, {"red_left": (None, "red", "green")}, config=config)
+    assert (report.num_in, report.num_out, report.dropped) == (0, 0, {})
+    assert store.read_table(report).num_rows == 0

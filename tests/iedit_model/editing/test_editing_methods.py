@@ -47,8 +47,9 @@ def test_each_method_gives_results_of_the_sources_size_that_their_seed_and_reque
     assert (difference > 0).mean() < 0.02
     assert np.array_equal(pixels(editor.edit([REQUESTS[2]])[0].image), pixels(alone.image))
     others = editor.edit([replace(REQUESTS[2], seed=8)])[0]
-    fixed = method in ("copy_source", "vae_round_trip")
-    assert np.array_equal(pixels(others.image), pixels(alone.image)) == fixed
+    if method != "diffedit":  # its seed decides the noise that the mask is found with, and nothing else
+        fixed = method in ("copy_source", "vae_round_trip")
+        assert np.array_equal(pixels(others.image), pixels(alone.image)) == fixed
     if method in NEEDS_MASK:
         assert all(result.mask is not None and result.mask.any() for result in together)
 
@@ -59,14 +60,15 @@ def test_an_edit_of_nothing_is_nothing():
 
 
 def test_the_costs_are_those_of_the_steps():
+    plain = 2 * 3  # round(4 * 0.7) steps with guidance
     expected = {
-        "iedit": 8,
-        "iedit_m": 8,
-        "sdedit": 8,
-        "sdedit_m": 8,
-        "inpaint": 12,
-        "diffedit": 20 + 4 + 8,
-        "instruct_pix2pix": 12,
+        "iedit": plain,
+        "iedit_m": plain,
+        "sdedit": plain,
+        "sdedit_m": plain,
+        "inpaint": 2 * 4,
+        "diffedit": 2 * 2 + 3 + plain,
+        "instruct_pix2pix": 3 * 2,
         "copy_source": 0,
         "vae_round_trip": 0,
         "masked_noise": 0,
@@ -134,7 +136,7 @@ def test_in_painting_is_diffusers_own_on_a_text_to_image_model():
         latents=SeededNoise([request.seed], shape=(4, 16, 16))(),
         strength=1.0,
         guidance_scale=7.5,
-        num_inference_steps=6,
+        num_inference_steps=4,
         height=64,
         width=64,
         output_type="np",
@@ -152,7 +154,7 @@ def test_instruct_pix2pix_is_the_plain_pipeline():
     theirs = pipeline(
         PAIRS[0].instruction,
         image=request.image,
-        num_inference_steps=4,
+        num_inference_steps=2,
         guidance_scale=7.5,
         image_guidance_scale=1.5,
         generator=torch.Generator().manual_seed(request.seed),
@@ -190,7 +192,7 @@ def test_an_identity_tells_weights_settings_and_methods_apart_and_nothing_else()
 
     plain = identity()
     assert identity() == plain == identity(batch_size=2)
-    other = SamplingConfig(num_inference_steps=7)
+    other = SamplingConfig(num_inference_steps=5)
     different = {
         plain,
         identity("sdedit"),

@@ -9,16 +9,21 @@ from dataclasses import replace
 
 import pytest
 
+from storage import Files
 from tasks.errors import TaskConfigError
 from tasks.evaluation.record import read_evaluation
+from tasks.evaluation.results import SweepPoint
 from tasks.report.exports import escape_latex, latex_table
 from tasks.report.names import in_order, method_title, percent, shown
 from tasks.report.page import ReportExtras
 from tasks.report.plots import Dot, TrendPoint, dot_plot, trend_plot
+from tasks.report.strata import strata_tables
 from tasks.report.tables import metric_tables, paper_tables
-from tasks.report.view import FunnelRow, ReportConfig, SweepPoint, edit_rows, script_json, worst_cases
+from tasks.report.text import evaluation_text
+from tasks.report.view import FunnelRow, ReportConfig, claim_views, edit_rows, script_json, worst_cases
 from tasks.report.write import write_report
 from tests.reference.chromium import needs_browser, page_after_scripts
+from tests.reference.made_up_evaluation import evaluated
 from tests.reference.made_up_results import made_up
 from tests.reference.report_cases import HOSTILE, LEVELS, small_evaluation
 
@@ -119,6 +124,24 @@ def test_the_papers_numbers_stand_beside_ours_and_what_was_not_run_is_empty(made
     assert "hostile-real" in second.caption
     assert next(row for row in third.rows if row.method == "global_ldm_loc").cells[0].text == "\N{EN DASH}"
     assert first.rows[0].title == "SDEdit"
+    # What Table 1 lacks stands below it; a row of our own that is no method of the registry is an ablation.
+    assert [row.method for row in first.rows[5:]] == ["inpaint", "copy_source", "vae_round_trip"]
+    assert [row.method for row in third.rows[5:]] == ["<b>own</b>"]
+
+
+def test_strata_hold_the_means_of_their_own_edits(made):
+    evaluation = made[0]
+    tables = strata_tables(evaluation)
+    table = next(table for table in tables if table.heads and "CLIPScore [mini]" in table.title)
+    assert table.heads[:2] == ("colour", "noun")
+    assert "mask 10% to 25%" in table.heads
+    rows = evaluation.results.table.to_pylist()
+    for column, kind in enumerate(("colour", "noun")):
+        values = [row["clip_score@mini"] for row in rows if (row["method"], row["kind"]) == ("sdedit", kind)]
+        cell = next(row for row in table.rows if row.method == "sdedit").cells[column]
+        assert cell.text == f"{sum(values) / len(values):.2f}"
+        assert cell.aside == "8 images"
+    assert table.title in page(made)
 
 
 def test_json_and_page_and_stored_evaluation_say_the_same(made):
@@ -221,3 +244,16 @@ def test_methods_stand_in_the_papers_order_with_references_last():
 def test_settings_without_meaning_are_refused():
     with pytest.raises(TaskConfigError):
         replace(ReportConfig(), gallery_pairs=-1)
+
+
+def test_a_claim_that_fails_says_where_it_breaks(tmp_path):
+    levels = {("sdedit", None): 66.0, ("iedit", 0): 64.0, ("iedit_m", 0): 68.0}
+    made_up_one = evaluated(Files(str(tmp_path)), levels=levels)
+    claim = next(view for view in claim_views(made_up_one) if view.text.startswith("CLIPScore on real"))
+    assert not claim.holds
+    assert claim.broken_at == "iEdit above SDEdit"
+    assert claim.parts[0][:2] == ("all edits", "\N{MINUS SIGN}2.00")
+    text = evaluation_text(made_up_one)
+    assert "breaks at iEdit above SDEdit: all edits \N{MINUS SIGN}2.00" in text
+    assert "SDEdit" in text.splitlines()[2]
+    assert "(paper 65.84)" in text

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from iedit_model.train_config import LayerPolicy
 from storage import ShardStore, VersionInfo
 from tasks.train import train
+from tasks.training.acceleration import build_accelerator
 from tasks.training.preparation import prepare_run
 from tasks.training.progress import NoProgress
 from tasks.training.run_config import LoopConfig
@@ -52,7 +53,15 @@ def test_a_checkpoint_predicts_what_the_trained_network_predicts(
 ) -> None:
     config = tiny_run(pipeline, tiny_train(layers=layers, lora_rank=2, learning_rate=1e-2))
     report = train(version.id, config, store, tmp_path)
-    ready = prepare_run(version, config, store, RunFolder(tmp_path), stack=ExitStack(), progress=NoProgress()).parts
+    ready = prepare_run(
+        version,
+        config,
+        store,
+        RunFolder(tmp_path),
+        accelerator=build_accelerator(config.train, config.compute),
+        stack=ExitStack(),
+        progress=NoProgress(),
+    ).parts
     state = ready.folder.load(report.step)
     ready.learner.load(state.tensors, state.scaler)
     inputs = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 700]))

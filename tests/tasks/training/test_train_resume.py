@@ -1,36 +1,22 @@
 """A training that was stopped, killed or interrupted ends in the same bits as one that never was."""
 
 import math
-import multiprocessing
-import os
 import signal
-from collections.abc import Mapping
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from iedit_model.train_config import LossConfig, TrainConfig
 from storage import ShardStore, VersionInfo
 from tasks.train import train
-from tasks.training.run_config import LoopConfig, TrainRunConfig
 from tasks.training.train_log import read_log
+from tests.reference.stopped_training import NUM_STEPS, Signals, configured
 from tests.reference.tiny_pipeline import tiny_run, tiny_train
 
-EVERYTHING = LossConfig(prompt_dropout=0.2, replay_target_weight=0.5, latent_mask_mode="soft")
-NUM_STEPS = 6
-
-
-def everything(**fields: object) -> TrainConfig:
-    """All losses, both turns, accumulation, an average, a warm-up and a cosine."""
-    options = {"accumulation": 2, "ema_decay": 0.9, "max_grad_norm": 0.5, "warmup_steps": 2, "schedule": "cosine"}
-    return tiny_train(EVERYTHING, num_steps=NUM_STEPS, **(options | fields))
-
-
-def configured(pipeline: Path, train_config: TrainConfig | None = None) -> TrainRunConfig:
-    loop = LoopConfig(sinks=(), save_every=2, calibration_samples=4)
-    return tiny_run(pipeline, train_config or everything(), loop=loop)
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +25,6 @@ def straight(pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path_f
     out = tmp_path_factory.mktemp("straight")
     assert train(version.id, configured(pipeline), store, out).status == "finished"
     return out
-
-
-class Signals:
-    """Sends this process a signal after some step."""
-
-    def __init__(self, number: signal.Signals, *, after: int) -> None:
-        self.number, self.after = number, after
-
-    def on_cache(self, done: int, total: int) -> None:
-        """Wait for the steps."""
-
-    def on_step(self, step: int, total: int, terms: Mapping[str, float | None]) -> None:
-        if step == self.after:
-            os.kill(os.getpid(), self.number)
 
 
 def state(out: Path, step: int = NUM_STEPS) -> dict[str, torch.Tensor]:
@@ -89,16 +61,16 @@ def test_the_turn_of_the_layers_survives_a_resume_at_an_odd_step(straight: Path)
     assert phases == [0, 1, 0, 1, 0, 1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     straight: Path, pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
 ) -> None:
-    def run_and_die() -> None:
-        train(version.id, configured(pipeline), store, tmp_path, progress=Signals(signal.SIGKILL, after=5))
-
-    child = multiprocessing.get_context("fork").Process(target=run_and_die)
-    child.start()
-    child.join(120)
-    assert child.exitcode == -signal.SIGKILL
+    module = "tests.reference.stopped_training"
+    given = (pipeline, store.files.root, version.id, tmp_path, 5)
+    child = subprocess.run(
+        [sys.executable, "-m", module, *map(str, given)], cwd=ROOT, capture_output=True, check=False, timeout=240
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr.decode()
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step_*")) == ["step_00000002", "step_00000004"]
     (tmp_path / "checkpoints/.step_00000005.dead.partial").mkdir()
     assert train(version.id, configured(pipeline), store, tmp_path).status == "finished"

@@ -1,0 +1,81 @@
+"""Task runs of our stages in a real flow: tried again after what may pass, at once given up after what does not."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prefect import flow  # noqa: TID251 - the tests of flows/ need what flows/ do
+
+from flows.config import RunnerConfig
+from flows.runner import task_runner
+from tasks._prefect import stage_task
+from tasks.errors import TaskConfigError
+
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
+
+
+class Stage:
+    """A stage that fails so many times before it succeeds, and counts its calls."""
+
+    def __init__(self, failures: int, error: Callable[[], Exception] = OSError) -> None:
+        self.failures, self.error, self.calls = failures, error, 0
+
+    def run(self, shard: str) -> str:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise self.error()
+        return shard
+
+
+def outcome(function: Callable[..., Any], *, retries: int = 2, timeout_s: float | None = None) -> Any:
+    """Return what the only task run of a flow returned, or its error."""
+
+    @flow(name="trial", persist_result=False)
+    def trial() -> Any:
+        task = stage_task(function, stage="caption", retries=retries, retry_delay_s=0, timeout_s=timeout_s, tags=())
+        with task_runner(RunnerConfig(workers=1)) as runner:
+            return runner.submit(task, parameters={"shard": "00007"}).result(raise_on_failure=False)
+
+    try:
+        return trial()
+    except Exception as error:  # noqa: BLE001 - a flow that returns an error fails with it
+        return error
+
+
+def test_an_error_that_may_pass_is_tried_again_and_then_succeeds():
+    stage = Stage(2)
+    assert outcome(stage.run) == "00007"
+    assert stage.calls == 3
+
+
+def test_after_the_last_try_the_error_is_the_outcome():
+    stage = Stage(9, lambda: OSError("the disk is gone"))
+    assert str(outcome(stage.run)) == "the disk is gone"
+    assert stage.calls == 3
+
+
+def test_an_error_that_does_not_pass_is_not_tried_again():
+    stage = Stage(9, lambda: TaskConfigError("mask.threshold is 7"))
+    assert isinstance(outcome(stage.run), TaskConfigError)
+    assert stage.calls == 1
+
+
+def test_a_run_that_takes_too_long_is_ended_and_tried_again():
+    calls: list[int] = []
+    ended = threading.Event()
+
+    def slow(shard: str) -> str:
+        calls.append(len(calls))
+        while len(calls) == 1 and not ended.wait(0.02):
+            pass
+        return shard
+
+    try:
+        start = time.monotonic()
+        assert outcome(slow, retries=1, timeout_s=0.5) == "00007"
+        assert len(calls) == 2
+        assert time.monotonic() - start < 60
+    finally:
+        ended.set()

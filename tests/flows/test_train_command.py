@@ -1,0 +1,112 @@
+"""``iedit train``: its settings, what it tells, and the flow behind it."""
+
+import argparse
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.commands.train import configure, run
+from flows.errors import ProfileError, SettingError
+from flows.train_profiles import named_trainings, resolve_training
+from flows.train_progress import TrainJson, TrainLines, training_shown
+from iedit_model.train_config import paper, stable, table2_rows
+from storage import ShardStore, VersionInfo
+from tests.reference.true_pair_version import build_version, true_pairs
+
+SMALL = ("train.batch_size=2", "train.warmup_steps=1", "loop.sinks=[]")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def version(root: str) -> VersionInfo:
+    return build_version(ShardStore.at(root), true_pairs(6))
+
+
+def parsed(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    return parser.parse_args(list(arguments))
+
+
+def small(root: str, out: Path, *more: str) -> argparse.Namespace:
+    settings = [part for text in SMALL for part in ("--set", text)]
+    return parsed("--root", root, "--steps", "2", "-o", str(out), *settings, *more)
+
+
+def test_every_row_of_table_2_with_weights_of_its_own_can_be_trained() -> None:
+    rows = {name: row for name, row in table2_rows().items() if row.weights_of is None}
+    assert set(named_trainings()) >= {"paper", "stable", *rows}
+    for name, row in rows.items():
+        config = resolve_training("mini", name)
+        assert (config.train, config.rows.prompts) == (row.config, row.data)
+        assert resolve_training("mini", f"stable/{name}").train.loss.noise_loss == row.config.loss.noise_loss
+    assert resolve_training("mini", "paper").train == paper()
+    assert resolve_training("mini", "stable").train == stable()
+
+
+def test_profiles_differ_in_models_and_precision_and_settings_go_over_them() -> None:
+    real = resolve_training("sd14", "paper", {"train.loss.t_min": 300, "compute": {"device": "cpu"}})
+    assert (real.model.name, real.train.precision) == ("CompVis/stable-diffusion-v1-4", "fp16")
+    assert (real.train.loss.t_min, real.compute.device) == (300, "cpu")
+    with pytest.raises(ProfileError, match="there are mini, sd14"):
+        resolve_training("maxi", "paper")
+    with pytest.raises(SettingError, match="there is no training 'papers'"):
+        resolve_training("mini", "papers")
+    with pytest.raises(SettingError, match=r"train\.loss\.tmin.*did you mean train\.loss\.t_min"):
+        resolve_training("mini", "paper", {"train.loss.tmin": 3})
+
+
+def test_the_command_trains_and_tells_machines_what_it_did(
+    root: str, version: VersionInfo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(small(root, tmp_path / "run", "--no-flow", "--json", "--version", version.id[:6])) == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    events = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+    assert [event["done"] for event in events if event["event"] == "step"] == [1, 2]
+    assert [event["done"] for event in events if event["event"] == "cache"][-1] == 6
+    assert (result["status"], result["step"], result["num_samples"]) == ("finished", 2, 6)
+    assert Path(result["checkpoint"], "unet/diffusion_pytorch_model.safetensors").is_file()
+    assert result["version"] == version.id
+    steps = [event["loss"] for event in events if event["event"] == "step"]
+    assert result["mean_loss"] == pytest.approx(sum(steps) / 2, rel=1e-5)
+
+
+def test_a_wrong_setting_is_told_before_anything_starts(root: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="learning_rate"):
+        run(small(root, tmp_path / "run", "--set", "train.learning_rate=-1"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_lines_come_now_and_then_and_at_the_end() -> None:
+    stream = io.StringIO()
+    lines = TrainLines(stream, every_s=1000)
+    for step in range(1, 6):
+        lines.on_step(step, 5, {"loss": 0.5, "grad_norm": None, "images_per_s": 12.0})
+    assert stream.getvalue().splitlines() == [
+        "step 1 of 5: loss 0.5000  12.0 img/s",
+        "step 5 of 5: loss 0.5000  12.0 img/s",
+    ]
+
+
+@pytest.mark.slow
+def test_the_flow_trains_resumes_and_shows_its_curve(
+    prefect: None, root: str, version: VersionInfo, tmp_path: Path
+) -> None:
+    from flows.train import train
+
+    settings = {"train": {"batch_size": 2, "warmup_steps": 1, "num_steps": 3, "schedule": "constant"}, "loop.sinks": []}
+    stream = io.StringIO()
+    with training_shown(TrainJson(stream)):
+        report = train(root, str(tmp_path), settings=settings)
+        longer = train(root, str(tmp_path), settings=settings | {"train.num_steps": 4})
+    assert (report.status, report.step, longer.step) == ("finished", 3, 4)
+    events = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [event["done"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
+    assert report.version == version.id
