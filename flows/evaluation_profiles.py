@@ -23,6 +23,9 @@ from tasks.evaluation.networks import FeatureSpec, NamedClip, ScoringConfig
 from tasks.evaluation.plan import EvaluationPlan
 from tasks.evaluation.summary import SummaryConfig
 
+_MINI_STRENGTH: Final = 0.5
+"""Latents of 16 x 16 lose their content at less noise than those of 48 x 48; at 0.7 the untrained model is at its
+ceiling (docs/experiments.md, 1)."""
 _MINI_STEPS: Final = 20
 """Steps of the miniature's samplers: its small model gains nothing beyond."""
 
@@ -64,7 +67,7 @@ def mini_evaluation() -> EvaluationConfig:
         editing=EditingConfig(size_px=64, batch_size=64),
         settings=EditorSettings(
             placement=fp32,
-            sampling=SamplingConfig(num_inference_steps=_MINI_STEPS),
+            sampling=SamplingConfig(strength=_MINI_STRENGTH, num_inference_steps=_MINI_STEPS),
             instruct=InstructSampling(num_inference_steps=_MINI_STEPS),
             batch_size=32,
         ),

@@ -148,7 +148,7 @@ def test_a_model_that_is_not_there_stops_the_build_at_once(tiny_corpus, tmp_path
 
 @pytest.mark.slow
 def test_no_pair_left_is_an_error_and_no_version(tiny_corpus, tmp_path, capsys):
-    settings = tiny_corpus.settings(mask__threshold=0.999, caption__mode="alt_text")
+    settings = tiny_corpus.settings(mask__gates__min_area=0.99, caption__mode="alt_text")
     outcome = iedit_build(capsys, tmp_path / "root", tiny_corpus.metadata, settings)
     assert_one_clear_line(outcome)
     assert not (tmp_path / "root" / "versions").exists()

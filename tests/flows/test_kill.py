@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +19,21 @@ from tests.flows.tiny_build import as_arguments, final_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.xdist_group("prefect")]
 
-KILLS = 20
 SEED = 11
+KILLS_A_STAGE = 2
+BEFORE = {
+    "plan": ("begin", "plan"),
+    "download": ("begin", "download"),
+    "caption": ("shard", "download"),
+    "words": ("begin", "words"),
+    "swap": ("begin", "swap"),
+    "embed": ("shard", "swap"),
+    "index": ("begin", "index"),
+    "retrieve": ("begin", "retrieve"),
+    "mask": ("shard", "retrieve"),
+    "pack": ("begin", "pack"),
+}
+"""Stage -> what is told just before its first work."""
 _LONGEST_S = 600.0
 """A process that takes longer hangs, however busy the machine."""
 
@@ -32,10 +44,12 @@ class Process:
 
     arguments: Sequence[str]
     api: str
+    moment: tuple[str, str] = BEFORE["plan"]
+    """Event and stage that ``reached`` waits for."""
     events: list[dict[str, object]] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     """What it said on the standard error that is no event."""
-    begun: threading.Event = field(default_factory=threading.Event)
+    reached: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.process = subprocess.Popen(
@@ -54,14 +68,15 @@ class Process:
         for line in self.process.stderr:
             if line.startswith("{"):
                 self.events.append(json.loads(line))
-                self.begun.set()
+                if (self.events[-1]["event"], self.events[-1]["stage"]) == self.moment:
+                    self.reached.set()
             else:
                 self.words.append(line)
-        self.begun.set()
+        self.reached.set()
 
     def kill_after(self, seconds: float) -> bool:
-        """Kill it so long after its first event; return whether it was still alive."""
-        self.begun.wait(timeout=_LONGEST_S)
+        """Kill it so long after its moment; return whether it was still alive."""
+        self.reached.wait(timeout=_LONGEST_S)
         try:
             self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -85,17 +100,20 @@ class Process:
 
     @property
     def was_at(self) -> str:
-        """Return the stage that told something last."""
-        return str(self.events[-1]["stage"]) if self.events else "start"
+        """Return the first stage that had shards left to do."""
+        ahead: Counter[str] = Counter()
+        for event in self.events:
+            ahead[str(event["stage"])] += int(str(event["shards"])) if event["event"] == "begin" else -1
+        return next((stage for stage in BEFORE if ahead[stage] > 0), "between")
 
 
 def test_a_build_that_is_killed_twenty_times_ends_with_the_same_bytes(prefect_api, tiny_corpus, tmp_path):
     settings = tiny_corpus.settings(plan__shard_size=12, pack__samples_per_tar=8)
     arguments = ["--metadata", tiny_corpus.metadata, *as_arguments(settings)]
     calm = Process([*arguments, "--root", str(tmp_path / "calm")], prefect_api)
-    calm.begun.wait(timeout=_LONGEST_S)
+    calm.reached.wait(timeout=_LONGEST_S)
     start = time.monotonic()
-    assert calm.end() == 0
+    assert calm.end() == 0, calm.words
     length_s = time.monotonic() - start
     expected = final_bytes(tmp_path / "calm")
     assert len(expected) > 100
@@ -104,22 +122,23 @@ def test_a_build_that_is_killed_twenty_times_ends_with_the_same_bytes(prefect_ap
     root = tmp_path / "killed"
     moments: Counter[str] = Counter()
     finished = 0
-    while moments.total() < KILLS:
-        tiny_corpus.running.reset()
-        process = Process([*arguments, "--root", str(root)], prefect_api)
-        # Mostly a part of the run, so that each goes a little further; sometimes nearly none.
-        if process.kill_after(rng.choice((0.05, 0.25, 0.4)) * rng.random() * length_s):
-            moments[process.was_at] += 1
-            continue
-        finished += 1
-        assert final_bytes(root) == expected
-        shutil.rmtree(root)
+    for stage in [stage for stage in BEFORE for _ in range(KILLS_A_STAGE)]:
+        killed = False
+        while not killed:
+            tiny_corpus.running.reset()
+            process = Process([*arguments, "--root", str(root)], prefect_api, moment=BEFORE[stage])
+            killed = process.kill_after(rng.random() * length_s / len(BEFORE))
+            if not killed:  # it was faster
+                finished += 1
+                assert final_bytes(root) == expected
+        moments[process.was_at] += 1
     tiny_corpus.running.reset()
-    assert Process([*arguments, "--root", str(root)], prefect_api).end() == 0
+    last = Process([*arguments, "--root", str(root)], prefect_api)
+    assert last.end() == 0, last.words
     assert final_bytes(root) == expected
     print(f"{moments.total()} kills at {dict(moments)}, {finished} runs ended before, {length_s:.1f} s undisturbed")
-    assert moments.total() >= KILLS
-    assert len(moments) >= 4, f"the kills hit only {dict(moments)}"
+    assert moments.total() >= 20
+    assert len(moments) >= 6, f"the kills hit only {dict(moments)}"
     versions = VersionStore(Files(str(root)))
     (version,) = versions.list()
     assert verify_version(versions, version) == []

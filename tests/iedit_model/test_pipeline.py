@@ -110,7 +110,7 @@ def test_images_come_in_any_form_and_leave_in_their_own_size(pipeline: Any):
 
 def test_strength_zero_is_the_vaes_round_trip(pipeline: Any):
     found = pipeline(IMAGES[0], PROMPTS[0], strength=0.0).images[0]
-    pixels = torch.from_numpy(np.asarray(IMAGES[0])).permute(2, 0, 1)[None].float() / 127.5 - 1
+    pixels = torch.from_numpy(np.array(IMAGES[0])).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         vae = pipeline.vae
         expected = vae.decode(vae.encode(pixels).latent_dist.mode()).sample[0]
