@@ -72,12 +72,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--strength", type=float, default=0.7)
     parser.add_argument("--rounds", type=int, default=3, help="rounds that are timed")
+    parser.add_argument("--threads", type=int, default=1, help="cores to compute with, where there is no GPU")
     parser.add_argument("--compile", action="store_true", help="compile the UNet and the decoder (GPU)")
     parser.add_argument("--channels-last", action="store_true", help="channels-last memory format of all convolutions")
     options = parser.parse_args()
     if int(options.steps * options.strength) != round(options.steps * options.strength):
         parser.error("diffusers cuts steps * strength off and we round it: take values whose product is whole")
     _hush()
+    torch.set_num_threads(options.threads)
     placement = place(DeviceConfig(device=options.device, dtype=options.dtype))
     parts = _random_sd14(placement) if options.random_sd14 else _loaded(options.model, placement)
     if options.vae_dtype == "fp32":

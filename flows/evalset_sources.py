@@ -8,7 +8,7 @@ from flows.evalsets import REAL_INFO, make_real_set
 from flows.evaluation_profiles import EvaluationConfig
 from iedit_model.text_to_image import DrawConfig
 from tasks.evalsets.evalset import EvalSet
-from tasks.evalsets.folder import open_evalset
+from tasks.evalsets.folder import PAIRS, open_evalset
 
 FOLDER: Final = "evalsets"
 """Under the root of the store."""
@@ -24,7 +24,7 @@ def open_set(name: str, root: str, config: EvaluationConfig) -> EvalSet:
     place = f"{root.rstrip('/')}/{FOLDER}/{name}"
     if name == REAL_INFO.name:
         return make_real_set(place)
-    if (Path(root) / FOLDER / name).is_dir():
+    if (Path(root) / FOLDER / name / PAIRS).is_file():  # written last: without it a killed run left a part
         return open_evalset(place)
     if name == config.generated.info.name:
         return draw_generated_set(place, config)

@@ -60,9 +60,9 @@ def re_evaluate(
     place = newest_run(checkpoint)
     files = ShardStore.at(root).files
     if not (changes := _changes(config, checkpoint_source(place), root=root, model=model)):
-        said = f"{UNCHANGED}: model, sets, code and metrics of {model} are those of its newest evaluation"
-        get_run_logger().info(said)
-        return said
+        get_run_logger().info("%s: model, sets, code and metrics of %s", UNCHANGED, model)
+        # A regression that nobody mended stays one: only the evaluation is spared, not the verdict.
+        return f"{UNCHANGED}: {_judged(root, model)}"
     get_run_logger().info("evaluating %s: changed %s", model, ", ".join(changes))
     done = evaluate(root, profile=profile, checkpoints=[place], model=model, sets=sets, settings=settings)
     if pinned_baseline(files, model) is None:

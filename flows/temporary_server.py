@@ -6,6 +6,7 @@ is given up after seconds on a busy machine.
 
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _START_S: Final = 180.0
 _END_S: Final = 20.0
 _POLL_S: Final = 0.05
+_ERROR: Final = re.compile(r"[\w.]+(Error|Exception)\b")
+"""The line of a traceback that says what it was."""
 
 
 @contextmanager
@@ -92,8 +95,9 @@ def _address(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:
         if line := told.readline():
             return json.loads(line)
     log.seek(0)
-    said = log.read().decode(errors="replace").strip().splitlines()
-    raise ServeError(f"the Prefect server ended at its start: {one_line(said[-1]) if said else 'no message'}")
+    said = log.read().decode(errors="replace").strip().splitlines() or ["no message"]
+    reasons = [line for line in said if _ERROR.match(line)] or said
+    raise ServeError(f"the Prefect server ended at its start: {one_line(reasons[-1])}")
 
 
 def main() -> int:
@@ -109,7 +113,7 @@ def main() -> int:
 
 
 def _end_with_input(server: "uvicorn.Server") -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(sys.stdin.fileno(), 1):  # not through the buffer, whose lock would outlast the interpreter
         pass
     server.should_exit = True
 

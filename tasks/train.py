@@ -140,7 +140,7 @@ def _sinks(prepared: "PreparedRun", run: "TrainingRun", stack: ExitStack) -> lis
     parts = prepared.parts
     if not parts.accelerator.is_main_process:
         return []
-    sinks = open_sinks(parts.config.loop, parts.folder.path, first_step=run.step, described=prepared.manifest["config"])
+    sinks = open_sinks(parts.config.loop, parts.folder.path, first_step=run.step, described=prepared.manifest)
     for sink in sinks:
         stack.callback(sink.close)
     return list(sinks)

@@ -46,7 +46,7 @@ class TensorBoardSink:
 class WandbSink:
     """A run of Weights & Biases, offline or online as its own environment says."""
 
-    def __init__(self, folder: Path, *, project: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, project: str, described: Mapping[str, Any]) -> None:
         try:
             import wandb
         except ImportError as error:
@@ -54,7 +54,11 @@ class WandbSink:
                 "loop.sinks names wandb, which is not installed: install it, or leave it out of loop.sinks"
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
-        self._run: Any = wandb.init(project=project, dir=str(folder), config=dict(config), resume="allow")
+        # The same run has the same id, so that a resumed one goes on in its own curves.
+        name = str(described["identity"])[:16]
+        self._run: Any = wandb.init(
+            project=project, dir=str(folder), id=name, config=dict(described["config"]), resume="allow"
+        )
 
     def write(self, step: int, row: Mapping[str, float | None]) -> None:
         """Take one row."""
@@ -70,6 +74,12 @@ def open_sinks(
 ) -> Sequence[MetricSink]:
     """Return the configured sinks.
 
+    Args:
+        config: names them.
+        folder: the run's folder.
+        first_step: the first that will be written.
+        described: the run's manifest.
+
     Raises:
         MissingPackageError: one of them is not installed.
     """
@@ -78,7 +88,7 @@ def open_sinks(
         if name == "tensorboard":
             opened.append(TensorBoardSink(folder / "tensorboard", first_step=first_step))
         else:
-            opened.append(WandbSink(folder / "wandb", project=config.wandb_project, config=described))
+            opened.append(WandbSink(folder / "wandb", project=config.wandb_project, described=described))
     return opened
 
 

@@ -232,7 +232,7 @@ class TrainingRun:
 
     def _check(self, values: Mapping[str, float | None], micros: Sequence[_Micro]) -> None:
         loss, norm = values["loss"] or 0.0, values["grad_norm"] or 0.0
-        usual = 1e9
+        usual = self._log.recent_mean("loss", _HISTORY)
         factor = self._parts.config.loop.explosion_factor
         if not math.isfinite(loss):
             what = f"the loss is {loss}"

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,15 +124,15 @@ def test_a_build_that_is_killed_twenty_times_ends_with_the_same_bytes(prefect_ap
     moments: Counter[str] = Counter()
     finished = 0
     for stage in [stage for stage in BEFORE for _ in range(KILLS_A_STAGE)]:
-        killed = False
-        while not killed:
+        while True:
             tiny_corpus.running.reset()
             process = Process([*arguments, "--root", str(root)], prefect_api, moment=BEFORE[stage])
-            killed = process.kill_after(rng.random() * length_s / len(BEFORE))
-            if not killed:  # it was faster
-                finished += 1
-                assert final_bytes(root) == expected
-        moments[process.was_at] += 1
+            if process.kill_after(rng.random() * length_s / len(BEFORE)):
+                moments[process.was_at] += 1
+                break
+            finished += 1  # it was faster
+            assert final_bytes(root) == expected
+            shutil.rmtree(root)
     tiny_corpus.running.reset()
     last = Process([*arguments, "--root", str(root)], prefect_api)
     assert last.end() == 0, last.words

@@ -95,4 +95,4 @@ def test_a_server_that_cannot_start_is_told_with_its_reason(tmp_path):
     process = command("pass", tmp_path / "home")
     _, err = process.communicate(timeout=280)
     assert process.returncode == 1
-    assert "home" in err.splitlines()[-1]
+    assert "unable to open database file" in err.splitlines()[-1]

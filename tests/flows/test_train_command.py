@@ -15,7 +15,7 @@ from iedit_model.train_config import paper, stable, table2_rows
 from storage import ShardStore, VersionInfo
 from tests.reference.true_pair_version import build_version, true_pairs
 
-SMALL = ("train.batch_size=2", "train.warmup_steps=1", "loop.sinks=[]")
+SMALL = ("rows.where=null", "train.batch_size=2", "train.warmup_steps=1", "loop.sinks=[]")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,11 @@ def test_the_flow_trains_resumes_and_shows_its_curve(
 ) -> None:
     from flows.train import train
 
-    settings = {"train": {"batch_size": 2, "warmup_steps": 1, "num_steps": 3, "schedule": "constant"}, "loop.sinks": []}
+    settings = {
+        "train": {"batch_size": 2, "warmup_steps": 1, "num_steps": 3, "schedule": "constant"},
+        "loop.sinks": [],
+        "rows.where": None,
+    }
     stream = io.StringIO()
     with training_shown(TrainJson(stream)):
         report = train(root, str(tmp_path), settings=settings)

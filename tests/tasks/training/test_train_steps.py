@@ -60,6 +60,23 @@ def test_a_batch_from_the_cache_equals_one_that_is_encoded_anew(
     assert batches[0]["source_mask"].unique().tolist() == [0.0, 1.0]
 
 
+def test_half_precision_halves_the_cache_and_rounds(
+    pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    both = []
+    for dtype in ("fp32", "fp16"):
+        config = tiny_run(pipeline, tiny_train(), cache=CacheConfig(dtype=dtype))
+        both.append(prepared(config, store, version, tmp_path))
+    whole, half = (one.parts.source.batch(one.parts.sample_ids) for one in both)
+    assert torch.equal(half.source_latents, whole.source_latents.half().float())
+    assert torch.equal(half.prompt_embeds, whole.prompt_embeds.half().float())
+    assert half.source_mask is not None
+    assert whole.source_mask is not None
+    assert torch.equal(half.source_mask, whole.source_mask)
+    sizes = [one.cache.num_bytes for one in both if one.cache is not None]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
 EXPECTED_FIELDS = {
     *("source_latents", "target_latents", "prompt_embeds", "source_prompt_embeds"),
     *("source_mask", "target_mask", "source_pixel_mask", "text_embeds", "diff_text_embeds"),
