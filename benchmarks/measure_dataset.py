@@ -21,6 +21,7 @@ import numpy.typing as npt
 from _report import CONSOLE, print_provenance, print_rows
 
 from flows.config import SiteConfig
+from flows.profiles import mini
 from flows.version_text import find_version
 from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, draw_resamples, mean_interval
 from miniature.pair_truth import PairTruth, PromptError, judge_pair
@@ -28,6 +29,9 @@ from miniature.site import Site
 from storage import Files, VersionInfo, VersionStore
 from tasks.packing.packed_sample import read_sample
 from tasks.pictures.mask_scores import mask_iou, read_mask
+
+_SITE = mini().source.site or SiteConfig()
+"""The site that the profile mini builds from."""
 
 Row = Mapping[str, Any]
 Values = Callable[["Judged"], float]
@@ -87,8 +91,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="folder or fsspec address of the store")
     parser.add_argument("--version", default="latest", help="id of a version, the start of one, or latest")
-    parser.add_argument("--seed", type=int, default=SiteConfig.seed, help="site that it was built from")
-    parser.add_argument("--urls", type=int, default=SiteConfig.num_urls, help="addresses on that site")
+    parser.add_argument("--seed", type=int, default=_SITE.seed, help="site that it was built from")
+    parser.add_argument("--urls", type=int, default=_SITE.num_urls, help="addresses on that site")
     parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 

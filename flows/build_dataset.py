@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.task_runners import TaskRunner
-from prefect.utilities.annotations import quote
 
 from flows import stages
 from flows.artifacts import publish_version
@@ -186,19 +186,19 @@ class _Build:
 
     def _submit(self, stage: str, function: Callable[..., Any], shard: str, **given: Any) -> Future:
         options = self.config.options.of(stage)
+        # Bound and not passed: Prefect would look for futures in every field of every report and setting, and what is
+        # quoted against that arrives wrapped once more on Ray.
+        bound = partial(function, config=self.config, root=self.root, **given)
         task = stage_task(
-            function,
+            bound,
             stage=stage,
             retries=options.retries,
             retry_delay_s=options.retry_delay_s,
             timeout_s=options.timeout_s,
             tags=options.tags,
         )
-        # Quoted: Prefect would look for futures in every field of every report and setting.
-        parameters = {name: quote(value) for name, value in given.items()}
-        parameters |= {"shard": shard, "config": quote(self.config), "root": self.root}
         with placed(self.config.runner, options):
-            return self.runner.submit(task, parameters=parameters)
+            return self.runner.submit(task, parameters={"shard": shard})
 
 
 def _all(stage: str, shards: Mapping[str, Done]) -> tuple[ShardReport, ...]:

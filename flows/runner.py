@@ -1,5 +1,6 @@
 """What the task runs of a flow run on: threads of this process, or a Ray cluster; and their limits."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ def task_runner(config: RunnerConfig) -> TaskRunner[Any]:
     threads = str(config.model_threads)
     environment = {**DEFAULTS, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     options: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "include_dashboard": False}
+    options |= {"logging_level": logging.ERROR, "log_to_driver": False}  # the standard error is for our own progress
     if config.ray_address is None:
         options["num_cpus"] = config.workers + config.downloads
     return RayTaskRunner(address=config.ray_address, init_kwargs=options)
