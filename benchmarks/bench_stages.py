@@ -64,7 +64,7 @@ def main() -> None:
     if parts:
         print_rows(("stage", "part of our stage", "ms"), parts)
     CONSOLE.print(
-        f"ratios: median of {options.rounds} rounds, in brackets the lowest and the highest; ms an item: processor time "
+        f"ratios: median of {options.rounds} rounds, brackets: lowest and highest; ms an item: processor time "
         "that ours takes more. The miniature's models are tiny: a real one takes a hundred times as long, we do not"
     )
 
