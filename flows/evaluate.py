@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.task_runners import TaskRunner
-from prefect.utilities.annotations import quote
 
 from flows.checkpoints import parse_checkpoints
 from flows.evalset_sources import open_set
@@ -187,18 +187,18 @@ class _Evaluation:
 
     def _submit(self, stage: str, function: Any, shard: str, **given: Any) -> Future:
         options = self.config.options
+        # Bound and not passed, see flows.build_dataset.
+        bound = partial(function, root=self.root, threads=self.config.runner.model_threads, **given)
         task = stage_task(
-            function,
+            bound,
             stage=stage,
             retries=options.retries,
             retry_delay_s=options.retry_delay_s,
             timeout_s=options.timeout_s,
             tags=options.tags,
         )
-        parameters = {name: quote(value) for name, value in given.items()}
-        parameters |= {"shard": shard, "root": self.root, "threads": self.config.runner.model_threads}
         with placed(self.config.runner, options):
-            return self.runner.submit(task, parameters=parameters)
+            return self.runner.submit(task, parameters={"shard": shard})
 
 
 def edit_slice(

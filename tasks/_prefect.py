@@ -12,6 +12,7 @@ from prefect.tasks import exponential_backoff
 from iedit_model.errors import ConfigError, WeightsError
 from storage import AddressError, FingerprintError, SchemaError, ShardNameError, VersionError
 from tasks.errors import MetadataError, TaskConfigError
+from tasks.training.training_errors import TrainingError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,6 +25,7 @@ PERMANENT = (
     SchemaError,
     ShardNameError,
     TaskConfigError,
+    TrainingError,
     VersionError,
     WeightsError,
 )
