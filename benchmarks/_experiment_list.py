@@ -83,4 +83,4 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
         train=changed(STABLE, use_global=True, use_loc=True, global_weight=0.3, loc_weight=0.3),
     ),
 }
-"""Those behind ``demo-100`` are the ablations that docs/experiments.md names as not run yet."""
+"""From ``demo-100`` on: what docs/experiments.md names as not run yet."""

@@ -18,7 +18,8 @@ def checked_path(path: str) -> str:
     """
     if not isinstance(path, str) or not path:
         raise AddressError(f"a path must be a non-empty string, got {path!r}")
-    if bad := sorted({letter for letter in path if letter in _FORBIDDEN or not letter.isprintable()}):
+    if not (path.isprintable() and _FORBIDDEN.isdisjoint(path)):
+        bad = sorted({letter for letter in path if letter in _FORBIDDEN or not letter.isprintable()})
         raise AddressError(f"path {path!r} holds {bad}, which is not allowed")
     if "://" in path:
         raise AddressError(f"path {path!r} is a URL: give a path relative to the root")

@@ -218,6 +218,7 @@ def test_the_printed_configuration_is_one_that_is_taken(tmp_path, capsys):
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.slow
 def test_an_orchestrator_that_cannot_be_reached_is_one_line(tmp_path):
     ran = iedit("build", "--root", str(tmp_path / "root"), PREFECT_API_URL="http://127.0.0.1:9/api")
     assert ran.returncode == 1
@@ -225,6 +226,7 @@ def test_an_orchestrator_that_cannot_be_reached_is_one_line(tmp_path):
     assert "http://127.0.0.1:9/api" in line
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("prefect")
 def test_ctrl_c_ends_a_build_soon_with_its_own_exit_code(prefect_api, tiny_corpus, tmp_path):
     table = pq.read_table(Path(tiny_corpus.metadata) / "00000.parquet")
