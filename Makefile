@@ -47,10 +47,10 @@ types: setup ## static types
 	$(BIN)/pyright
 
 test: setup ## the fast tests
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist loadgroup
 
 test-slow: setup ## every test, the long ones included
-	$(BIN)/pytest -n auto -m 'not gpu'
+	$(BIN)/pytest -n auto --dist loadgroup -m 'not gpu'
 
 check: lint types test ## all that CI runs
 

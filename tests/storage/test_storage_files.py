@@ -141,7 +141,7 @@ def test_a_store_can_go_to_another_process_and_equals_another_spelling_of_its_ro
     store = Files(f"{tmp_path}/x/../store/")
     store.write_bytes("a", b"1")
     assert store == Files(f"file://{tmp_path}/store")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as workers:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as workers:
         assert workers.submit(store.read_bytes, "a").result(timeout=60) == b"1"
 
 

@@ -1,10 +1,8 @@
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import tarfile
@@ -233,10 +231,16 @@ def test_a_crash_at_any_step_leaves_the_shard_as_it_was_or_done_and_the_rerun_gi
     assert num_crashes > 15, "every step must have failed once"
 
 
-def _commit_for_ever(root: str, seed: int) -> None:
+def commit_for_ever(root: str, seed: int) -> None:
     rng = random.Random(seed)
     while True:
         _commit(_target(Files(root), f"{rng.randrange(3):05d}"))
+
+
+_WRITER = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from tests.storage.test_storage_shards import commit_for_ever; "
+    "commit_for_ever(sys.argv[2], int(sys.argv[3]))"
+)
 
 
 def test_kill_9_at_random_moments_and_two_writers_at_once_end_with_the_bytes_of_a_quiet_run(tmp_path: Path):
@@ -244,19 +248,18 @@ def test_kill_9_at_random_moments_and_two_writers_at_once_end_with_the_bytes_of_
     quiet, files = Files(str(tmp_path / "quiet")), Files(str(tmp_path / "killed"))
     for shard in shards:
         _commit(_target(quiet, shard))
-    fork, rng = multiprocessing.get_context("fork"), random.Random(0)
-    for turn in range(12):
+    rng, project = random.Random(0), str(Path(__file__).parents[2])
+    for turn in range(8):
         files.remove_tree(f"02_caption/{FP}")
-        writers = [fork.Process(target=_commit_for_ever, args=(files.root, 2 * turn + i)) for i in range(2)]
-        for writer in writers:
-            writer.start()
+        # Fresh processes: a fork of a test process with threads of its own may hang.
+        seeds = [str(2 * turn + number) for number in range(2)]
+        writers = [subprocess.Popen([sys.executable, "-c", _WRITER, project, files.root, seed]) for seed in seeds]
         while not files.stats():  # both are at work
             time.sleep(0.001)
         time.sleep(rng.uniform(0.0, 0.03))
         for writer in writers:
-            assert writer.pid is not None
-            os.kill(writer.pid, signal.SIGKILL)
-            writer.join()
+            writer.kill()
+            writer.wait()
         for shard in shards:
             done = _target(files, shard).finished()
             assert done is None or ShardStore(files).problems(done) == []

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -67,13 +66,10 @@ def test_a_damaged_copy_is_replaced(installed: Path, tmp_path: Path) -> None:
 
 
 def test_processes_at_the_same_time_end_with_one_whole_copy(installed: Path, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=install_wordnet, args=(tmp_path,)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 4
+    code = "from pathlib import Path; from tasks.wording.wordnet_files import install_wordnet; "
+    code += f"install_wordnet(Path({str(tmp_path)!r}))"
+    workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * 4
     assert _digest(tmp_path / "corpora" / "wordnet") == _digest(installed)
     assert [path.name for path in (tmp_path / "corpora").iterdir()] == ["wordnet"]
 
