@@ -46,7 +46,7 @@ def test_whatever_is_accepted_stays_inside_the_root(path: str):
         accepted = checked_path(path)
     except AddressError:
         return
-    root = Path("/root/of/store")
+    root = Path("store").resolve()
     assert (root / accepted).resolve().is_relative_to(root)
     assert (root / accepted).resolve() != root
 
