@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 import miniature
+from miniature.family.latent_diffusion import ldm_pipeline
 
 WEIGHTS = Path(miniature.__file__).parent / "weights"
 _CLIP_B32: dict[str, Any] = {
@@ -23,15 +24,16 @@ _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 def write_random_sd14(folder: Path) -> dict[str, Path]:
     """Write the three folders, some 5 GB, and return them by the names of ``TrainRunConfig``'s models."""
-    torch.manual_seed(0)
     folders = {name: folder / name for name in ("model", "clip", "perceptual")}
-    _write_pipeline(folders["model"])
+    ldm_pipeline(**random_sd14()).save_pretrained(folders["model"])
     _write_clip(folders["clip"])
     _write_vgg(folders["perceptual"])
     return folders
 
 
-def _write_pipeline(folder: Path) -> None:
+def random_sd14() -> dict[str, Any]:
+    """Return VAE, text encoder, tokenizer and UNet by name, on torch's default device, always with the same weights."""
+    torch.manual_seed(0)
     vae: dict[str, Any] = {
         "block_out_channels": (128, 256, 512, 512),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -51,25 +53,13 @@ def _write_pipeline(folder: Path) -> None:
     text: Any = CLIPTextConfig(
         hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, vocab_size=49408
     )
-    build: Any = StableDiffusionPipeline
-    build(
-        vae=AutoencoderKL(**vae),
-        text_encoder=CLIPTextModel(text),
+    return {
+        "vae": AutoencoderKL(**vae),
+        "text_encoder": CLIPTextModel(text),
         # Its few words serve as well: what counts is the 77 tokens.
-        tokenizer=CLIPTokenizer.from_pretrained(WEIGHTS / "ldm" / "tokenizer", model_max_length=77),
-        unet=UNet2DConditionModel(**unet),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+        "tokenizer": CLIPTokenizer.from_pretrained(WEIGHTS / "ldm" / "tokenizer", model_max_length=77),
+        "unet": UNet2DConditionModel(**unet),
+    }
 
 
 def _write_clip(folder: Path) -> None:

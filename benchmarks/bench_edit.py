@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from _random_sd14 import WEIGHTS, random_sd14
 from _report import CONSOLE, print_provenance, print_rows
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionImg2ImgPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-import miniature
 from iedit_model.devices import DeviceConfig, place
 from iedit_model.edit import SamplingConfig, edit_latents
 from iedit_model.editing.batches import to_images
@@ -32,17 +31,9 @@ from iedit_model.editing.latent_diffusion import LatentDiffusion
 from iedit_model.editing.latent_editor import embed_prompts
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.samplers import noise_schedule_from_config
+from miniature.family.latent_diffusion import build_scheduler
 from miniature.world import World
 
-WEIGHTS = Path(miniature.__file__).parent / "weights"
-SD14_SCHEDULER: dict[str, Any] = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
 PROMPT = "a red bus on a white background"
 
 Edit = Callable[[int], Any]
@@ -250,37 +241,13 @@ def _loaded(folder: Path, placement: Any) -> dict[str, Any]:
 
 
 def _random_sd14(placement: Any) -> dict[str, Any]:
-    """Build the networks of Stable Diffusion v1.4 with random weights; the tokenizer's few words serve as well."""
-    torch.manual_seed(0)
-    down: Any = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    up: Any = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    vae_config: dict[str, Any] = {
-        "block_out_channels": (128, 256, 512, 512),
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
-        "layers_per_block": 2,
-        "latent_channels": 4,
-        "sample_size": 512,
-    }
-    text = CLIPTextConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, vocab_size=49408
-    )
+    """Build Stable Diffusion v1.4 with random weights where it runs, frozen and ready."""
     with torch.device(placement.device):
-        unet = UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(320, 640, 1280, 1280),
-            down_block_types=down,
-            up_block_types=up,
-            cross_attention_dim=768,
-            attention_head_dim=8,
-        )
-        vae = AutoencoderKL(**vae_config)
-        networks: dict[str, Any] = {"unet": unet, "vae": vae, "text_encoder": CLIPTextModel(text)}
-    for network in networks.values():
-        torch.nn.Module.to(network.eval().requires_grad_(requires_grad=False), placement.device, placement.torch_dtype)
-    tokenizer = CLIPTokenizer.from_pretrained(WEIGHTS / "ldm" / "tokenizer", model_max_length=77)
-    scheduler: Any = DDIMScheduler(**SD14_SCHEDULER)
-    return {**networks, "tokenizer": tokenizer, "scheduler": scheduler}
+        parts = random_sd14()
+    for name in ("unet", "vae", "text_encoder"):
+        network = parts[name].eval().requires_grad_(requires_grad=False)
+        torch.nn.Module.to(network, placement.device, placement.torch_dtype)
+    return {**parts, "scheduler": build_scheduler()}
 
 
 def _speed_up(parts: dict[str, Any], *, compiled: bool, channels_last: bool) -> None:

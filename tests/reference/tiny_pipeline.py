@@ -4,12 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 import miniature
 from iedit_model.model_source import ModelSource
 from iedit_model.train_config import LossConfig, TrainConfig
+from miniature.family.latent_diffusion import ldm_pipeline
 from tasks.training.run_config import ComputeConfig, LoopConfig, TrainRunConfig
 from tests.reference.tiny_models import seeded
 
@@ -52,24 +53,13 @@ def write_tiny_pipeline(folder: Path) -> Path:
         "attention_head_dim": 2,
         "norm_num_groups": 4,
     }
-    build: Any = StableDiffusionPipeline
-    build(
+    pipeline = ldm_pipeline(
         vae=seeded(lambda: AutoencoderKL(**vae), 1),
         text_encoder=seeded(lambda: CLIPTextModel(text), 2),
         tokenizer=tokenizer,
         unet=seeded(lambda: UNet2DConditionModel(**unet), 3),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            clip_sample=False,
-            set_alpha_to_one=False,
-            steps_offset=1,
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     return folder
 
 
