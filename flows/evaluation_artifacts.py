@@ -1,14 +1,11 @@
 """What an evaluation leaves: the report beside its record, and its headline in the Prefect page."""
 
-from collections.abc import Sequence
-
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.version_text import find_version
 from storage import ShardStore, VersionStore
 from tasks.evaluation.driver import FinishedEvaluation
 from tasks.evaluation.record import Evaluation
-from tasks.evaluation.results import SweepPoint
 from tasks.history import pinned_baseline, read_history
 from tasks.report.page import ReportExtras
 from tasks.report.view import FunnelRow, ReportConfig
@@ -20,13 +17,12 @@ def publish_evaluation(
     root: str,
     *,
     size_px: int,
-    sweep: Sequence[SweepPoint] = (),
     version: str | None = None,
 ) -> str:
     """Write the report and the artifacts; return the report's address."""
     store, evaluation = ShardStore.at(root), done.evaluation
     extras = ReportExtras(
-        sweep=sweep,
+        sweep=done.sweep,
         history=read_history(store.files, evaluation.model),
         baseline=pinned_baseline(store.files, evaluation.model),
         funnel=funnel_of(store, version),

@@ -12,7 +12,7 @@ from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import ShardStore, canonical_json
 from tasks.errors import TaskConfigError
 from tasks.evaluate import EditingConfig
-from tasks.evaluation.driver import model_identities, run_evaluation, run_sweep
+from tasks.evaluation.driver import InThisProcess, model_identities, run_evaluation, run_sweep
 from tasks.evaluation.errors import RegressionError
 from tasks.evaluation.plan import EvaluationPlan, method_plans
 from tasks.evaluation.provenance import code_digest
@@ -47,9 +47,8 @@ def done(tmp_path_factory):
     ]
     store = ShardStore.at(folder / "store")
     told = []
-    finished = run_evaluation(
-        PLAN, TUNED, sets, store, model="mini", created=WHEN, progress=lambda *what: told.append(what)
-    )
+    runner = InThisProcess(store, progress=lambda *what: told.append(what))
+    finished = run_evaluation(PLAN, TUNED, sets, store, model="mini", created=WHEN, runner=runner)
     return finished, store, sets, told
 
 
@@ -117,7 +116,7 @@ def test_the_report_of_real_methods_shows_their_pictures(done):
 
 def test_the_trade_off_has_a_point_a_method_and_strength(done):
     _, store, sets, _ = done
-    points = run_sweep(PLAN, TUNED, sets[:1], store, (0.0, 1.0), methods=("iedit",))
+    points = run_sweep(PLAN, TUNED, sets[:1], store, (0.0, 1.0), runner=InThisProcess(store), methods=("iedit",))
     assert [(point.method, point.strength) for point in points] == [("iedit", 0.0), ("iedit", 1.0)]
     likeness = [sum(point.results.values("ssim")) / len(point.results.values("ssim")) for point in points]
     assert likeness[0] > likeness[1]
