@@ -24,7 +24,7 @@ def open_set(name: str, root: str, config: EvaluationConfig) -> EvalSet:
     place = f"{root.rstrip('/')}/{FOLDER}/{name}"
     if name == REAL_INFO.name:
         return make_real_set(place)
-    if (Path(root) / FOLDER / name / PAIRS).is_file():  # written last: without it a killed run left a part
+    if (Path(place) / PAIRS).is_file():  # written last: without it a killed run left a part
         return open_evalset(place)
     if name == config.generated.info.name:
         return draw_generated_set(place, config)

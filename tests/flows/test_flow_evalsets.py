@@ -1,10 +1,15 @@
 """The miniature's evaluation sets: the paper's counts, and the truth of its scenes."""
 
 import numpy as np
+import pytest
 
+from flows.errors import SourceError
+from flows.evalset_sources import open_set
 from flows.evalsets import make_real_set, mini_generated_prompts
+from flows.evaluation_profiles import mini_evaluation
 from miniature.evalsets import real_pairs
 from tasks.evalsets.folder import check_evalset, open_evalset
+from tests.reference.scoring_models import few_pairs
 
 
 def test_the_real_set_holds_52_edits_of_30_scenes_with_their_true_masks(tmp_path):
@@ -36,3 +41,15 @@ def test_the_generated_edits_say_as_instruction_what_their_prompts_differ_in():
         assert new in prompt.edit_prompt.split()
         assert new not in prompt.source_prompt.split(" on ")[0].split()
     assert {prompt.kind for prompt in prompts} == {"noun", "colour"}
+
+
+def test_a_set_is_found_by_its_name_under_the_root_and_by_its_folder_anywhere(tmp_path, monkeypatch):
+    root, config = tmp_path / "store", mini_evaluation()
+    inside = few_pairs(root / "evalsets" / "mine", num_pairs=2, name="mine")
+    outside = few_pairs(tmp_path / "elsewhere", num_pairs=3, name="theirs")
+    assert open_set("mine", str(root), config).digest == inside.digest
+    assert open_set(str(tmp_path / "elsewhere"), str(root), config).digest == outside.digest
+    monkeypatch.chdir(tmp_path)
+    assert open_set("elsewhere", str(root), config).digest == outside.digest
+    with pytest.raises(SourceError, match="there is no evaluation set 'nowhere'"):
+        open_set("nowhere", str(root), config)
