@@ -5,14 +5,14 @@ so that a stage that finds its work done pays for the hash of the weights only.
 """
 
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from iedit_model.devices import DeviceConfig, place
 from iedit_model.errors import ConfigError
-from iedit_model.model_source import ModelSource, identity, load_transformer, loaded_once
+from iedit_model.lazy_model import LazyModel
+from iedit_model.model_source import ModelSource, load_transformer, loaded_once
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,7 +78,7 @@ class CaptionerSpec:
             raise ConfigError(f"dropped_words holds {loud[0]!r}, expected words in lower case")
 
 
-class BlipCaptioner:
+class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):
     """BLIP (arXiv:2201.12086) with a caption head, loaded at the first image."""
 
     def __init__(self, spec: CaptionerSpec) -> None:
@@ -88,10 +88,7 @@ class BlipCaptioner:
             WeightsError: the model cannot be had; the message says what to do.
             ConfigError: the device is not there.
         """
-        self._spec = spec
-        self._placement = place(spec.placement)
-        self._lock = threading.Lock()
-        self.identity = f"{identity(spec.model)}@{self._placement.name}"
+        super().__init__(spec, _load_blip)
 
     def __call__(self, images: "Sequence[Image]", /) -> list[str]:
         """Return one sentence for each RGB image."""
@@ -126,10 +123,6 @@ class BlipCaptioner:
     def _cleaned(self, text: str) -> str:
         words = [word for word in text.split() if word.lower() not in self._spec.dropped_words]
         return " ".join(without_repetition(words) if self._spec.cut_repetition else words)
-
-    @property
-    def _loaded(self) -> "_Blip":
-        return _load_blip(self._spec)
 
 
 class _Blip(NamedTuple):

@@ -6,7 +6,6 @@ other features, silently, under a configuration without it: such a pair is refus
 """
 
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,11 +15,11 @@ import numpy.typing as npt
 
 from iedit_model.devices import DeviceConfig, place
 from iedit_model.errors import ConfigError, MissingModelError, WeightsError
+from iedit_model.lazy_model import LazyModel
 from iedit_model.model_source import (
     BROKEN_MODEL,
     HUB_PREFIX,
     ModelSource,
-    identity,
     loaded_once,
     model_folder,
     read_model_json,
@@ -57,7 +56,7 @@ class ClipSpec:
     placement: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-class ClipEncoder:
+class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
     """An open_clip model that embeds images and texts; loaded at the first use, fit for threads."""
 
     def __init__(self, spec: ClipSpec) -> None:
@@ -67,14 +66,10 @@ class ClipEncoder:
             WeightsError: the model cannot be had, or needs QuickGELU and does not say so.
             ConfigError: the device is not there, or open_clip lists no such model.
         """
-        self._spec = spec
-        self._placement = place(spec.placement)
-        self._source = _listed_source(spec.model)
-        self._folder = model_folder(self._source, files=CLIP_FILES)
-        self._config = _checked_config(self._folder, spec.model.name)
-        self._lock = threading.Lock()
-        self.identity = f"{identity(self._source, files=CLIP_FILES)}@{self._placement.name}"
-        """Content of the weights, device and precision: what decides the embeddings."""
+        source = _listed_source(spec.model)
+        # Asked before anything is hashed: a wrong folder may be large.
+        self._config = _checked_config(model_folder(source, files=CLIP_FILES), spec.model.name)
+        super().__init__(spec, _load_open_clip, source=source, files=CLIP_FILES)
 
     @property
     def dim(self) -> int:
@@ -104,10 +99,6 @@ class ClipEncoder:
         loaded = self._loaded
         with self._lock, torch.inference_mode():
             return _unit(loaded.model.encode_text(loaded.tokenizer(list(texts)).to(self._placement.device)))
-
-    @property
-    def _loaded(self) -> "_OpenClip":
-        return _load_open_clip(self._spec)
 
 
 class _OpenClip(NamedTuple):

@@ -89,6 +89,14 @@ def identity(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> st
     return _content_hash(folder, tuple(paths), stats)
 
 
+def placed_identity(source: ModelSource, placement: Placement, *, files: tuple[str, ...] = MODEL_FILES) -> str:
+    """Return what decides a model's numbers: the content of its files, the device and the precision.
+
+    Raises what ``model_folder`` raises.
+    """
+    return f"{identity(source, files=files)}@{placement.name}"
+
+
 def model_files(folder: Path, *, files: tuple[str, ...] = MODEL_FILES) -> list[Path]:
     """Return the files of a folder and its subfolders that make up the model, sorted; hidden ones are left out."""
     found = {path for pattern in files for path in folder.rglob(pattern) if path.is_file()}

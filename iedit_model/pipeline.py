@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
 from iedit_model.edit import SamplingConfig, edit_latents
-from iedit_model.editing.batches import EditedCanvas, FramedRequest, edit_in_batches, pixel_values
+from iedit_model.editing.batches import EditedCanvas, FramedRequest, edit_in_batches, framed, pixel_values
 from iedit_model.editing.edit_masks import MaskConfig, latent_masks
-from iedit_model.editing.framing import FramingConfig, frame
+from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.latent_diffusion import LatentDiffusion
 from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
 from iedit_model.editing.pipeline_inputs import Images, Masks, broadcast, images_of, masks_of
@@ -163,16 +163,13 @@ class IEditPipeline(DiffusionPipeline):
         )
         requests = _requests(image, prompt, mask_image, num_images_per_prompt)
         model = self._model()
-        items = [
-            FramedRequest(
-                request=request,
-                frame=frame(
-                    request.image.size, framing or FramingConfig(), native_px=model.native_px, multiple_px=model.cell_px
-                ),
-                mask=request.mask_array,
-            )
-            for request in requests
-        ]
+        items = framed(
+            requests,
+            framing or FramingConfig(),
+            native_px=model.native_px,
+            multiple_px=model.cell_px,
+            masks=[request.mask_array for request in requests],
+        )
         noise = _noise_of(items, model, generator)
 
         def edited(batch: Sequence[FramedRequest]) -> list[EditedCanvas]:

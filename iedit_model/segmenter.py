@@ -4,7 +4,6 @@ The library's own forward encodes the image anew for every prompt. Here the visi
 tower once a prompt and process, and only the small decoder runs for each pair of them; the numbers are the same.
 """
 
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ import numpy.typing as npt
 
 from iedit_model.devices import DeviceConfig, place
 from iedit_model.errors import BatchError, WeightsError
-from iedit_model.model_source import ModelSource, identity, load_transformer, loaded_once
+from iedit_model.lazy_model import LazyModel
+from iedit_model.model_source import ModelSource, load_transformer, loaded_once
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,7 +63,7 @@ class Segmenter(Protocol):
         ...
 
 
-class ClipSegmenter:
+class ClipSegmenter(LazyModel[SegmenterSpec, "_ClipSeg"]):
     """CLIPSeg (arXiv:2112.10003), loaded at the first image."""
 
     def __init__(self, spec: SegmenterSpec) -> None:
@@ -73,11 +73,8 @@ class ClipSegmenter:
             WeightsError: the model cannot be had; the message says what to do.
             ConfigError: the device is not there.
         """
-        self._spec = spec
-        self._placement = place(spec.placement)
-        self._lock = threading.Lock()
+        super().__init__(spec, _load_clipseg)
         self._embeds: OrderedDict[str, Tensor] = OrderedDict()
-        self.identity = f"{identity(spec.model)}@{self._placement.name}"
 
     def prepare(self, image: "Image", /) -> "Tensor":
         """Return one RGB image, both sides brought to the model's input size, normalised, float32 (3, s, s)."""
@@ -149,10 +146,6 @@ class ClipSegmenter:
             resized = functional.interpolate(own[:, None], size=image.size_px, mode="bilinear", align_corners=False)
             found.append(resized[:, 0].cpu().numpy())
         return found
-
-    @property
-    def _loaded(self) -> "_ClipSeg":
-        return _load_clipseg(self._spec)
 
 
 class _ClipSeg(NamedTuple):

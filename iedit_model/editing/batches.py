@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iedit_model.batching import map_batches
-from iedit_model.editing.framing import Frame, from_canvas, mask_from_canvas, to_canvas
+from iedit_model.editing.framing import Frame, FramingConfig, frame, from_canvas, mask_from_canvas, to_canvas
 from iedit_model.editors import EditRequest, EditResult, Mask
 
 if TYPE_CHECKING:
@@ -44,6 +44,40 @@ class EditedCanvas:
     canvas: "Image"
     mask: Mask | None
     """(height, width) of the canvas: where the method could change it."""
+
+
+def framed(
+    requests: Sequence[EditRequest],
+    config: FramingConfig,
+    *,
+    native_px: int,
+    multiple_px: int,
+    masks: Sequence[Mask | None] | None = None,
+    seconds: float = 0.0,
+) -> list[FramedRequest]:
+    """Return requests with their places in canvases.
+
+    Args:
+        requests: what is asked for.
+        config: area and longest shape of the canvases.
+        native_px: side of the model's own squares.
+        multiple_px: both sides of a canvas are multiples of it: one latent cell.
+        masks: one a request, in its image's size; None edits everywhere.
+        seconds: time that each mask took.
+
+    Raises:
+        EditError: an image is too narrow to be edited.
+    """
+    masks = [None] * len(requests) if masks is None else masks
+    return [
+        FramedRequest(
+            request=request,
+            frame=frame(request.image.size, config, native_px=native_px, multiple_px=multiple_px),
+            mask=mask,
+            seconds=seconds,
+        )
+        for request, mask in zip(requests, masks, strict=True)
+    ]
 
 
 def edit_in_batches(

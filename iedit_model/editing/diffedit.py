@@ -20,9 +20,10 @@ from iedit_model.editing.batches import (
     FramedRequest,
     config_digest,
     edit_in_batches,
+    framed,
     pixel_values,
 )
-from iedit_model.editing.framing import FramingConfig, frame
+from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
@@ -109,16 +110,9 @@ class DiffEditor:
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
         model, spec = load_latent_diffusion(self._spec.model), self._spec
-        items = [
-            FramedRequest(
-                request=request,
-                frame=frame(request.image.size, spec.framing, native_px=model.native_px, multiple_px=model.cell_px),
-            )
-            for request in requests
-        ]
         num_steps = spec.sampling.num_edit_steps
         return edit_in_batches(
-            items,
+            framed(requests, spec.framing, native_px=model.native_px, multiple_px=model.cell_px),
             lambda batch: self._edited(model, batch),
             batch_size=spec.batch_size,
             num_unet_evaluations=2 * spec.contrast.num_maps + num_steps + spec.sampling.num_unet_evaluations,

@@ -13,19 +13,20 @@ from iedit_model.editing.batches import (
     FramedRequest,
     config_digest,
     edit_in_batches,
+    framed,
     pixel_values,
     to_images,
 )
-from iedit_model.editing.framing import FramingConfig, frame
+from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
 from iedit_model.editors import EditRequest, EditResult
 from iedit_model.errors import ConfigError, WeightsError
 from iedit_model.model_source import (
     BROKEN_MODEL,
     ModelSource,
-    identity,
     loaded_once,
     model_folder,
+    placed_identity,
     without_progress_bars,
 )
 
@@ -97,8 +98,8 @@ class InstructEditor:
         self._spec = spec
         self.name = spec.name
         settings = config_digest(spec.sampling, spec.framing)
-        placement = place(spec.model.placement)
-        self.identity = f"{spec.name}:{settings}:{identity(spec.model.model)}@{placement.name}"
+        weights = placed_identity(spec.model.model, place(spec.model.placement))
+        self.identity = f"{spec.name}:{settings}:{weights}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
@@ -106,15 +107,8 @@ class InstructEditor:
         instructions = {id(request): instruction_of(request) for request in requests}
         cell_px = pipeline.vae_scale_factor
         native_px = int(pipeline.unet.config.sample_size) * cell_px
-        items = [
-            FramedRequest(
-                request=request,
-                frame=frame(request.image.size, spec.framing, native_px=native_px, multiple_px=cell_px),
-            )
-            for request in requests
-        ]
         return edit_in_batches(
-            items,
+            framed(requests, spec.framing, native_px=native_px, multiple_px=cell_px),
             lambda batch: self._edited(pipeline, batch, [instructions[id(item.request)] for item in batch]),
             batch_size=spec.batch_size,
             num_unet_evaluations=3 * spec.sampling.num_inference_steps,

@@ -21,9 +21,9 @@ from iedit_model.errors import WeightsError
 from iedit_model.model_source import (
     BROKEN_MODEL,
     ModelSource,
-    identity,
     loaded_once,
     model_folder,
+    placed_identity,
     read_model_json,
     without_progress_bars,
 )
@@ -158,7 +158,7 @@ def latent_diffusion_identity(spec: LatentDiffusionSpec) -> str:
     _folder(spec.model)
     placement = place(spec.placement)
     vae_dtype = placement.dtype if spec.vae_dtype == "same" else "fp32"
-    return f"{identity(spec.model, files=PART_FILES)}@{placement.name}+vae/{vae_dtype}"
+    return f"{placed_identity(spec.model, placement, files=PART_FILES)}+vae/{vae_dtype}"
 
 
 def _folder(source: ModelSource) -> Path:

@@ -13,11 +13,12 @@ from iedit_model.editing.batches import (
     FramedRequest,
     config_digest,
     edit_in_batches,
+    framed,
     pixel_values,
     to_images,
 )
 from iedit_model.editing.edit_masks import MaskConfig, latent_masks, pixel_masks, shown_mask
-from iedit_model.editing.framing import FramingConfig, frame
+from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
@@ -101,15 +102,9 @@ class LatentEditor:
         began = time.perf_counter()
         masks = pixel_masks(requests, spec.masks, self._segmenter)
         seconds = (time.perf_counter() - began) / max(1, len(requests))
-        return [
-            FramedRequest(
-                request=request,
-                frame=frame(request.image.size, spec.framing, native_px=model.native_px, multiple_px=model.cell_px),
-                mask=mask,
-                seconds=seconds,
-            )
-            for request, mask in zip(requests, masks, strict=True)
-        ]
+        return framed(
+            requests, spec.framing, native_px=model.native_px, multiple_px=model.cell_px, masks=masks, seconds=seconds
+        )
 
     def _edited(self, items: Sequence[FramedRequest]) -> list[EditedCanvas]:
         model, spec = self._model, self._spec

@@ -4,7 +4,6 @@ The linear heads come with torchmetrics; the trunk is a published ImageNet netwo
 folder. State the network with every number: ``vgg``, ``alex`` and ``squeeze`` (PIE-Bench's) do not compare.
 """
 
-import math
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,6 +15,7 @@ from torchvision.models import alexnet, squeezenet1_1, vgg16
 
 from iedit_model.metrics.checks import require_image_pair, require_masks
 from iedit_model.metrics.errors import MetricWeightsError
+from iedit_model.metrics.sides import sides, weighted_mean
 from iedit_model.metrics.weights_file import load_weights, read_weights
 
 Trunk = Literal["vgg", "alex", "squeeze"]
@@ -101,10 +101,11 @@ class Lpips(nn.Module):
         Raises:
             MetricInputError: shapes, types or ranges do not fit.
         """
-        inside = require_masks(masks, source_images).squeeze(1).cpu()
+        inside = require_masks(masks, source_images).cpu()
         distances = self.distance_map(source_images, edited_images)
-        sides = (("inside", inside), ("outside", 1 - inside))
-        return {f"lpips_map_mean_{side}@{self.trunk}": _weighted_mean(distances, weight) for side, weight in sides}
+        return {
+            f"lpips_map_mean_{side}@{self.trunk}": weighted_mean(distances, weight) for side, weight in sides(inside)
+        }
 
     def _slice_maps(self, source: Tensor, edited: Tensor) -> list[Tensor]:
         pairs = zip(self._unit_features(source), self._unit_features(edited), self.heads, strict=True)
@@ -155,8 +156,3 @@ def _trunk_file(folder: Path, trunk: Trunk) -> Path:
             "torchvision's published ImageNet weights"
         )
     return found[0]
-
-
-def _weighted_mean(distances: Tensor, weight: Tensor) -> Tensor:
-    area = weight.sum(dim=(1, 2))
-    return torch.where(area > 0, (distances * weight).sum(dim=(1, 2)) / area, math.nan)

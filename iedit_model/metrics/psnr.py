@@ -1,11 +1,10 @@
 """Mean squared error and PSNR, over the whole image and inside and outside of a mask."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from iedit_model.metrics.checks import require_image_pair, require_masks
+from iedit_model.metrics.sides import sides, weighted_mean
 
 PSNR_MAX_DB = 60.0
 """Largest PSNR reported, decibel: libvmaf's bound for 8-bit images. Equal images would give infinity, and infinity has
@@ -41,7 +40,7 @@ def masked_mse(source_images: Tensor, edited_images: Tensor, masks: Tensor) -> d
     source, edited = require_image_pair(source_images, edited_images)
     inside = require_masks(masks, source)
     squares = ((source - edited) ** 2).mean(dim=1, keepdim=True)
-    return {f"mse_{side}": _weighted_mean(squares, w) for side, w in (("inside", inside), ("outside", 1 - inside))}
+    return {f"mse_{side}": weighted_mean(squares, weight) for side, weight in sides(inside)}
 
 
 def psnr(source_images: Tensor, edited_images: Tensor, *, max_db: float = PSNR_MAX_DB) -> Tensor:
@@ -68,8 +67,3 @@ def masked_psnr(
 def decibels(errors: Tensor, *, max_db: float = PSNR_MAX_DB) -> Tensor:
     """Return -10 log10 of mean squared errors, at most ``max_db`` (``math.inf`` for no bound); NaN stays NaN."""
     return (-10 * torch.log10(errors)).clamp(max=max_db)
-
-
-def _weighted_mean(squares: Tensor, weight: Tensor) -> Tensor:
-    area = weight.sum(dim=(1, 2, 3))
-    return torch.where(area > 0, (squares * weight).sum(dim=(1, 2, 3)) / area, math.nan)

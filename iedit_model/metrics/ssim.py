@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from iedit_model.metrics.checks import require_image_pair, require_masks
 from iedit_model.metrics.errors import MetricInputError
+from iedit_model.metrics.sides import sides, weighted_mean
 
 WINDOW_PX = 11
 """Side of the Gaussian window, pixels."""
@@ -73,7 +74,7 @@ def ssim_zero_fill(source_images: Tensor, edited_images: Tensor, masks: Tensor) 
         f"ssim_zero_fill_{side}": _undefined_where_empty(
             _inner_mean(_ssim_map(source * weight, edited * weight)), weight
         )
-        for side, weight in _sides(require_masks(masks, source))
+        for side, weight in sides(require_masks(masks, source))
     }
 
 
@@ -91,8 +92,8 @@ def ssim_map_mean(source_images: Tensor, edited_images: Tensor, masks: Tensor) -
     source, edited = _checked(source_images, edited_images)
     similarity = _ssim_map(source, edited)
     return {
-        f"ssim_map_mean_{side}": _weighted_mean(similarity, weight)
-        for side, weight in _sides(require_masks(masks, source))
+        f"ssim_map_mean_{side}": weighted_mean(similarity, weight)
+        for side, weight in sides(require_masks(masks, source))
     }
 
 
@@ -110,8 +111,8 @@ def ssim_normconv(source_images: Tensor, edited_images: Tensor, masks: Tensor) -
     """
     source, edited = _checked(source_images, edited_images)
     return {
-        f"ssim_normconv_{side}": _weighted_mean(_normconv_map(source, edited, weight), weight)
-        for side, weight in _sides(require_masks(masks, source))
+        f"ssim_normconv_{side}": weighted_mean(_normconv_map(source, edited, weight), weight)
+        for side, weight in sides(require_masks(masks, source))
     }
 
 
@@ -120,10 +121,6 @@ def _checked(source_images: Tensor, edited_images: Tensor) -> tuple[Tensor, Tens
     if min(source.shape[2:]) < WINDOW_PX:
         raise MetricInputError(f"images are {tuple(source.shape[2:])}, SSIM needs {WINDOW_PX} pixels a side")
     return source, edited
-
-
-def _sides(weights: Tensor) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
-    return ("inside", weights), ("outside", 1 - weights)
 
 
 def _ssim_map(source: Tensor, edited: Tensor) -> Tensor:
@@ -169,12 +166,6 @@ def _blur(images: Tensor) -> Tensor:
 def _inner_mean(similarity: Tensor) -> Tensor:
     inner = similarity[:, _BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX]
     return inner.mean(dim=(1, 2))
-
-
-def _weighted_mean(similarity: Tensor, weight: Tensor) -> Tensor:
-    area = weight.sum(dim=(1, 2, 3))
-    total = (similarity * weight.squeeze(1)).sum(dim=(1, 2))
-    return torch.where(area > 0, total / area, math.nan)
 
 
 def _undefined_where_empty(values: Tensor, weight: Tensor) -> Tensor:
