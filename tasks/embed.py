@@ -18,7 +18,7 @@ from iedit_model.clip import ClipEncoder, ClipSpec
 from storage import ShardReport, ShardStore, embed_schema, fingerprint
 from tasks.corpus import CorpusError
 from tasks.pictures.images import BatchConfig, ImagePass, StoredImage, stored_images
-from tasks.pictures.layout import LAYOUT_DIM, layout_descriptor
+from tasks.pictures.layout import LAYOUT_DIM, layout_descriptors, layout_pixels
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 STAGE, VERSION = "embed", 1
 
 Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +105,12 @@ def _image_rows(
 ) -> tuple[list[str], Floats, Floats]:
     """Return the ids, embeddings (n, dim) and layouts (n, 256) of the usable images, in order."""
 
-    def prepare(_: StoredImage, image: "Image") -> "tuple[Tensor, Floats]":
-        return encoder.prepare(image), layout_descriptor(np.asarray(image))
+    def prepare(_: StoredImage, image: "Image") -> "tuple[Tensor, Pixels]":
+        return encoder.prepare(image), layout_pixels(np.asarray(image))
 
-    def infer(batch: "Sequence[tuple[Tensor, Floats]]") -> list[tuple[Floats, Floats]]:
-        embeds = encoder.encode_prepared([prepared for prepared, _ in batch])
-        return list(zip(embeds, (layout for _, layout in batch), strict=True))
+    def infer(batch: "Sequence[tuple[Tensor, Pixels]]") -> list[tuple[Floats, Floats]]:
+        tensors, pixels = zip(*batch, strict=True)
+        return list(zip(encoder.encode_prepared(tensors), layout_descriptors(pixels), strict=True))
 
     found = [(image.sample_id, *rows) for image, rows in images.run(stored, prepare, infer)]
     embeds = [embed for _, embed, _ in found]

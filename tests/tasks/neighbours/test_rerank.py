@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw
 from tasks.errors import TaskConfigError
 from tasks.neighbours.pair_scores import MissingScoreError, PairScores
 from tasks.neighbours.rerank import RerankConfig, ranking_scores, reranked
-from tasks.pictures.layout import LAYOUT_DIM, LayoutError, layout_descriptor
+from tasks.pictures.layout import LAYOUT_DIM, LayoutError, layout_descriptor, layout_descriptors
 
 
 def _scores(**changed) -> PairScores:
@@ -75,6 +75,32 @@ def test_a_descriptor_is_a_unit_vector_whatever_the_picture():
         descriptor = layout_descriptor(image)
         assert descriptor.shape == (LAYOUT_DIM,)
         assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-6)
+
+
+def _cell_by_cell(image: np.ndarray) -> np.ndarray:
+    """Return the descriptor of a 64 x 64 picture by loops over its cells."""
+    levels, edges = image.astype(float) / 255, np.zeros((64, 64))
+    edges[:-1] += np.abs(np.diff(levels, axis=0)).max(axis=2)
+    edges[:, :-1] += np.abs(np.diff(levels, axis=1)).max(axis=2)
+    corners = [(top, left) for top in range(0, 64, 8) for left in range(0, 64, 8)]
+    edge_part = np.array([edges[top : top + 8, left : left + 8].mean() for top, left in corners])
+    colour_part = np.array([levels[top : top + 8, left : left + 8].mean(axis=(0, 1)) for top, left in corners]).ravel()
+    parts = []
+    for part in (edge_part - edge_part.mean(), colour_part - 0.5):
+        length = np.linalg.norm(part)
+        parts.append(part / length if length > 1e-9 else 0 * part)
+    whole = np.concatenate(parts)
+    return whole / np.linalg.norm(whole)
+
+
+def test_a_descriptor_is_what_its_cells_say_in_whatever_batch():
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(5)]
+    images += [_drawn("box", "red", at=5), np.full((64, 64, 3), 9, np.uint8)]
+    together = layout_descriptors(images)
+    for image, descriptor in zip(images, together, strict=True):
+        assert descriptor == pytest.approx(_cell_by_cell(image), abs=1e-6)
+        assert np.array_equal(descriptor, layout_descriptor(image))
 
 
 def test_another_colour_or_thing_in_the_same_place_is_closer_than_the_same_thing_elsewhere():
