@@ -6,20 +6,18 @@ from functools import partial
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.task_runners import TaskRunner
 
 from flows import stages
 from flows.artifacts import publish_version
 from flows.config import PipelineConfig
-from flows.fan_out import Done, FanOut, Future, Lane, Step
+from flows.fan_out import Done, Future, Step
 from flows.profiles import Profile, Recipe, resolve
 from flows.progress import Progress, Several, Tally, current_progress
 from flows.run_progress import RunProgress
-from flows.runner import placed, set_tag_limits, task_runner
+from flows.runner import TaskRuns, set_tag_limits, task_runs
 from flows.shard_range import chosen_shards
 from flows.source import open_source
 from storage import ShardReport, VersionInfo
-from tasks._prefect import stage_task
 from tasks.pack import PackInputs, tar_names
 
 ALL = "all"
@@ -57,10 +55,10 @@ def build_dataset(
     """
     config = resolve(profile, settings, recipe=recipe, metadata=metadata)
     set_tag_limits(config.tag_limits)
-    with open_source(config.source) as address, task_runner(config.runner) as runner:
+    with open_source(config.source) as address, task_runs(config.runner) as runs:
         tally = Tally()
         progress = Several([current_progress(), RunProgress("build-dataset"), tally])
-        build = _Build(config, root, runner, progress)
+        build = _Build(config, root, runs, progress)
         plan, input_digest = build.plan(address, shards)
         captioned = build.through(plan, build.download(retry=retry_downloads), build.caption())
         counts = build.word_counts(captioned)
@@ -79,7 +77,7 @@ class _Build:
 
     config: PipelineConfig
     root: str
-    runner: TaskRunner[Any]
+    runs: TaskRuns
     progress: Progress
 
     def plan(self, metadata: str, shards: str | None) -> tuple[dict[str, Done], str]:
@@ -161,10 +159,7 @@ class _Build:
 
     def through(self, shards: Mapping[str, Done], *steps: Step) -> dict[str, Done]:
         """Take shards through stages; those that fail are left out, unless they are too many."""
-        runner = self.config.runner
-        lanes: dict[Lane, int] = {"network": runner.downloads, "compute": runner.workers}
-        fan_out = FanOut(lanes=lanes, max_failed=runner.max_failed_shards, progress=self.progress)
-        return fan_out.run(shards, steps)
+        return self.runs.fan_out(self.progress).run(shards, steps)
 
     def _step(self, stage: str, function: Callable[..., Any], *, needs: tuple[str, ...] = (), **given: Any) -> Step:
         """Return the step that calls ``function`` with the shard's reports of the stages in ``needs``."""
@@ -185,20 +180,8 @@ class _Build:
         return self._submit(stage, function, ALL, **given).result()
 
     def _submit(self, stage: str, function: Callable[..., Any], shard: str, **given: Any) -> Future:
-        options = self.config.options.of(stage)
-        # Bound and not passed: Prefect would look for futures in every field of every report and setting, and what is
-        # quoted against that arrives wrapped once more on Ray.
         bound = partial(function, config=self.config, root=self.root, **given)
-        task = stage_task(
-            bound,
-            stage=stage,
-            retries=options.retries,
-            retry_delay_s=options.retry_delay_s,
-            timeout_s=options.timeout_s,
-            tags=options.tags,
-        )
-        with placed(self.config.runner, options):
-            return self.runner.submit(task, parameters={"shard": shard})
+        return self.runs.submit(bound, shard=shard, stage=stage, options=self.config.options.of(stage))
 
 
 def _all(stage: str, shards: Mapping[str, Done]) -> tuple[ShardReport, ...]:

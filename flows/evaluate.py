@@ -6,19 +6,17 @@ from functools import partial
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.task_runners import TaskRunner
 
 from flows.checkpoints import parse_checkpoints
 from flows.evalset_sources import open_set
 from flows.evaluation_artifacts import publish_evaluation
 from flows.evaluation_profiles import EvaluationConfig, resolve_evaluation
-from flows.fan_out import Done, FanOut, Future, Step
+from flows.fan_out import Done, Future, Step
 from flows.profiles import Profile
 from flows.progress import Progress, Several, current_progress
 from flows.run_progress import RunProgress
-from flows.runner import placed, task_runner
+from flows.runner import TaskRuns, task_runs
 from storage import ShardReport, ShardStore
-from tasks._prefect import stage_task
 from tasks.evalsets.evalset import EvalSet
 from tasks.evaluation.driver import (
     Slice,
@@ -69,7 +67,7 @@ def evaluate(
     store = ShardStore.at(root)
     evalsets = [open_set(name, root, config) for name in config.sets]
     progress = Several([current_progress(), RunProgress("evaluate")])
-    with task_runner(config.runner) as runner:
+    with task_runs(config.runner) as runs:
         done = run_evaluation(
             config.plan,
             weights,
@@ -77,7 +75,7 @@ def evaluate(
             store,
             model=model,
             strengths=strengths or (),
-            runner=_TaskRuns(config, root, runner, progress),
+            runner=_AsTaskRuns(config, root, runs, progress),
         )
     append_history(store.files, done.evaluation)
     address = publish_evaluation(done, root, size_px=config.plan.size_px, version=version)
@@ -86,12 +84,12 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _TaskRuns:
+class _AsTaskRuns:
     """Runs the work of an evaluation as task runs: two for each slice, one for each set's references."""
 
     config: EvaluationConfig
     root: str
-    runner: TaskRunner[Any]
+    runs: TaskRuns
     progress: Progress
 
     def reference(self, evalset: EvalSet, plan: EvaluationPlan) -> ShardReport:
@@ -111,34 +109,17 @@ class _TaskRuns:
         def score(shard: str, done: Mapping[str, ShardReport]) -> Future:
             return self._submit("score", shard, partial(score_slice, parts[shard], done["edit"]))
 
-        runner = self.config.runner
-        fan_out = FanOut(
-            lanes={"compute": runner.workers, "network": runner.downloads},
-            max_failed=runner.max_failed_shards,
-            progress=self.progress,
-        )
         steps = [
             Step(stage="edit", submit=edit, shown_as="evaluate"),
             Step(stage="score", submit=score, shown_as="evaluate"),
         ]
         begun: dict[str, Done] = {shard: {} for shard in parts}
-        done = fan_out.run(begun, steps)
+        done = self.runs.fan_out(self.progress).run(begun, steps)
         return {shard: SliceReports(edits=found["edit"], scores=found["score"]) for shard, found in done.items()}
 
     def _submit(self, stage: str, shard: str, work: Callable[[ShardStore], ShardReport]) -> Future:
-        options = self.config.options
-        # Bound and not passed, see flows.build_dataset.
         bound = partial(_done_here, work=work, root=self.root, threads=self.config.runner.model_threads)
-        task = stage_task(
-            bound,
-            stage=stage,
-            retries=options.retries,
-            retry_delay_s=options.retry_delay_s,
-            timeout_s=options.timeout_s,
-            tags=options.tags,
-        )
-        with placed(self.config.runner, options):
-            return self.runner.submit(task, parameters={"shard": shard})
+        return self.runs.submit(bound, shard=shard, stage=stage, options=self.config.options)
 
 
 def _done_here(

@@ -1,16 +1,72 @@
 """What the task runs of a flow run on: threads of this process, or a Ray cluster; and their limits."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from prefect import Task
 from prefect.client.orchestration import get_client
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.config import RunnerConfig, TagLimit, TaskOptions
 from flows.environment import DEFAULTS
 from flows.errors import SettingError
+from flows.fan_out import FanOut, Future
+from flows.progress import Progress
+from tasks._prefect import stage_task
+
+
+@dataclass(frozen=True)
+class TaskRuns:
+    """Makes the task runs of one flow run, and hands them out."""
+
+    runner: TaskRunner[Any]
+    config: RunnerConfig
+
+    def submit(self, function: Callable[..., Any], *, shard: str, stage: str, options: TaskOptions) -> Future:
+        """Hand out the task run of a stage's function for a shard.
+
+        Args:
+            function: takes ``shard``; all else is bound to it and not passed. Prefect would look for futures in every
+                field of every report and setting, and what is quoted against that arrives wrapped once more on Ray.
+            shard: names the task run.
+            stage: names the task.
+            options: how it is run, and its share of processors and GPUs where the runner counts them.
+        """
+        with placed(self.config, options):
+            return self.runner.submit(_task(function, stage, options), parameters={"shard": shard})
+
+    def here(self, function: Callable[..., Any], *, stage: str, options: TaskOptions, **given: Any) -> Any:
+        """Run the task of a stage's function in this thread, the one that Ctrl-C reaches; return what it returns.
+
+        Args:
+            function: takes ``shard``, which names the task run, and all else of ``given``.
+            stage: names the task.
+            options: how it is run.
+            given: what the function is called with.
+        """
+        return _task(function, stage, options)(**given)
+
+    def fan_out(self, progress: Progress) -> FanOut:
+        """Return what takes shards through stages with as many task runs at a time as the configuration says."""
+        return FanOut(
+            lanes={"network": self.config.downloads, "compute": self.config.workers},
+            max_failed=self.config.max_failed_shards,
+            progress=progress,
+        )
+
+
+@contextmanager
+def task_runs(config: RunnerConfig) -> Iterator[TaskRuns]:
+    """Start what runs the tasks, until the end of the context; must be called inside a flow run.
+
+    Raises:
+        SettingError: Ray is asked for and not installed.
+    """
+    with task_runner(config) as runner:
+        yield TaskRuns(runner, config)
 
 
 def task_runner(config: RunnerConfig) -> TaskRunner[Any]:
@@ -56,3 +112,14 @@ def set_tag_limits(limits: Sequence[TagLimit]) -> None:
     with get_client(sync_client=True) as client:
         for limit in limits:
             client.upsert_global_concurrency_limit_by_name(f"tag:{limit.tag}", limit.limit)
+
+
+def _task(function: Callable[..., Any], stage: str, options: TaskOptions) -> Task[..., Any]:
+    return stage_task(
+        function,
+        stage=stage,
+        retries=options.retries,
+        retry_delay_s=options.retry_delay_s,
+        timeout_s=options.timeout_s,
+        tags=options.tags,
+    )

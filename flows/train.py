@@ -7,12 +7,13 @@ from typing import Any, Final
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.profiles import Profile
+from flows.config import RunnerConfig, TaskOptions
+from flows.profiles import GPU_TAG, Profile
+from flows.runner import task_runs
 from flows.train_profiles import resolve_training
 from flows.train_progress import current_train_progress
 from flows.version_text import find_version
 from storage import ShardStore, VersionStore
-from tasks._prefect import stage_task
 from tasks.train import TrainReport
 from tasks.train import train as train_stage
 from tasks.training.run_config import TrainRunConfig
@@ -51,10 +52,10 @@ def train(
         DivergedError: the loss is not finite or exploded.
     """
     run = resolve_training(profile, config, settings)
-    task = stage_task(
-        train_shard, stage="train", retries=retries, retry_delay_s=_RETRY_DELAY_S, timeout_s=None, tags=("iedit-gpu",)
-    )
-    report = task(shard=Path(out).name, root=root, version=version, config=run, out=out)
+    options = TaskOptions(retries=retries, retry_delay_s=_RETRY_DELAY_S, tags=(GPU_TAG,))
+    given = {"root": root, "version": version, "config": run, "out": out}
+    with task_runs(RunnerConfig(workers=1)) as runs:
+        report = runs.here(train_shard, stage="train", options=options, shard=Path(out).name, **given)
     publish_run(report)
     get_run_logger().info(
         "%s after %s of %s steps: %s", report.status, report.step, report.num_steps, report.checkpoint
