@@ -69,6 +69,26 @@ def _percent(hits: Iterable[bool]) -> float:
     return 100.0 * float(np.mean(list(hits)))
 
 
+def _both_shares(
+    sample: Sample, member: str, what: str, measure: Callable[[list[Scene]], float], floors: tuple[float, float]
+) -> list[Figure]:
+    """Return one figure, in percent, on scenes of one object: fresh ones, and held-out combinations."""
+    return [
+        Figure(
+            member=member,
+            name=f"{what}, {name}",
+            value=measure(single_scenes(count, share=share)),
+            floor=floor,
+            unit="%",
+            num_samples=count,
+        )
+        for name, share, count, floor in (
+            ("fresh scenes", "seen", sample.num_scenes, floors[0]),
+            ("held-out combinations", "held_out", sample.num_held_out, floors[1]),
+        )
+    ]
+
+
 def measure_captioner(sample: Sample) -> list[Figure]:
     """Return the share of exactly right captions."""
 
@@ -76,20 +96,7 @@ def measure_captioner(sample: Sample) -> list[Figure]:
         captions = caption(sample.weights / "captioner", [scene.render() for scene in scenes])
         return _percent(scene.caption == text for scene, text in zip(scenes, captions, strict=True))
 
-    return [
-        Figure(
-            member="captioner",
-            name=f"exact noun, colour and background, {name}",
-            value=exact(single_scenes(count, share=share)),
-            floor=floor,
-            unit="%",
-            num_samples=count,
-        )
-        for name, share, count, floor in (
-            ("fresh scenes", "seen", sample.num_scenes, 95.0),
-            ("held-out combinations", "held_out", sample.num_held_out, 90.0),
-        )
-    ]
+    return _both_shares(sample, "captioner", "exact noun, colour and background", exact, (95.0, 90.0))
 
 
 def caption(folder: Path, images: Sequence[Any]) -> list[str]:
@@ -118,20 +125,7 @@ def measure_clip(sample: Sample, member: str = "clip", floors: tuple[float, floa
         readings = judge.read([scene.render() for scene in scenes])
         return _percent(_is_right(scene, reading) for scene, reading in zip(scenes, readings, strict=True))
 
-    return [
-        Figure(
-            member=member,
-            name=f"right caption of 2,862, {name}",
-            value=right(single_scenes(count, share=share)),
-            floor=floor,
-            unit="%",
-            num_samples=count,
-        )
-        for name, share, count, floor in (
-            ("fresh scenes", "seen", sample.num_scenes, floors[0]),
-            ("held-out combinations", "held_out", sample.num_held_out, floors[1]),
-        )
-    ]
+    return _both_shares(sample, member, "right caption of 2,862", right, floors)
 
 
 def measure_clip_metric(sample: Sample) -> list[Figure]:

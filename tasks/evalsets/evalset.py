@@ -55,8 +55,23 @@ EVALSET = TableSchema(
 )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PairWords:
+    """What a pair is called and what it says, before it is written as after."""
+
+    pair_id: str
+    image_id: str
+    source_prompt: str
+    edit_prompt: str
+    word: str | None = None
+    replacement: str | None = None
+    instruction: str | None = None
+    kind: str | None = None
+    mask_origin: MaskOrigin = "none"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvalPair:
+class EvalPair(PairWords):
     """One editing pair.
 
     Raises:
@@ -64,20 +79,11 @@ class EvalPair:
             denies.
     """
 
-    pair_id: str
-    image_id: str
     image: str
     """Path of the source image inside the folder."""
     image_sha256: str
-    source_prompt: str
-    edit_prompt: str
-    word: str | None = None
-    replacement: str | None = None
-    instruction: str | None = None
-    kind: str | None = None
     mask: bytes | None = None
     """PNG, 255 = edit here."""
-    mask_origin: MaskOrigin = "none"
 
     def __post_init__(self) -> None:
         for name, value, pattern in (

@@ -18,6 +18,7 @@ from tasks.evalsets.evalset import (
     EvalSet,
     EvalSetInfo,
     MaskOrigin,
+    PairWords,
     digest_of_bytes,
 )
 from tasks.evalsets.pixels import Mask, encode_mask, extension, picture
@@ -27,22 +28,13 @@ _MAX_INFO_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class NewPair:
+class NewPair(PairWords):
     """A pair that is to be written."""
 
-    pair_id: str
-    image_id: str
     image: bytes
     """PNG, JPEG or WebP as it is to be stored; pairs of one ``image_id`` bring the same bytes."""
-    source_prompt: str
-    edit_prompt: str
-    word: str | None = None
-    replacement: str | None = None
-    instruction: str | None = None
-    kind: str | None = None
     mask: Mask | None = None
     """(height, width) of the image, True = edit here."""
-    mask_origin: MaskOrigin = "none"
 
 
 def open_evalset(root: str | Path) -> EvalSet:
@@ -131,11 +123,8 @@ def _row(new: NewPair) -> tuple[EvalPair, bytes]:
     size = picture(new.image, name=name).size
     if new.mask is not None and new.mask.shape[::-1] != size:
         raise EvalSetError(f"the mask of pair {new.pair_id!r:.80} is {new.mask.shape[::-1]}, its picture {size}")
-    words = {
-        column.name: getattr(new, column.name) for column in fields(NewPair) if column.name not in {"image", "mask"}
-    }
     row = EvalPair(
-        **words,
+        **{field.name: getattr(new, field.name) for field in fields(PairWords)},
         image=f"{IMAGES}/{new.image_id}.{extension(new.image, name=name)}",
         image_sha256=digest_of_bytes(new.image),
         mask=None if new.mask is None else encode_mask(new.mask),
