@@ -77,6 +77,11 @@ def shown(metric: str, value: float | None, *, beside: float | None = None) -> s
     return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
 
 
+def shown_difference(metric: str, value: float) -> str:
+    """Return a difference like ``shown``, with its sign where it is above 0."""
+    return ("+" if value > 0 else "") + shown(metric, value)
+
+
 def shown_interval(metric: str, interval: Interval) -> str:
     """Return the ends of an interval: "[61.2, 64.9]"."""
     return shown_ends(metric, interval.low, interval.high)

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from iedit_model.editing.registry import METHODS
-from iedit_model.metrics.catalogue import METRICS, metric_info
+from iedit_model.metrics.catalogue import metric_info
 from tasks.evaluation.paper_tables import PAPER_METRICS, PAPER_TABLES, PaperTable
 from tasks.evaluation.record import Evaluation
 from tasks.evaluation.set_metrics import SetMetric
@@ -18,9 +19,16 @@ from tasks.report.names import (
     metric_unit,
     percent,
     shown,
+    shown_difference,
     shown_ends,
     shown_interval,
 )
+from tasks.report.selection import methods_on, metrics_on, of_all_networks
+
+_HEADLINE: Final = (
+    *("clip_score", "clip_directional", "ssim_zero_fill_outside", "ssim_normconv_outside", "psnr_outside"),
+)
+"""The metrics that comparisons are made in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +89,7 @@ def metric_tables(evaluation: Evaluation) -> list[Table]:
 def comparison_table(evaluation: Evaluation, evalset: str, baseline: str) -> Table:
     """Return differences, win rates and confidence of every method against one baseline."""
     found = [c for c in evaluation.summary.comparisons if (c.evalset, c.baseline) == (evalset, baseline)]
-    metrics = _headline(evaluation)
+    metrics = of_all_networks(evaluation, _HEADLINE)
     by_key = {(c.method, c.metric): c for c in found}
     rows = []
     for method in in_order({c.method for c in found}):
@@ -91,10 +99,9 @@ def comparison_table(evaluation: Evaluation, evalset: str, baseline: str) -> Tab
                 cells.append(TableCell(text=shown(metric, None)))
                 continue
             interval = comparison.difference.interval
-            sign = "+" if interval.value > 0 else ""
             cells.append(
                 TableCell(
-                    text=sign + shown(metric, interval.value),
+                    text=shown_difference(metric, interval.value),
                     interval=shown_interval(metric, interval),
                     aside=""
                     if math.isnan(interval.value)
@@ -116,16 +123,15 @@ def comparison_table(evaluation: Evaluation, evalset: str, baseline: str) -> Tab
 
 
 def _paper_table(evaluation: Evaluation, paper: PaperTable, evalset: str) -> Table:
-    names = [_named(evaluation, evalset, metric) for metric in PAPER_METRICS]
+    names = [_named(evaluation, evalset, metric) or metric for metric in PAPER_METRICS]
     extra = _extra_rows(evaluation, paper)
     rows = []
     for method in [row.method for row in paper.rows] + extra:
         cells = []
         printed = paper.row(method)
-        for position, (metric, name) in enumerate(zip(PAPER_METRICS, names, strict=True)):
-            cell = _cell(evaluation, evalset, method, name or metric)
+        for position, name in enumerate(names):
             theirs = f"paper {shown_paper(printed.values[position])}" if printed is not None else ""
-            cells.append(TableCell(text=cell.text, interval=cell.interval, aside=theirs, note=cell.note))
+            cells.append(replace(_cell(evaluation, evalset, method, name), aside=theirs))
         rows.append(_row(method, cells, title=printed.title if printed is not None else None))
     summary = evaluation.summary
     return Table(
@@ -134,12 +140,10 @@ def _paper_table(evaluation: Evaluation, paper: PaperTable, evalset: str) -> Tab
         caption=f"Ours on {evalset}: {summary.num_pairs[evalset]} pairs of {summary.num_sources[evalset]} images; the "
         f"paper's on its own {paper.num_pairs} pairs of {paper.num_images} images. Other models and other images: "
         "compare the order of the rows, not the numbers.",
-        heads=tuple(metric_title(name or metric) for metric, name in zip(PAPER_METRICS, names, strict=True)),
+        heads=tuple(metric_title(name) for name in names),
         units=tuple(metric_unit(metric) for metric in PAPER_METRICS),
         definitions=tuple(metric_info(metric).definition for metric in PAPER_METRICS),
-        rows=_ranked(
-            evaluation, evalset, rows, [name or metric for metric, name in zip(PAPER_METRICS, names, strict=True)]
-        ),
+        rows=_ranked(evaluation, evalset, rows, names),
     )
 
 
@@ -150,12 +154,11 @@ def shown_paper(value: float) -> str:
 
 def _metric_table(evaluation: Evaluation, evalset: str) -> Table:
     summary = evaluation.summary
-    distances = [metric.name for metric in summary.set_metrics.get(evalset, ())]
-    metrics = [*evaluation.results.metrics, *dict.fromkeys(distances)]
-    order = {name: position for position, name in enumerate(METRICS)}
-    metrics.sort(key=lambda name: (order[name.partition("@")[0]], name != _clip(evaluation), name))
-    methods = in_order({cell.method for cell in summary.cells if cell.evalset == evalset})
-    rows = [_row(method, [_cell(evaluation, evalset, method, metric) for metric in metrics]) for method in methods]
+    metrics = metrics_on(evaluation, evalset, first=_clip(evaluation))
+    rows = [
+        _row(method, [_cell(evaluation, evalset, method, metric) for metric in metrics])
+        for method in methods_on(evaluation, evalset)
+    ]
     return Table(
         name=f"metrics_{evalset}",
         title=f"All metrics on {evalset}" if evalset != ALL_SETS else "All metrics on all sets together",
@@ -218,19 +221,10 @@ def _ranked(
         if better != "neither" and len(known) > 1:
             ranks |= {(method, column): place for place, (_, method) in enumerate(known[:2], start=1)}
     return tuple(
-        TableRow(
-            method=row.method,
-            title=row.title,
-            is_reference=row.is_reference,
+        replace(
+            row,
             cells=tuple(
-                TableCell(
-                    text=cell.text,
-                    interval=cell.interval,
-                    aside=cell.aside,
-                    note=cell.note,
-                    rank=ranks.get((row.method, column), 0),
-                )
-                for column, cell in enumerate(row.cells)
+                replace(cell, rank=ranks.get((row.method, column), 0)) for column, cell in enumerate(row.cells)
             ),
         )
         for row in rows
@@ -268,9 +262,3 @@ def _named(evaluation: Evaluation, evalset: str, metric: str) -> str | None:
 
 def _clip(evaluation: Evaluation) -> str:
     return f"clip_score@{evaluation.config.training_clip}"
-
-
-def _headline(evaluation: Evaluation) -> list[str]:
-    """Return the metrics that comparisons are made in."""
-    wanted = ("clip_score", "clip_directional", "ssim_zero_fill_outside", "ssim_normconv_outside", "psnr_outside")
-    return [name for bare in wanted for name in evaluation.results.metrics if name.partition("@")[0] == bare]

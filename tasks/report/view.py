@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from iedit_model.metrics.bootstrap import BootstrapConfig, draw_resamples, mean_interval
-from iedit_model.metrics.catalogue import METRICS, metric_info
+from iedit_model.metrics.catalogue import metric_info
 from tasks.errors import TaskConfigError
 from tasks.evaluation.diagnosis import diagnose, weakest_step
 from tasks.evaluation.record import Evaluation
@@ -20,11 +20,12 @@ from tasks.report.names import (
     metric_title,
     metric_unit,
     percent,
-    shown,
+    shown_difference,
     shown_interval,
 )
 from tasks.report.pictures import PairKey
 from tasks.report.plots import Curve, CurvePoint, Dot, TrendPoint, curve_plot, dot_plot, trend_plot
+from tasks.report.selection import catalogue_order, methods_on, metrics_on, of_all_networks
 from tasks.report.tables import distance_of
 
 _ROW_METRICS: Final = (
@@ -124,7 +125,7 @@ def _parts(evaluation: Evaluation, claim: ClaimResult) -> tuple[tuple[str, str, 
     return tuple(
         (
             found.part,
-            ("+" if found.difference.value > 0 else "") + shown(found.metric, found.difference.value),
+            shown_difference(found.metric, found.difference.value),
             shown_interval(found.metric, found.difference),
             found.num_edits,
         )
@@ -134,14 +135,12 @@ def _parts(evaluation: Evaluation, claim: ClaimResult) -> tuple[tuple[str, str, 
 
 def metric_plots(evaluation: Evaluation) -> dict[str, list[str]]:
     """Return for each set one plot a metric: means with intervals."""
-    plots: dict[str, list[str]] = {}
-    for evalset in evaluation.summary.num_pairs:
-        distances = [metric.name for metric in evaluation.summary.set_metrics.get(evalset, ())]
-        names = [*evaluation.results.metrics, *dict.fromkeys(distances)]
-        order = list(METRICS)
-        names.sort(key=lambda name: (order.index(name.partition("@")[0]), name))
-        plots[evalset] = [_metric_plot(evaluation, evalset, name) for name in names if name != "mask_area"]
-    return plots
+    return {
+        evalset: [
+            _metric_plot(evaluation, evalset, name) for name in metrics_on(evaluation, evalset) if name != "mask_area"
+        ]
+        for evalset in evaluation.summary.num_pairs
+    }
 
 
 def trade_off(points: Sequence[SweepPoint], *, clip: str, resamples: int = 2000) -> str | None:
@@ -223,9 +222,8 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
     """Return the worst edits of the focused method in every metric that has a better way."""
     results = evaluation.results
     method = next((name for name in config.focus if name in results.methods), in_order(results.methods)[0])
-    order = list(METRICS)
     found = []
-    for metric in sorted(results.metrics, key=lambda name: order.index(name.partition("@")[0])):
+    for metric in catalogue_order(results.metrics):
         better = metric_info(metric).better
         if better == "neither" or not config.worst_cases or metric.partition("@")[0] in _SAME_ORDER:
             continue
@@ -253,7 +251,7 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
 def edit_rows(evaluation: Evaluation) -> dict[str, Any]:
     """Return all edits as columns for the sortable table: short keys and numbers in the unit they are printed in."""
     results = evaluation.results
-    metrics = [name for bare in _ROW_METRICS for name in results.metrics if name.partition("@")[0] == bare]
+    metrics = of_all_networks(evaluation, _ROW_METRICS)
     heads = [{"name": "pair", "kind": "text"}, {"name": "method", "kind": "text"}, {"name": "seed", "kind": "number"}]
     heads += [{"name": metric_title(metric), "kind": "number", "unit": metric_unit(metric)} for metric in metrics]
     heads += [{"name": "UNet", "kind": "number", "unit": "calls"}, {"name": "time", "kind": "number", "unit": "s"}]
@@ -281,7 +279,7 @@ def script_json(value: Any) -> str:
 def _metric_plot(evaluation: Evaluation, evalset: str, metric: str) -> str:
     info = metric_info(metric)
     dots = []
-    for method in in_order({cell.method for cell in evaluation.summary.cells if cell.evalset == evalset}):
+    for method in methods_on(evaluation, evalset):
         distance = distance_of(evaluation, evalset, method, metric)
         cell = evaluation.summary.cell(evalset, method, metric)
         if distance is not None:
