@@ -8,9 +8,10 @@ standard library's does not: it ends silently at a broken header.
 import hashlib
 import tarfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Self
 
 from storage.errors import AddressError, CorruptFileError, ForbiddenMemberError, TruncatedTarError
 from storage.files import Files
@@ -21,6 +22,7 @@ _RECORD = tarfile.RECORDSIZE
 _MAX_NAME_BYTES = 100
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 MAX_MEMBER_BYTES = 1 << 30
+_WRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +64,9 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> WrittenTar:
         ForbiddenMemberError: a name that is not plain, relative, ASCII and at most 100 bytes, or comes twice; or a
             member over 1 GiB.
     """
-    with path.open("wb") as stream:
-        sink = _HashingSink(stream)
+    with path.open("wb", buffering=0) as stream, _HashingSink(stream) as sink:
         found = tuple(_write_members(sink, members))
-        return WrittenTar(path=path, size=sink.position, sha256=sink.hasher.hexdigest(), members=found)
+        return WrittenTar(path=path, size=sink.position, sha256=sink.sha256(), members=found)
 
 
 def read_tar_member(files: Files, path: str, offset: int, size: int, *, sha256: str | None = None) -> bytes:
@@ -114,17 +115,45 @@ def iter_tar(
 
 
 class _HashingSink:
-    """Passes bytes on, counting and hashing them."""
+    """Passes bytes on in large blocks, each hashed in a thread while the next one is gathered."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+        self._stream, self._hasher = stream, hashlib.sha256()
+        self._block = bytearray()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tar-hash")
+        self._hashing: Future[None] | None = None
         self.position = 0
-        self.hasher = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._thread.shutdown()
 
     def write(self, data: bytes) -> None:
-        self._stream.write(data)
-        self.hasher.update(data)
+        self._block += data
         self.position += len(data)
+        if len(self._block) >= _WRITE_BYTES:
+            self._pass_on()
+
+    def sha256(self) -> str:
+        """Write what is left and return the hash of all."""
+        self._pass_on()
+        self._hashed()
+        return self._hasher.hexdigest()
+
+    def _pass_on(self) -> None:
+        self._hashed()
+        block, self._block = self._block, bytearray()
+        self._hashing = self._thread.submit(self._hasher.update, block)
+        with memoryview(block) as rest:
+            written = 0
+            while written < len(rest):
+                written += self._stream.write(rest[written:])
+
+    def _hashed(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
 
 
 def _write_members(sink: _HashingSink, members: Iterable[tuple[str, bytes]]) -> Iterator[TarMember]:

@@ -7,14 +7,12 @@ Pictures and masks are the bytes that earlier stages stored; nothing is encoded 
 import hashlib
 import io
 import json
-import math
 import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, Files, iter_tar, split_member
+from storage.arrow import compute
 from storage.tables import MANIFEST_ORIGIN
 from tasks.errors import TaskError
 
@@ -85,13 +83,14 @@ def json_records(table: "pa.Table") -> Iterator[tuple[str, bytes]]:
     """
     import pyarrow as pa
 
-    table = table.select(list(JSON_COLUMNS))
-    singles = [name for name in JSON_COLUMNS if table.schema.field(name).type == pa.float32()]
-    for batch in table.to_batches(max_chunksize=_BATCH):
+    names = sorted(JSON_COLUMNS)
+    columns = [
+        _shortest(table[name]) if table.schema.field(name).type == pa.float32() else table[name] for name in names
+    ]
+    # The columns stand in the order of the keys, so that none has to be sorted.
+    for batch in pa.table(columns, names=names).to_batches(max_chunksize=_BATCH):
         for row in batch.to_pylist():
-            for name in singles:
-                row[name] = _shortest(row[name])
-            yield "json", (json.dumps(row, sort_keys=True, allow_nan=False) + "\n").encode()
+            yield "json", (json.dumps(row, allow_nan=False) + "\n").encode()
 
 
 def read_sample(files: Files, row: Mapping[str, Any]) -> dict[str, bytes]:
@@ -117,5 +116,10 @@ def read_sample(files: Files, row: Mapping[str, Any]) -> dict[str, bytes]:
     return parts
 
 
-def _shortest(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(str(np.float32(value)))
+def _shortest(column: "pa.ChunkedArray") -> "pa.ChunkedArray":
+    """Return single precision as the double with the fewest digits that give it back; null what is not finite."""
+    import pyarrow as pa
+
+    pc = compute()
+    finite = pc.if_else(pc.is_finite(column), column, None)
+    return finite.cast(pa.string()).cast(pa.float64())

@@ -75,6 +75,23 @@ def test_the_index_says_where_each_member_lies_and_what_it_is(files: Files, tmp_
         read_tar_member(files, "t/x.tar", tar.size - 3, 7)
 
 
+@pytest.mark.parametrize("sizes", [(5_000_000, 3, 700_000), (1 << 20,), (400_000,) * 9])
+def test_a_tar_of_many_blocks_is_the_standard_librarys_and_its_hash_is_of_all_its_bytes(
+    tmp_path: Path, sizes: tuple[int, ...]
+):
+    members = [(f"{number}.bin", bytes([number, 7]) * (size // 2)) for number, size in enumerate(sizes)]
+    tar = write_tar(tmp_path / "x.tar", iter(members))
+    data = tar.path.read_bytes()
+    assert (tar.size, tar.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    theirs = io.BytesIO()
+    with tarfile.open(fileobj=theirs, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    assert data == theirs.getvalue()
+
+
 def test_a_samples_members_are_one_range(tmp_path: Path):
     tar = write_tar(tmp_path / "x.tar", MEMBERS)
     start, end = tar.members[2].start, tar.members[3].end
