@@ -11,7 +11,7 @@ export DO_NOT_TRACK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo format lint types test test-slow bench check weights sheets measure constraints clean
+.PHONY: help setup demo format lint types test test-slow bench check weights sheets measure data-format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -62,6 +62,10 @@ sheets: setup ## contact sheets of the miniature and its models
 
 measure: setup ## what the miniature family reaches, as a table
 	$(BIN)/python -m miniature.measure
+
+data-format: setup ## write docs/data_format.md anew from the code that reads and writes the format
+	$(BIN)/python -m storage.data_format > $(VENV)/data_format.md
+	mv $(VENV)/data_format.md docs/data_format.md
 
 constraints: ## resolve constraints.txt anew (only when a bound in pyproject.toml changed)
 	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --extra ray --extra s3 --python-version 3.11 \
