@@ -27,7 +27,7 @@ from tasks.neighbours.vectors import FLAWS, Bools, Float64s, Int64s, find_flaws,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGE, VERSION = "retrieve", 1
+STAGE, VERSION = "retrieve", 2
 
 
 @dataclass(frozen=True, kw_only=True)

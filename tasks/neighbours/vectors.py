@@ -47,8 +47,8 @@ def unit_rows(rows: Rows) -> Float64s:
 def gathered_cosines(vectors: Rows, positions: Int64s, queries: Sequence[Float64s]) -> list[Float64s]:
     """Return for each of ``queries`` its cosines (n, m) with the rows of ``vectors`` at ``positions`` (n, m).
 
-    Multiplied and summed in float64 along the last axis, never by a matrix product: BLAS sums in an order that depends
-    on the shape of the batch, and then the last bits do too.
+    Multiplied and summed in float64 along the last axis by einsum's own loop, never by a matrix product: BLAS sums in
+    an order that depends on the shape of the batch, and then the last bits do too.
 
     Args:
         vectors: (rows, d), of any norm but zero; may be memory-mapped.
@@ -62,9 +62,10 @@ def gathered_cosines(vectors: Rows, positions: Int64s, queries: Sequence[Float64
     for top in range(0, n, rows):
         for left in range(0, m, columns):
             block = np.s_[top : top + rows, left : left + columns]
-            candidates = unit_rows(vectors[np.maximum(positions[block], 0)])
+            candidates = vectors[np.maximum(positions[block], 0)].astype(np.float64)
+            norms = np.sqrt(np.einsum("nmd,nmd->nm", candidates, candidates))
             for out, query in zip(cosines, queries, strict=True):
-                out[block] = np.add.reduce(candidates * query[top : top + rows, None], axis=-1)
+                out[block] = np.einsum("nmd,nd->nm", candidates, query[top : top + rows]) / norms
     for out in cosines:
         np.clip(out, -1, 1, out=out)
         out[positions < 0] = -1
