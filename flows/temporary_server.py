@@ -4,6 +4,7 @@ The one that Prefect would start by itself outlives a command that is killed, ta
 is given up after seconds on a busy machine.
 """
 
+import importlib
 import json
 import os
 import re
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 _START_S: Final = 180.0
 _END_S: Final = 20.0
 _POLL_S: Final = 0.05
+_MEANWHILE: Final = (
+    "flows.full",
+    "transformers.models.blip.modeling_blip",
+    "transformers.models.clipseg.modeling_clipseg",
+    "open_clip",
+)
+"""What the flows inside load anyway and what takes longest: loaded while the server starts, on another core."""
 _ERROR: Final = re.compile(r"[\w.]+(Error|Exception)\b")
 """The line of a traceback that says what it was."""
 
@@ -73,6 +81,8 @@ def _serving() -> Iterator[str]:
             start_new_session=True,
         )
         try:
+            for module in _MEANWHILE:
+                importlib.import_module(module)
             yield _address(process, log)
         finally:
             process.terminate()
