@@ -5,7 +5,7 @@ Read in this order: ``ids`` (names that follow from content), ``files`` (atomic 
 ``versions`` (datasets), then ``verify``, ``diff`` and ``garbage``. Importing it loads neither pyarrow nor fsspec.
 """
 
-from storage.canonical import Json, canonical_json, canonical_value
+from storage.canonical import Json, canonical_json, canonical_value, json_document
 from storage.diff import SampleChange, VersionDiff, diff_versions
 from storage.errors import (
     AccountingError,
@@ -120,6 +120,7 @@ __all__ = [
     "fingerprint",
     "folder_identity",
     "iter_tar",
+    "json_document",
     "parquet_bytes",
     "parse_filter",
     "read_parquet",

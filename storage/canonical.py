@@ -30,6 +30,15 @@ def canonical_json(value: object) -> str:
     return json.dumps(canonical_value(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def json_document(content: object) -> bytes:
+    """Return a JSON file for people and programs, ASCII, indented, keys sorted: the same content has the same bytes.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
 def canonical_value(value: object, *, at: str = "config") -> Json:
     """Return ``value`` as JSON values, readable by a person and without loss of identity.
 

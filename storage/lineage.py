@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from storage.canonical import Json, canonical_value
+from storage.canonical import Json, canonical_value, json_document
 from storage.errors import CorruptFileError, VersionError
 from storage.ids import digest_of
 from storage.reports import DATASET_STAGES, FileEntry, ShardReport
@@ -112,7 +112,7 @@ class VersionInfo:
     def to_json(self) -> bytes:
         """Return the version as the bytes of a ``version.json``, without any time in it."""
         content = {"format": FORMAT, **asdict(self)}
-        return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+        return json_document(content)
 
     @classmethod
     def from_json(cls, data: bytes) -> "VersionInfo":

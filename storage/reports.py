@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from storage.canonical import json_document
 from storage.errors import AccountingError, CorruptFileError, SchemaError, ShardNameError
 from storage.ids import digest_of
 
@@ -141,7 +142,7 @@ class ShardReport:
             "digest": self.digest,
             "extra": dict(self.extra),
         }
-        return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+        return json_document(content)
 
     @classmethod
     def from_json(cls, data: bytes) -> "ShardReport":

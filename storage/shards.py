@@ -96,9 +96,7 @@ class ShardStore:
         """Return one row (sample_id, reason, detail) a sample that the stage dropped."""
         if DROPPED_TABLE not in report.files:
             return DROPPED.table(())
-        path = report.path(DROPPED_TABLE)
-        with self.files.open(path) as stream:
-            return read_parquet(stream, name=self.files.address(path))
+        return self.read_table(report, suffix=DROPPED_TABLE)
 
     def open_blob(self, report: ShardReport, suffix: str) -> AbstractContextManager[BinaryIO]:
         """Return a context manager that yields a seekable stream over one file of the shard.

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-from storage import CorruptFileError, Files, MissingFileError, SchemaError, parquet_bytes, validated
+from storage import CorruptFileError, Files, MissingFileError, SchemaError, json_document, parquet_bytes, validated
 from tasks.evalsets.errors import EvalSetError, EvalSetExistsError
 from tasks.evalsets.evalset import (
     EVALSET,
@@ -83,7 +83,7 @@ def write_evalset(root: str | Path, info: EvalSetInfo, pairs: Iterable[NewPair])
         return evalset
     for path, data in images.items():
         files.write_bytes(path, data)
-    files.write_bytes(INFO, (json.dumps(asdict(info), indent=1, sort_keys=True) + "\n").encode())
+    files.write_bytes(INFO, json_document(asdict(info)))
     _write_pairs(evalset)
     return evalset
 

@@ -17,6 +17,7 @@ from storage import (
     Files,
     MissingFileError,
     SchemaError,
+    json_document,
     parquet_bytes,
     read_parquet,
     validated,
@@ -88,7 +89,7 @@ def write_evaluation(
         "provenance": asdict(provenance),
         "summary": summary.to_json(),
     }
-    data = (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    data = json_document(content)
     evaluation_id = f"{_stamp(provenance.created)}-{hashlib.sha256(data).hexdigest()[:12]}"
     files.write_bytes(f"{FOLDER}/{evaluation_id}/{RESULTS}", table)
     files.write_bytes(f"{FOLDER}/{evaluation_id}/{RECORD}", data)
