@@ -14,7 +14,7 @@ from flows.fan_out import Done, Future, Step
 from flows.profiles import Profile, Recipe, resolve
 from flows.progress import Progress, Several, Tally, current_progress
 from flows.run_progress import RunProgress
-from flows.runner import TaskRuns, set_tag_limits, task_runs
+from flows.runner import TaskRuns, task_runs
 from flows.shard_range import chosen_shards
 from flows.source import open_source
 from storage import ShardReport, VersionInfo
@@ -54,8 +54,7 @@ def build_dataset(
         EmptyVersionError: no pair is left.
     """
     config = resolve(profile, settings, recipe=recipe, metadata=metadata)
-    set_tag_limits(config.tag_limits)
-    with open_source(config.source) as address, task_runs(config.runner) as runs:
+    with open_source(config.source) as address, task_runs(config.runner, config.tag_limits) as runs:
         tally = Tally()
         progress = Several([current_progress(), RunProgress("build-dataset"), tally])
         build = _Build(config, root, runs, progress)

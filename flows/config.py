@@ -115,7 +115,7 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OptionsByStage:
-    """Task options of each stage, and the limits of the tags that they carry."""
+    """Task options of each stage; an evaluation has its own (``flows.evaluation_profiles``)."""
 
     plan: TaskOptions = field(default_factory=TaskOptions)
     download: TaskOptions = field(default_factory=TaskOptions)
@@ -128,7 +128,6 @@ class OptionsByStage:
     mask: TaskOptions = field(default_factory=TaskOptions)
     pack: TaskOptions = field(default_factory=TaskOptions)
     train: TaskOptions = field(default_factory=TaskOptions)
-    evaluate: TaskOptions = field(default_factory=TaskOptions)
 
     def of(self, stage: str) -> TaskOptions:
         """Return the options of a stage."""

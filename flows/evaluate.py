@@ -67,7 +67,7 @@ def evaluate(
     store = ShardStore.at(root)
     evalsets = [open_set(name, root, config) for name in config.sets]
     progress = Several([current_progress(), RunProgress("evaluate")])
-    with task_runs(config.runner) as runs:
+    with task_runs(config.runner, config.tag_limits) as runs:
         done = run_evaluation(
             config.plan,
             weights,

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flows.config import RunnerConfig, TaskOptions
+from flows.config import RunnerConfig, TagLimit, TaskOptions
 from flows.errors import ProfileError
 from flows.evalsets import GENERATED_INFO, REAL_INFO, mini_generated_prompts
-from flows.profiles import GPU_TAG, WEIGHTS
+from flows.profiles import GPU_TAG, ONE_GPU, WEIGHTS
 from flows.settings import changed
 from iedit_model.clip import ClipSpec
 from iedit_model.devices import DeviceConfig
@@ -50,7 +50,8 @@ class EvaluationConfig:
     """Evaluation sets: names that the project can make itself (``flows.evalset_sources``), or folders."""
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     options: TaskOptions = field(default_factory=TaskOptions)
-    """Of the task runs: one a slice of a set and method."""
+    """Of the task runs: two for each slice of a set and method."""
+    tag_limits: tuple[TagLimit, ...] = ()
 
 
 def mini_evaluation() -> EvaluationConfig:
@@ -121,6 +122,7 @@ def sd14_evaluation() -> EvaluationConfig:
         sets=("sd14-generated",),
         runner=RunnerConfig(workers=1),
         options=TaskOptions(retry_delay_s=30.0, tags=(GPU_TAG,), gpus=1.0),
+        tag_limits=ONE_GPU,
     )
 
 

@@ -48,6 +48,8 @@ WEIGHTS: Final = Path(miniature.__file__).parent / "weights"
 
 GPU_TAG: Final = "iedit-gpu"
 """Tag of the tasks that want a GPU for themselves."""
+ONE_GPU: Final = (TagLimit(tag=GPU_TAG, limit=1),)
+"""One of them at a time, whichever flow it belongs to."""
 
 
 _PLACED: Final = (
@@ -61,6 +63,8 @@ def mini() -> PipelineConfig:
     fp32 = DeviceConfig(dtype="fp32")
     quick = TaskOptions(retry_delay_s=1.0, timeout_s=3600.0)
     site = SiteConfig(num_urls=6000)
+    # Each worker has a core; handing a picture of 64 x 64 to another thread takes longer than decoding it.
+    batch = BatchConfig(size=64, decode_threads=0)
     return PipelineConfig(
         source=SourceConfig(site=site),
         plan=PlanConfig(filters=FilterConfig(languages=("en",), max_punsafe=0.5, max_pwatermark=0.8), shard_size=250),
@@ -74,19 +78,19 @@ def mini() -> PipelineConfig:
         ),
         caption=CaptionConfig(
             model=CaptionerSpec(model=_member("captioner"), placement=fp32, max_new_tokens=19),
-            batch=BatchConfig(size=64),
+            batch=batch,
         ),
         swap=SwapConfig(min_corpus_count=5, max_levels=3),
-        embed=EmbedConfig(model=ClipSpec(model=_member("clip"), placement=fp32), batch=BatchConfig(size=64)),
+        embed=EmbedConfig(model=ClipSpec(model=_member("clip"), placement=fp32), batch=batch),
         index=IndexConfig(exact_max_rows=50_000),
         # Thresholds fit one CLIP only; how these were found: docs/decisions/0005-retrieval-query.md
         retrieve=replace(retrieval("ours"), gates=GateConfig(target_text_min=0.87, directional_min=0.6)),
         mask=MaskConfig(
             model=SegmenterSpec(model=_member("segmenter"), placement=fp32),
-            batch=BatchConfig(size=64),
+            batch=batch,
             gates=MaskGates(min_area=0.02, min_outside_similarity=0.93),
         ),
-        pack=PackConfig(samples_per_tar=250),
+        pack=PackConfig(samples_per_tar=250, read_threads=0),
         train=TrainRunConfig(
             model=_member("ldm"),
             clip=_member("clip"),
@@ -97,7 +101,7 @@ def mini() -> PipelineConfig:
             loop=LoopConfig(save_every=100, validate_every=0),
         ),
         runner=RunnerConfig(workers=2, downloads=6),
-        options=_every_stage(quick),
+        options=_data_stages(quick, train=TaskOptions(retry_delay_s=30.0, tags=(GPU_TAG,))),
     )
 
 
@@ -156,10 +160,9 @@ def sd14() -> PipelineConfig:
             retrieve=on_gpu,
             mask=on_gpu,
             pack=on_cpu,
-            train=on_gpu,
-            evaluate=on_gpu,
+            train=replace(on_gpu, timeout_s=None),
         ),
-        tag_limits=(TagLimit(tag=GPU_TAG, limit=1),),
+        tag_limits=ONE_GPU,
     )
 
 
@@ -223,7 +226,7 @@ def _member(name: str) -> ModelSource:
     return ModelSource(name=str(WEIGHTS / name))
 
 
-def _every_stage(options: TaskOptions) -> OptionsByStage:
+def _data_stages(options: TaskOptions, *, train: TaskOptions) -> OptionsByStage:
     return OptionsByStage(
         plan=options,
         download=options,
@@ -235,6 +238,5 @@ def _every_stage(options: TaskOptions) -> OptionsByStage:
         retrieve=options,
         mask=options,
         pack=options,
-        train=options,
-        evaluate=options,
+        train=train,
     )

@@ -59,12 +59,17 @@ class TaskRuns:
 
 
 @contextmanager
-def task_runs(config: RunnerConfig) -> Iterator[TaskRuns]:
+def task_runs(config: RunnerConfig, limits: Sequence[TagLimit]) -> Iterator[TaskRuns]:
     """Start what runs the tasks, until the end of the context; must be called inside a flow run.
+
+    Args:
+        config: what runs them.
+        limits: of their tags; they hold before the first task run starts.
 
     Raises:
         SettingError: Ray is asked for and not installed.
     """
+    set_tag_limits(limits)
     with task_runner(config) as runner:
         yield TaskRuns(runner, config)
 

@@ -1,14 +1,15 @@
 """The flow train: a dataset version -> a checkpoint. A try that fails goes on from the last checkpoint in the next."""
 
 import base64
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.config import RunnerConfig, TaskOptions
-from flows.profiles import GPU_TAG, Profile
+from flows.config import RunnerConfig
+from flows.profiles import Profile, load_profile
 from flows.runner import task_runs
 from flows.train_profiles import resolve_training
 from flows.train_progress import current_train_progress
@@ -17,10 +18,6 @@ from storage import ShardStore, VersionStore
 from tasks.train import TrainReport
 from tasks.train import train as train_stage
 from tasks.training.run_config import TrainRunConfig
-
-_RETRIES: Final = 2
-_RETRY_DELAY_S: Final = 30.0
-INTERRUPTED: Final = "interrupted"
 
 
 @flow(name="train", persist_result=False)
@@ -31,7 +28,7 @@ def train(
     version: str = "latest",
     config: str = "stable",
     settings: dict[str, Any] | None = None,
-    retries: int = _RETRIES,
+    retries: int | None = None,
 ) -> TrainReport:
     """Fine-tune a model on a version of the dataset.
 
@@ -42,7 +39,7 @@ def train(
         version: Id of the version, the beginning of one, or latest.
         config: The training: stable, paper or a row of Table 2.
         settings: Other values, like {"train.learning_rate": 0.0001}.
-        retries: Further tries after an error that may pass; each goes on from the last checkpoint.
+        retries: Further tries after an error that may pass, each from the last checkpoint; by default the profile's.
 
     Returns:
         What became of the run; its status is interrupted when Ctrl-C ended it.
@@ -52,9 +49,10 @@ def train(
         DivergedError: the loss is not finite or exploded.
     """
     run = resolve_training(profile, config, settings)
-    options = TaskOptions(retries=retries, retry_delay_s=_RETRY_DELAY_S, tags=(GPU_TAG,))
+    base = load_profile(profile)
+    options = base.options.train if retries is None else replace(base.options.train, retries=retries)
     given = {"root": root, "version": version, "config": run, "out": out}
-    with task_runs(RunnerConfig(workers=1)) as runs:
+    with task_runs(RunnerConfig(workers=1), base.tag_limits) as runs:
         report = runs.here(train_shard, stage="train", options=options, shard=Path(out).name, **given)
     publish_run(report)
     get_run_logger().info(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from prefect import flow  # noqa: TID251 - the tests of flows/ need what flows/ do
 
-from flows.config import RunnerConfig
-from flows.runner import task_runner
+from flows.config import RunnerConfig, TagLimit, TaskOptions
+from flows.runner import task_runner, task_runs
 from tasks._prefect import stage_task
 from tasks.errors import TaskConfigError
 
@@ -79,3 +79,25 @@ def test_a_run_that_takes_too_long_is_ended_and_tried_again():
         assert time.monotonic() - start < 60
     finally:
         ended.set()
+
+
+def test_task_runs_of_a_tag_never_overlap_where_one_may_run_at_a_time():
+    lock, spans = threading.Lock(), []
+
+    def work(shard: str) -> str:
+        start = time.monotonic()
+        time.sleep(0.3)
+        with lock:
+            spans.append((start, time.monotonic()))
+        return shard
+
+    @flow(name="limited", persist_result=False)
+    def limited() -> list[str]:
+        options = TaskOptions(tags=("one-at-a-time",))
+        with task_runs(RunnerConfig(workers=2), [TagLimit(tag="one-at-a-time", limit=1)]) as runs:
+            futures = [runs.submit(work, shard=shard, stage="embed", options=options) for shard in ("a", "b")]
+            return [future.result() for future in futures]
+
+    assert limited() == ["a", "b"]
+    (_, first_end), (second_start, _) = sorted(spans)
+    assert first_end <= second_start

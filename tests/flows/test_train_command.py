@@ -4,11 +4,15 @@ import argparse
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.commands.train import configure, run
+from flows.config import TagLimit
 from flows.errors import ProfileError, SettingError
+from flows.evaluation_profiles import resolve_evaluation
+from flows.profiles import load_profile
 from flows.train_profiles import named_trainings, resolve_training
 from flows.train_progress import TrainJson, TrainLines, training_shown
 from iedit_model.train_config import paper, stable, table2_rows
@@ -60,6 +64,18 @@ def test_profiles_differ_in_models_and_precision_and_settings_go_over_them() -> 
         resolve_training("mini", "papers")
     with pytest.raises(SettingError, match=r"train\.loss\.tmin.*did you mean train\.loss\.t_min"):
         resolve_training("mini", "paper", {"train.loss.tmin": 3})
+
+
+@pytest.mark.parametrize("profile", ["mini", "sd14"])
+def test_a_training_takes_as_long_as_it_takes_and_has_the_gpu_for_itself(profile: str) -> None:
+    options = load_profile(profile).options.train
+    assert (options.retries, options.retry_delay_s, options.timeout_s) == (2, 30.0, None)
+    assert options.tags == ("iedit-gpu",)
+
+
+def test_all_flows_of_the_real_models_obey_one_limit_of_the_gpu() -> None:
+    limits = load_profile("sd14").tag_limits
+    assert limits == resolve_evaluation("sd14").tag_limits == (TagLimit(tag="iedit-gpu", limit=1),)
 
 
 def test_the_command_trains_and_tells_machines_what_it_did(
@@ -114,3 +130,14 @@ def test_the_flow_trains_resumes_and_shows_its_curve(
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [event["done"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
     assert report.version == version.id
+    assert {(*run.tags, run.empirical_policy.retries) for run in _task_runs(f"train {tmp_path.name}")} == {
+        ("iedit-gpu", 2)
+    }
+
+
+def _task_runs(name: str) -> list[Any]:
+    from prefect.client.orchestration import get_client  # noqa: TID251 - the tests of flows/ need what flows/ do
+    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterName  # noqa: TID251
+
+    with get_client(sync_client=True) as client:
+        return client.read_task_runs(task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=[name])))
