@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from flows.one_line import one_line
+from flows.surrounding import Surrounding
 from storage import ShardReport
 
 if TYPE_CHECKING:
@@ -192,22 +192,11 @@ class Several:
             part.fail(stage, shard, reason)
 
 
-_CURRENT: ContextVar[Progress | None] = ContextVar("progress", default=None)
-
-
-def current_progress() -> Progress:
-    """Return what the command that runs the flow set up, or one that says nothing."""
-    return _CURRENT.get() or Silent()
-
-
-@contextmanager
-def shown(progress: Progress) -> Iterator[None]:
-    """Have the flows that run inside tell ``progress``."""
-    token = _CURRENT.set(progress)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
+_PROGRESS: Final = Surrounding[Progress]("progress", Silent)
+current_progress: Final = _PROGRESS.current
+"""Return what the command that runs the flow set up, or one that says nothing."""
+shown: Final = _PROGRESS.holding
+"""Have the flows that run inside this context tell a progress."""
 
 
 @contextmanager

@@ -5,9 +5,9 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
+from flows.surrounding import Surrounding
 from tasks.training.progress import NoProgress, TrainProgress
 
 if TYPE_CHECKING:
@@ -93,22 +93,11 @@ def said_of(terms: Mapping[str, float | None]) -> str:
     return "  ".join([*pieces, *([f"{speed:,.1f} img/s"] if speed is not None else [])])
 
 
-_CURRENT: ContextVar[TrainProgress | None] = ContextVar("train_progress", default=None)
-
-
-def current_train_progress() -> TrainProgress:
-    """Return what the command that runs the flow set up, or one that says nothing."""
-    return _CURRENT.get() or NoProgress()
-
-
-@contextmanager
-def training_shown(progress: TrainProgress) -> Iterator[None]:
-    """Have the trainings that run inside tell ``progress``."""
-    token = _CURRENT.set(progress)
-    try:
-        yield
-    finally:
-        _CURRENT.reset(token)
+_PROGRESS: Final = Surrounding[TrainProgress]("train_progress", NoProgress)
+current_train_progress: Final = _PROGRESS.current
+"""Return what the command that runs the flow set up, or one that says nothing."""
+training_shown: Final = _PROGRESS.holding
+"""Have the trainings that run inside this context tell a progress."""
 
 
 @contextmanager
