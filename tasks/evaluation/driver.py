@@ -18,6 +18,7 @@ from tasks.evaluation.plan import FULL_METHOD, Checkpoints, EvaluationPlan, Meth
 from tasks.evaluation.provenance import gather_provenance
 from tasks.evaluation.record import Evaluation
 from tasks.evaluation.results import MethodScores, SweepPoint, collect_results
+from tasks.evaluation.trainings import training_lines
 
 SWEPT: Final = ("sdedit", "iedit", "iedit_m")
 """Methods of the trade-off curve."""
@@ -141,6 +142,7 @@ def run_evaluation(
             config=canonical_json(plan),
             models=model_identities(rows, plan),
             evalsets={evalset.info.name: evalset.digest for evalset in evalsets},
+            trainings=training_lines(checkpoints),
         ),
         encoders=[clip.name for clip in plan.scoring.encoders],
     )

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -38,10 +38,17 @@ class Provenance:
     """Set -> digest of its pairs."""
     packages: Mapping[str, str]
     hardware: Mapping[str, str]
+    trainings: Mapping[str, str] = field(default_factory=dict)
+    """Training -> what was trained; none in evaluations of untrained methods."""
 
 
 def gather_provenance(
-    *, created: str, config: str, models: Mapping[str, str], evalsets: Mapping[str, str]
+    *,
+    created: str,
+    config: str,
+    models: Mapping[str, str],
+    evalsets: Mapping[str, str],
+    trainings: Mapping[str, str] | None = None,
 ) -> Provenance:
     """Return the record of this machine and this code; a machine without git or a repository has no commit.
 
@@ -50,6 +57,7 @@ def gather_provenance(
         config: canonical JSON of the configuration.
         models: what it is -> identity.
         evalsets: set -> digest.
+        trainings: training -> what was trained.
     """
     commit = _git("rev-parse", "HEAD")
     return Provenance(
@@ -62,6 +70,7 @@ def gather_provenance(
         evalsets=dict(evalsets),
         packages={name: found for name in _PACKAGES if (found := _version(name))},
         hardware=_hardware(),
+        trainings=dict(trainings or {}),
     )
 
 

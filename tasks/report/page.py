@@ -182,10 +182,10 @@ def _sections(
 
 
 def _subtitle(evaluation: Evaluation) -> str:
-    sets = "; ".join(f"{name}: {info.description}" for name, info in evaluation.infos.items())
+    sets = "; ".join(f"{name}: {info.description.removesuffix('.')}" for name, info in evaluation.infos.items())
     seeds = len(evaluation.summary.train_seeds)
     trained = f" {seeds} training seeds." if seeds > 1 else ""
-    return f"{len(evaluation.results.methods)} methods on {len(evaluation.infos)} sets. {sets}{trained}"
+    return f"{len(evaluation.results.methods)} methods on {len(evaluation.infos)} sets. {sets}.{trained}"
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -203,6 +203,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
         for name, digest in provenance.evalsets.items()
     ]
     facts += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
+    facts += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
     facts += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]
     facts += [("Machine", ", ".join(f"{name} {value}" for name, value in provenance.hardware.items()))]
     boot = evaluation.config.bootstrap

@@ -8,6 +8,7 @@ from typing import Final
 from iedit_model.editing.registry import METHODS
 from iedit_model.metrics.catalogue import metric_info
 from tasks.evaluation.paper_tables import PAPER_METRICS, PAPER_TABLES, PaperTable
+from tasks.evaluation.plan import FULL_METHOD, TRAINED
 from tasks.evaluation.record import Evaluation
 from tasks.evaluation.set_metrics import SetMetric
 from tasks.evaluation.summary import ALL_SETS
@@ -53,6 +54,8 @@ class TableRow:
     title: str
     is_reference: bool
     cells: tuple[TableCell, ...]
+    trained: str = ""
+    """What its weights were trained on, where the table's title for it may say something else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +135,8 @@ def _paper_table(evaluation: Evaluation, paper: PaperTable, evalset: str) -> Tab
         for position, name in enumerate(names):
             theirs = f"paper {shown_paper(printed.values[position])}" if printed is not None else ""
             cells.append(replace(_cell(evaluation, evalset, method, name), aside=theirs))
-        rows.append(_row(method, cells, title=printed.title if printed is not None else None))
+        trained = _trained(evaluation, method) if paper.sets == "both" else ""
+        rows.append(_row(method, cells, title=printed.title if printed is not None else None, trained=trained))
     summary = evaluation.summary
     return Table(
         name=f"{paper.name}_{evalset}" if len(_sets_of(evaluation, paper)) > 1 else paper.name,
@@ -231,10 +235,19 @@ def _ranked(
     )
 
 
-def _row(method: str, cells: Sequence[TableCell], *, title: str | None = None) -> TableRow:
+def _row(method: str, cells: Sequence[TableCell], *, title: str | None = None, trained: str = "") -> TableRow:
     return TableRow(
-        method=method, title=title or method_title(method), is_reference=method in REFERENCES, cells=tuple(cells)
+        method=method,
+        title=title or method_title(method),
+        is_reference=method in REFERENCES,
+        cells=tuple(cells),
+        trained=trained,
     )
+
+
+def _trained(evaluation: Evaluation, method: str) -> str:
+    """Return what was trained for a row; the weights of the full method serve all methods that need a training."""
+    return evaluation.provenance.trainings.get(FULL_METHOD if method in TRAINED else method, "")
 
 
 def _extra_rows(evaluation: Evaluation, paper: PaperTable) -> list[str]:

@@ -129,6 +129,16 @@ def test_the_papers_numbers_stand_beside_ours_and_what_was_not_run_is_empty(made
     assert [row.method for row in third.rows[5:]] == ["<b>own</b>"]
 
 
+def test_table_2_says_what_was_really_trained_whatever_the_paper_calls_the_row(made):
+    trained = {"iedit": "L_mask & <replay>; 300 steps", "<b>own</b>": "L_LDM"}
+    evaluation = replace(made[0], provenance=replace(made[0].provenance, trainings=trained))
+    first, _, third = paper_tables(evaluation)
+    said = {row.method: row.trained for row in third.rows if row.trained}
+    assert said == {"iedit": trained["iedit"], "iedit_m": trained["iedit"], "<b>own</b>": "L_LDM"}
+    assert not any(row.trained for row in first.rows)
+    assert r"L\_mask \& \textless{}replay\textgreater{}; 300 steps" in latex_table(third)
+
+
 def test_strata_hold_the_means_of_their_own_edits(made):
     evaluation = made[0]
     tables = strata_tables(evaluation)
