@@ -14,13 +14,13 @@ from typing import Final
 
 import flows
 from flows.errors import ServeError
+from flows.processes import end_process
 from flows.profiles import PROFILES
 
 PROJECT: Final = Path(flows.__file__).parents[1]
 """Folder of ``prefect.yaml``; flow runs work in it."""
 
 _START_S: Final = 120.0
-_END_S: Final = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +104,8 @@ def _started(
         stdout=subprocess.DEVNULL if quiet else None,
         start_new_session=True,  # a Ctrl-C is ours to pass on, in order
     )
-    stack.callback(_end, process)
+    stack.callback(end_process, process)
     return process
-
-
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _call(arguments: Sequence[str], environment: Mapping[str, str], *, what: str) -> None:

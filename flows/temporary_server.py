@@ -20,12 +20,12 @@ from typing import IO, TYPE_CHECKING, Final, cast
 
 from flows.errors import ServeError
 from flows.one_line import one_line
+from flows.processes import end_process
 
 if TYPE_CHECKING:
     import uvicorn
 
 _START_S: Final = 180.0
-_END_S: Final = 20.0
 _POLL_S: Final = 0.05
 _MEANWHILE: Final = (
     "flows.full",
@@ -85,12 +85,7 @@ def _serving() -> Iterator[str]:
                 importlib.import_module(module)
             yield _address(process, log)
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=_END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_process(process)
 
 
 def _address(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:
