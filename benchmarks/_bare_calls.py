@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tasks.download import DownloadConfig
+from tasks.pictures.layout import layout_descriptors, layout_pixels
 
 Floats = npt.NDArray[np.float32]
 Sample = Mapping[str, Any]
@@ -124,20 +125,22 @@ class OpenClip:
         model, _, preprocess = open_clip.create_model_and_transforms(self._name)
         return model.eval(), preprocess, open_clip.get_tokenizer(self._name)
 
-    def embeds(self, tar: Path, texts: Sequence[str], *, batch: int) -> tuple[Floats, Floats]:
-        """Return unit embeddings of every picture in a tar and of every text."""
+    def embeds(self, tar: Path, texts: Sequence[str], *, batch: int) -> tuple[Floats, Floats, Floats]:
+        """Return unit embeddings of every picture in a tar and of every text, and the layout of every picture."""
         import torch
 
         model, preprocess, tokenizer = self._parts
-        pictures, words = [], []
+        pictures, words, layouts = [], [], []
         with torch.inference_mode():
             for images in tar_pictures(tar, batch):
                 inputs = torch.stack([preprocess(image) for image in images])
                 pictures.append(model.encode_image(inputs, normalize=True))
+                # No library knows it: the same function on both sides.
+                layouts.append(layout_descriptors([layout_pixels(np.asarray(image)) for image in images]))
             for start in range(0, len(texts), batch):
                 tokens = tokenizer(list(texts[start : start + batch]))
                 words.append(model.encode_text(tokens, normalize=True))
-        return torch.cat(pictures).numpy(), torch.cat(words).numpy()
+        return torch.cat(pictures).numpy(), torch.cat(words).numpy(), np.concatenate(layouts)
 
 
 class ClipSeg:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,8 @@ def retrieval_work(folder: Path, config: PipelineConfig, *, num_vectors: int) ->
     shards = [(0, NUM_QUERIES), (NUM_QUERIES, num_vectors)]
     reports = [_commit(store, number, *shard) for number, shard in enumerate(shards)]
     embeds, downloads, captions = zip(*reports, strict=True)
-    built = build_index(embeds, downloads=downloads, captions=captions, config=config.index, store=store)
+    exact = replace(config.index, exact_max_rows=num_vectors)  # as sd14 up to a million
+    built = build_index(embeds, downloads=downloads, captions=captions, config=exact, store=store)
     with open_index(built, store, config.index.search) as index:
         rows = read_embeds(store, embeds[0], "image_embeds", "text_embeds")
         queries = query_embeds(rows.held("image_embeds"), rows.held("text_embeds"), retrieve.query, index.means)

@@ -6,8 +6,10 @@ compared is the median of the rounds' ratios, by the clock and by the processor 
 - download: URLs of the miniature's site (no faults, a process of its own) to pictures in a tar and a table. Bare:
   img2dataset's Downloader with its Resizer and its WebDataset writer, same size, format, threads and sha256.
 - caption: a tar of pictures to captions; decode, processor, ``generate`` and tokenizer on both sides.
-- embed: the tar and all distinct texts to unit vectors; decode, preprocessing, ``encode_image``, ``encode_text``.
-- retrieve: queries to the nearest of planted CLIP-sized vectors; bare: ``faiss.IndexFlatIP.search`` alone.
+- embed: the tar and all distinct texts to unit vectors; decode, preprocessing, ``encode_image``, ``encode_text``, and
+  the layout descriptor, by the same function on both sides.
+- retrieve: 1,024 queries to the nearest of planted CLIP-sized vectors, as many as the paper has pairs; bare:
+  ``faiss.IndexFlatIP.search`` alone. What ours adds (exact scores, exclusions, gates) does not grow with the index.
 - mask: pictures and prompts to masks of the picture's size; bare: CLIPSeg's forward for each picture and prompt.
 - pack: pictures, masks and JSON to one tar; bare: webdataset's TarWriter, the pictures read from the same tars.
 
@@ -72,8 +74,8 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(CONTESTS)} (default: all)")
-    parser.add_argument("--images", type=int, default=512, help="pictures")
-    parser.add_argument("--planted", type=int, default=20_000, help="vectors in the index that is searched")
+    parser.add_argument("--images", type=int, default=1_000, help="pictures, one shard")
+    parser.add_argument("--planted", type=int, default=200_000, help="vectors in the index that is searched")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--seed", type=int, default=3, help="which site")
     parser.add_argument("--port", type=int, default=8793, help="where it is served")

@@ -255,9 +255,12 @@ class Files:
 
     def _range(self, path: str, offset: int, size: int) -> bytes:
         if self.is_local:
-            with self._opened(path) as stream:
-                stream.seek(offset)
-                return stream.read(size)
+            # Pictures are small and many: a buffered stream takes three times as long to open as to read.
+            descriptor = os.open(f"{self.root}/{checked_path(path)}", os.O_RDONLY)
+            try:
+                return os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
         system, name = self._remote(path)
         return bytes(system.cat_file(name, start=offset, end=offset + size)) if size else b""
 

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -171,7 +172,7 @@ def test_an_unreachable_disk_is_not_mistaken_for_a_missing_file(tmp_path: Path, 
     def unplugged(*args: object, **kwargs: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(Path, "open", unplugged)
+    monkeypatch.setattr(os, "pread", unplugged)
     with pytest.raises(OSError, match="Input/output error"):
         store.read_range("a", 0, 2)
 
