@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
@@ -39,14 +39,19 @@ class Sampling:
     dilate_cells: int = 1
     """Latent cells by which automatic masks grow."""
 
-    def settings(self) -> EditorSettings:
-        """Return the settings of the editors; where the segmenter finds nothing, the edit is everywhere."""
+    def settings(self, *, given: bool = False) -> EditorSettings:
+        """Return the settings of the editors, with masks that are given or found by the word.
+
+        Where the segmenter finds nothing, the edit is everywhere.
+        """
         return EditorSettings(
             placement=DeviceConfig(dtype="fp32"),
             sampling=SamplingConfig(
                 strength=self.strength, guidance_scale=self.guidance, num_inference_steps=self.num_steps
             ),
-            masks=MaskConfig(source="word", dilate_cells=self.dilate_cells, on_empty="everywhere"),
+            masks=MaskConfig(
+                source="request" if given else "word", dilate_cells=self.dilate_cells, on_empty="everywhere"
+            ),
             batch_size=20,
         )
 
@@ -62,7 +67,13 @@ class Edited:
 
 
 def edit_and_score(
-    method: str, cases: Sequence[EditCase], sampling: Sampling, *, seed: int = 0, tuned: Path | None = None
+    method: str,
+    cases: Sequence[EditCase],
+    sampling: Sampling,
+    *,
+    seed: int = 0,
+    tuned: Path | None = None,
+    true_mask: Literal["source", "either"] | None = None,
 ) -> Edited:
     """Edit every case with a method and score the results.
 
@@ -72,6 +83,8 @@ def edit_and_score(
         sampling: the shared settings.
         seed: of the edits' noise.
         tuned: pipeline folder of iEdit's weights.
+        true_mask: give the method the object's true mask in place of the one that it finds: where the object is, or
+            where it is in the source or in an ideal edit. Asks for a set whose masks are known.
     """
     models = EditorModels(
         base=_member("ldm"),
@@ -79,8 +92,15 @@ def edit_and_score(
         segmenter=_member("segmenter"),
         tuned=None if tuned is None else ModelSource(name=str(tuned)),
     )
-    editor = build_editor(editor_spec(method, models, sampling.settings()))
-    images = [result.image for result in editor.edit([case.request(seed) for case in cases])]
+    editor = build_editor(editor_spec(method, models, sampling.settings(given=true_mask is not None)))
+    requests = [case.request(seed) for case in cases]
+    if true_mask is not None:
+        masks = [case.mask if true_mask == "source" else case.either_mask for case in cases]
+        requests = [
+            replace(request, mask=None if mask is None else mask.astype(np.float32))
+            for request, mask in zip(requests, masks, strict=True)
+        ]
+    images = [result.image for result in editor.edit(requests)]
     return Edited(method=method, images=images, rows=score(cases, images, seed=seed))
 
 

@@ -37,20 +37,21 @@ def experiment_table(scores: Path) -> list[list[str]]:
             [
                 *(str(part) for part in key),
                 f"{seeds} x {len(found) // seeds}",
-                *(f"{_mean(found, metric):.1f}" for metric in METRICS),
-                *("" if reference is None else _difference(found, reference, metric) for metric in COMPARED),
+                *(f"{mean_of(found, metric):.1f}" for metric in METRICS),
+                *("" if reference is None else difference_of(found, reference, metric) for metric in COMPARED),
             ]
         )
     head = [*_SETTINGS, "name", "method", "seeds x edits", *METRICS, *(f"{metric} - SDEdit" for metric in COMPARED)]
     return [head, *lines]
 
 
-def _mean(rows: Rows, metric: str) -> float:
+def mean_of(rows: Rows, metric: str) -> float:
+    """Return the mean over the rows where a metric is defined, NaN where there is none."""
     values = [row[metric] for row in rows if row.get(metric) is not None and not np.isnan(row[metric])]
     return float(np.mean(values)) if values else float("nan")
 
 
-def _difference(rows: Rows, reference: Rows, metric: str) -> str:
+def difference_of(rows: Rows, reference: Rows, metric: str) -> str:
     """Return "difference [low, high]" over the edits that both have, or nothing where no value is defined."""
     known = {(row["case_id"], row["seed"]): row[metric] for row in reference}
     both = [row for row in rows if (row["case_id"], row["seed"]) in known]
