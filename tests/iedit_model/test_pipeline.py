@@ -83,6 +83,26 @@ def test_a_batch_is_each_image_with_its_prompt_mask_and_generator(pipeline: Any)
         assert alone.nsfw_content_detected is None
 
 
+def test_outside_the_mask_an_edit_is_nearly_the_vaes_round_trip_and_without_a_mask_it_is_not(pipeline: Any):
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 16, 64))
+
+    def change(**options: Any) -> Any:
+        edited, trip = (
+            pipeline(
+                IMAGES[0], PROMPTS[0], num_inference_steps=10, generator=seeded(), output_type="np", **given
+            ).images[0]
+            for given in ({"strength": 0.9, **options}, {"strength": 0.0})
+        )
+        return np.abs(edited - trip).mean(axis=-1) * 255
+
+    masked, everywhere = change(mask_image=mask, mask_config=MaskConfig(dilate_cells=0)), change()
+    # Not equal: the decoder's attention and group norms see the whole picture.
+    assert masked[:, 24:].mean() < 5
+    assert masked[:, :16].mean() > 15
+    assert everywhere[:, 24:].mean() > 15
+
+
 def test_several_results_come_in_order_and_differ(pipeline: Any):
     images = pipeline(
         IMAGES[:2], PROMPTS[0], num_inference_steps=3, num_images_per_prompt=2, generator=seeded(), output_type="pt"
