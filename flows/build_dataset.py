@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger
 from flows import stages
 from flows.artifacts import publish_version
 from flows.config import PipelineConfig
-from flows.fan_out import Done, Future, Step
+from flows.fan_out import Done, FanOut, Future, Step
 from flows.profiles import Profile, Recipe, resolve
 from flows.progress import Progress, Several, Tally, current_progress
 from flows.run_progress import RunProgress
@@ -57,7 +57,7 @@ def build_dataset(
     with open_source(config.source) as address, task_runs(config.runner, config.tag_limits) as runs:
         tally = Tally()
         progress = Several([current_progress(), RunProgress("build-dataset"), tally])
-        build = _Build(config, root, runs, progress)
+        build = _Build(config, root, runs, progress, runs.fan_out(progress))
         plan, input_digest = build.plan(address, shards)
         captioned = build.through(plan, build.download(retry=retry_downloads), build.caption())
         counts = build.word_counts(captioned)
@@ -78,6 +78,7 @@ class _Build:
     root: str
     runs: TaskRuns
     progress: Progress
+    fan_out: FanOut
 
     def plan(self, metadata: str, shards: str | None) -> tuple[dict[str, Done], str]:
         plan = self._result("plan", stages.plan, metadata=metadata)
@@ -157,8 +158,8 @@ class _Build:
         )
 
     def through(self, shards: Mapping[str, Done], *steps: Step) -> dict[str, Done]:
-        """Take shards through stages; those that fail are left out, unless they are too many."""
-        return self.runs.fan_out(self.progress).run(shards, steps)
+        """Take shards through stages; those that fail are left out, unless the run has too many of them by now."""
+        return self.fan_out.run(shards, steps)
 
     def _step(self, stage: str, function: Callable[..., Any], *, needs: tuple[str, ...] = (), **given: Any) -> Step:
         """Return the step that calls ``function`` with the shard's reports of the stages in ``needs``."""

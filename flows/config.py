@@ -72,7 +72,8 @@ class RunnerConfig:
     ray_address: str | None = None
     """A running Ray cluster; None starts one on this machine."""
     max_failed_shards: int = 0
-    """Shards that may fail for good before the run does; what they lack is lacking in the dataset."""
+    """Shards that may fail for good before the run does, all stages together; what they lack is lacking in the
+    dataset."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(RunnerKind):

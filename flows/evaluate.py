@@ -11,7 +11,7 @@ from flows.checkpoints import parse_checkpoints
 from flows.evalset_sources import open_set
 from flows.evaluation_artifacts import publish_evaluation
 from flows.evaluation_profiles import EvaluationConfig, resolve_evaluation
-from flows.fan_out import Done, Future, Step
+from flows.fan_out import Done, FanOut, Future, Step
 from flows.profiles import Profile
 from flows.progress import Progress, Several, current_progress
 from flows.run_progress import RunProgress
@@ -75,7 +75,7 @@ def evaluate(
             store,
             model=model,
             strengths=strengths or (),
-            runner=_AsTaskRuns(config, root, runs, progress),
+            runner=_AsTaskRuns(config, root, runs, progress, runs.fan_out(progress)),
         )
     append_history(store.files, done.evaluation)
     address = publish_evaluation(done, root, size_px=config.plan.size_px, version=version)
@@ -91,6 +91,7 @@ class _AsTaskRuns:
     root: str
     runs: TaskRuns
     progress: Progress
+    fan_out: FanOut
 
     def reference(self, evalset: EvalSet, plan: EvaluationPlan) -> ShardReport:
         """Return the features of a set's source images."""
@@ -100,7 +101,7 @@ class _AsTaskRuns:
         return report
 
     def slices(self, slices: Sequence[Slice]) -> dict[str, SliceReports]:
-        """Edit and score slices, several at a time; those that fail are left out, unless they are too many."""
+        """Edit and score slices, several at a time; those that fail are left out, unless they are too many by now."""
         parts = {part.shard: part for part in slices}
 
         def edit(shard: str, done: Mapping[str, ShardReport]) -> Future:  # noqa: ARG001 - the first step
@@ -114,7 +115,7 @@ class _AsTaskRuns:
             Step(stage="score", submit=score, shown_as="evaluate"),
         ]
         begun: dict[str, Done] = {shard: {} for shard in parts}
-        done = self.runs.fan_out(self.progress).run(begun, steps)
+        done = self.fan_out.run(begun, steps)
         return {shard: SliceReports(edits=found["edit"], scores=found["score"]) for shard, found in done.items()}
 
     def _submit(self, stage: str, shard: str, work: Callable[[ShardStore], ShardReport]) -> Future:

@@ -68,10 +68,10 @@ class _Run:
 
 
 class FanOut:
-    """Runs shards through stages, and remembers which failed."""
+    """Runs shards through stages, and remembers over all its runs which failed."""
 
     def __init__(self, *, lanes: Mapping[Lane, int], max_failed: int, progress: Progress) -> None:
-        """Keep how many task runs may be in flight in each lane, and how many shards may fail."""
+        """Keep how many task runs may be in flight in each lane, and how many shards may fail in all runs together."""
         self._lanes, self._max_failed, self._progress = lanes, max_failed, progress
         self.failures: list[Failure] = []
 
@@ -83,16 +83,17 @@ class FanOut:
             steps: the stages, in order.
 
         Raises:
-            ShardsFailedError: more shards failed than may, or one for a reason that would hit all. All that could be
-                finished is.
+            ShardsFailedError: more shards failed than may, those of earlier runs included, or one for a reason that
+                would hit all. All that could be finished is.
         """
+        before = len(self.failures)
         for step in steps:
             self._progress.begin(step.shown_as or step.stage, len(shards))
         done = {shard: dict(reports) for shard, reports in shards.items()}
         is_whole = self._drive(done, steps)
         if not is_whole or len(self.failures) > self._max_failed:
             raise ShardsFailedError(_told(self.failures))
-        failed = {failure.shard for failure in self.failures}
+        failed = {failure.shard for failure in self.failures[before:]}
         return {shard: reports for shard, reports in done.items() if shard not in failed}
 
     def _drive(self, done: dict[str, Done], steps: Sequence[Step]) -> bool:

@@ -50,7 +50,7 @@ class TaskRuns:
         return _task(function, stage, options)(**given)
 
     def fan_out(self, progress: Progress) -> FanOut:
-        """Return what takes shards through stages with as many task runs at a time as the configuration says."""
+        """Return what takes shards through stages, as many at a time as the configuration says; one for a flow run."""
         return FanOut(
             lanes={"network": self.config.downloads, "compute": self.config.workers},
             max_failed=self.config.max_failed_shards,

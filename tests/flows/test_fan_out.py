@@ -185,6 +185,27 @@ def test_as_many_as_may_fail_are_left_out(pool):
         fan_out(max_failed=1)[0].run(shards(4), steps)
 
 
+def test_shards_that_failed_are_counted_over_all_stages_of_a_run(pool):
+    errors: dict[tuple[str, str], Exception] = {
+        ("caption", "00001"): OSError("one"),
+        ("mask", "00000"): OSError("two"),
+        ("pack", "00001"): OSError("three"),
+    }
+    machine = Machine(pool, failing(errors))
+    runs, _ = fan_out(max_failed=2)
+    captioned = runs.run(shards(4), [machine.step("caption")])
+    assert list(captioned) == ["00000", "00002", "00003"]
+    assert list(runs.run(captioned, [machine.step("mask")])) == ["00002", "00003"]
+    with pytest.raises(ShardsFailedError, match=r"3 shard\(s\) failed.*one.*two.*three"):
+        runs.run(shards(2), [machine.step("pack")])
+
+
+def test_a_later_part_of_a_run_may_take_a_shard_whose_namesake_failed(pool):
+    runs, _ = fan_out(max_failed=1)
+    assert list(runs.run(shards(2), [Machine(pool, failing({("pack", "00001"): OSError()})).step("pack")])) == ["00000"]
+    assert list(runs.run(shards(2), [Machine(pool, nothing).step("pack")])) == ["00000", "00001"]
+
+
 @pytest.mark.parametrize("error", [SchemaError("no such column"), DiskFullError("no room left")])
 def test_an_error_that_would_hit_all_stops_new_task_runs(pool, error):
     machine = Machine(pool, failing({("caption", "00001"): error}))
