@@ -12,6 +12,7 @@ from prefect.tasks import exponential_backoff
 from iedit_model.errors import ConfigError, WeightsError
 from storage import AddressError, FingerprintError, SchemaError, ShardNameError, VersionError
 from tasks.errors import MetadataError, TaskConfigError
+from tasks.neighbours.index_rows import EmptyIndexError
 from tasks.training.training_errors import TrainingError
 
 P = ParamSpec("P")
@@ -20,6 +21,7 @@ R = TypeVar("R")
 PERMANENT = (
     AddressError,
     ConfigError,
+    EmptyIndexError,
     FingerprintError,
     MetadataError,
     SchemaError,

@@ -127,7 +127,7 @@ def _compared(
 
     columns = ["evalset", "kind", "seed", "train_seed", *({"mask_area"} & set(results.metrics))]
     rows = results.table.select(columns).to_pylist()
-    kept = results_of(results.table.filter(pa.array([keep(row) for row in rows])))
+    kept = results_of(results.table.filter(pa.array([keep(row) for row in rows], pa.bool_())))
     if set(methods) - set(kept.methods):
         return None
     aligned = align(kept, metric, methods, sets)

@@ -18,6 +18,7 @@ from storage import (
 )
 from tasks._prefect import PERMANENT, stage_task
 from tasks.errors import EmptyPlanError, ShardError, TaskConfigError
+from tasks.neighbours.index_rows import EmptyIndexError
 
 PASSING = (
     CorruptFileError,
@@ -32,6 +33,7 @@ PASSING = (
 FOR_GOOD = (
     AddressError,
     ConfigError,
+    EmptyIndexError,
     EmptyPlanError,
     EmptyVersionError,
     FingerprintError,

@@ -1,5 +1,7 @@
 """How a claim that fails is found and taken apart."""
 
+from dataclasses import replace
+
 import pytest
 
 from iedit_model.metrics.bootstrap import BootstrapConfig
@@ -8,6 +10,7 @@ from tasks.evalsets.evalset import EvalSetInfo
 from tasks.evaluation.diagnosis import diagnose, failed_claims, weakest_step
 from tasks.evaluation.provenance import Provenance
 from tasks.evaluation.record import write_evaluation
+from tasks.evaluation.results import results_of
 from tasks.evaluation.summary import SummaryConfig
 from tests.reference.made_up_results import made_up
 
@@ -62,3 +65,10 @@ def test_a_claim_that_fails_is_found_and_taken_apart_where_it_breaks(tmp_path):
 def test_a_claim_that_holds_is_no_failure(tmp_path):
     levels = {("sdedit", None): 62.0, ("iedit", 0): 64.0, ("iedit_m", 0): 66.0}
     assert failed_claims(evaluation(tmp_path, levels)) == []
+
+
+def test_a_claim_of_which_no_edit_is_left_has_no_parts(tmp_path):
+    levels = {("sdedit", None): 62.0, ("iedit", 0): 60.0, ("iedit_m", 0): 66.0}
+    made = evaluation(tmp_path, levels)
+    emptied = replace(made, results=results_of(made.results.table.slice(0, 0)))
+    assert diagnose(emptied, failed_claims(made)[0]) == []
