@@ -36,6 +36,8 @@ _QUIET: Final = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+_WITH_LOG: Final = ("serve",)
+"""Commands that keep the orchestrator's log: the flow runs of their worker inherit it, and the page shows it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module = _module(command)
     module.configure(parser.commands[command])
     options = parser.parse_args(given)
-    if not options.debug:
+    if not options.debug and command not in _WITH_LOG:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
     return _run(module, options)

@@ -44,7 +44,7 @@ def re_evaluate(
         root: Folder or fsspec address of the store that holds the history.
         checkpoint: Folder of a training run, whose newest checkpoint counts, of such runs, or of a checkpoint.
         profile: Whose untrained models, sets and networks to take.
-        model: The history's key.
+        model: Name under which the history remembers the checkpoints and their baseline.
         sets: Evaluation sets, by name or folder; by default the profile's.
         settings: Other values for the evaluation.
 
