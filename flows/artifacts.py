@@ -1,11 +1,11 @@
 """What a run leaves in the Prefect page: the funnel, a sheet of pairs, and where to find the rest."""
 
-import base64
 import io
 from typing import Any, Final
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.picture_artifact import publish_picture
 from flows.progress import Tally
 from storage import StageRecord, VersionInfo, VersionStore
 from storage.files import Files
@@ -24,10 +24,10 @@ def publish_version(version: VersionInfo, root: str, tally: Tally) -> None:
     sheet = contact_sheet(versions, version, limit=_PAIRS_SHOWN)
     stream = io.BytesIO()
     sheet.save(stream, "WEBP", quality=90)
-    picture = base64.b64encode(stream.getvalue()).decode()
-    create_markdown_artifact(
+    publish_picture(
+        stream.getvalue(),
         key="pairs",
-        markdown=f"![pairs](data:image/webp;base64,{picture})\n",
+        title="pairs",
         description=f"Pairs of version {version.id}: source, its mask, target, its mask, caption > edit prompt",
     )
     create_markdown_artifact(

@@ -1,14 +1,14 @@
 """The flow train: a dataset version -> a checkpoint. A try that fails goes on from the last checkpoint in the next."""
 
-import base64
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_table_artifact
 
 from flows.config import RunnerConfig
+from flows.picture_artifact import publish_picture
 from flows.profiles import Profile, load_profile
 from flows.runner import task_runs
 from flows.train_profiles import resolve_training
@@ -73,10 +73,10 @@ def publish_run(report: TrainReport) -> None:
     create_table_artifact(key="training", table=[outcome(report)], description=f"Training in {report.folder.name}")
     curve = report.folder / "loss.png"
     if curve.is_file():
-        picture = base64.b64encode(curve.read_bytes()).decode()
-        create_markdown_artifact(
+        publish_picture(
+            curve.read_bytes(),
             key="loss-curve",
-            markdown=f"![loss](data:image/png;base64,{picture})\n",
+            title="loss",
             description=f"Loss and its weighted parts, {report.step} steps",
         )
 

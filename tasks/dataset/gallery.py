@@ -1,7 +1,5 @@
 """A page of pairs to look at: pictures, masks, prompts and scores of a dataset version in one self-contained file."""
 
-import base64
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from storage.tables import MANIFEST_ORIGIN
 from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
 from tasks.errors import TaskConfigError
 from tasks.packing.packed_sample import read_sample
+from tasks.pictures.data_address import SMALL_PX, picture_address
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,8 +32,6 @@ _TEXTS: Final = (
     *("url", "target_url", "target_caption"),
 )
 _PLACES: Final = ("tar", "tar_offset", "tar_size", *(f"{part}_member_sha256" for part in SAMPLE_PARTS))
-_SMALL_PX: Final = 128
-"""Pictures up to this side are shown pixel by pixel."""
 _OVERLAY_PX: Final = 192
 """Least side of a mask as it is shown, so that its outline is thin."""
 _SHADE: Final = (14, 14, 24)
@@ -160,15 +157,7 @@ def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCa
             picture = decode_image(parts[part])
         except (KeyError, ImageError):
             continue
-        is_small = is_small and max(picture.size) <= _SMALL_PX
+        is_small = is_small and max(picture.size) <= SMALL_PX
         picture.thumbnail((thumb_px, thumb_px))
-        pictures[name] = _data_address(mask_overlay(picture) if name in {"sm", "tm"} else picture)
+        pictures[name] = picture_address(mask_overlay(picture) if name in {"sm", "tm"} else picture)
     return PageCard(row=row, pictures=pictures, is_small=is_small)
-
-
-def _data_address(picture: "Image") -> str:
-    """Return a picture as a ``data:`` address: base64, so that it can stand in any attribute."""
-    stream = io.BytesIO()
-    exact = picture.mode == "RGBA" or max(picture.size) <= _SMALL_PX
-    picture.save(stream, "WEBP", lossless=exact, quality=82)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

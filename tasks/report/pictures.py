@@ -1,10 +1,8 @@
 """The pictures of a report: sources, masks and edited images of some pairs, each once, as addresses of data."""
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +11,10 @@ from tasks.dataset.gallery import mask_overlay
 from tasks.evalsets.pixels import Mask, picture
 from tasks.evaluation.errors import MissingScoresError
 from tasks.evaluation.results import NOT_TRAINED, MethodScores
+from tasks.pictures.data_address import SMALL_PX, is_exact, picture_address
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-_SMALL_PX: Final = 128
-"""Pictures up to this side are kept exactly; larger ones are made small and compressed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +101,7 @@ def make_album(
             mask=frames[place][1],
             edited={method: add(picture(data, name=method)) for method, data in edited.get(key, {}).items()},
         )
-    return Album(pictures=tuple(pictures), pairs=pairs, is_small=size_px <= _SMALL_PX)
+    return Album(pictures=tuple(pictures), pairs=pairs, is_small=size_px <= SMALL_PX)
 
 
 def _shown_runs(runs: Sequence[MethodScores]) -> list[MethodScores]:
@@ -142,10 +138,7 @@ def _overlay(mask: Mask) -> "Image":
 
 
 def _address(image: "Image", thumb_px: int) -> str:
-    exact = image.mode == "RGBA" or max(image.size) <= _SMALL_PX
-    if not exact:
+    if not is_exact(image):
         image = image.copy()
         image.thumbnail((thumb_px, thumb_px))
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", lossless=exact, quality=82)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return picture_address(image)
