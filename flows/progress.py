@@ -5,7 +5,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from flows.one_line import one_line
@@ -193,10 +193,18 @@ class Several:
 
 
 _PROGRESS: Final = Surrounding[Progress]("progress", Silent)
-current_progress: Final = _PROGRESS.current
-"""Return what the command that runs the flow set up, or one that says nothing."""
-shown: Final = _PROGRESS.holding
-"""Have the flows that run inside this context tell a progress."""
+
+
+# Functions of this module and not the methods themselves: what a flow takes from other modules goes to Ray's workers
+# with it, functions by their names, all else as a copy, and a ContextVar cannot be copied.
+def current_progress() -> Progress:
+    """Return what the command that runs the flow set up, or one that says nothing."""
+    return _PROGRESS.current()
+
+
+def shown(progress: Progress) -> AbstractContextManager[None]:
+    """Have the flows that run inside the context tell ``progress``."""
+    return _PROGRESS.holding(progress)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from flows.surrounding import Surrounding
@@ -94,10 +94,17 @@ def said_of(terms: Mapping[str, float | None]) -> str:
 
 
 _PROGRESS: Final = Surrounding[TrainProgress]("train_progress", NoProgress)
-current_train_progress: Final = _PROGRESS.current
-"""Return what the command that runs the flow set up, or one that says nothing."""
-training_shown: Final = _PROGRESS.holding
-"""Have the trainings that run inside this context tell a progress."""
+
+
+# Functions and not the methods themselves, see flows.progress.
+def current_train_progress() -> TrainProgress:
+    """Return what the command that runs the flow set up, or one that says nothing."""
+    return _PROGRESS.current()
+
+
+def training_shown(progress: TrainProgress) -> AbstractContextManager[None]:
+    """Have the trainings that run inside the context tell ``progress``."""
+    return _PROGRESS.holding(progress)
 
 
 @contextmanager

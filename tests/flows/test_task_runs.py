@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import cloudpickle
 import pytest
-from prefect import flow  # noqa: TID251 - the tests of flows/ need what flows/ do
+from prefect import Flow, flow  # noqa: TID251 - the tests of flows/ need what flows/ do
 
+from flows.build_dataset import build_dataset
 from flows.config import RunnerConfig, TagLimit, TaskOptions
+from flows.evaluate import evaluate
 from flows.runner import task_runner, task_runs
 from tasks._prefect import stage_task
 from tasks.errors import TaskConfigError
@@ -101,3 +104,9 @@ def test_task_runs_of_a_tag_never_overlap_where_one_may_run_at_a_time():
     assert limited() == ["a", "b"]
     (_, first_end), (second_start, _) = sorted(spans)
     assert first_end <= second_start
+
+
+@pytest.mark.parametrize("made", [build_dataset, evaluate], ids=lambda made: made.name)
+def test_a_flow_can_be_copied_to_the_workers_of_ray(made: Flow[..., Any]):
+    copied = cloudpickle.loads(cloudpickle.dumps(made))
+    assert copied.name == made.name
