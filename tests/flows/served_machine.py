@@ -79,9 +79,10 @@ def served_machine(folder: Path) -> Iterator[ServedMachine]:
             _wait_until_ready(process, folder / "serve.log")
             yield machine
         finally:
-            for left in machine.processes():
-                with suppress(psutil.Error):
-                    left.kill()
+            while left := machine.processes():  # one that is not dead yet may have started another
+                for one in left:
+                    with suppress(psutil.Error):
+                        one.kill()
             process.wait(timeout=_END_S)
 
 
