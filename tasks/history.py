@@ -216,7 +216,8 @@ def check_regressions(files: Files, model: str, *, config: RegressionConfig | No
     found = find_regressions(before, [row for row in rows if row["evaluation"] == newest], config)
     if found:
         listed = "; ".join(regression.text for regression in found)
-        raise RegressionError(f"{model}: {len(found)} metrics fell against the baseline {pinned}: {listed}")
+        metrics = "1 metric is" if len(found) == 1 else f"{len(found)} metrics are"
+        raise RegressionError(f"{model}: {metrics} worse than in the baseline {pinned}: {listed}")
     return f"evaluation {newest} of {model} holds against the baseline {pinned}"
 
 
