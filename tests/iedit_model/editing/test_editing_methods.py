@@ -80,23 +80,18 @@ def test_the_costs_are_those_of_the_steps():
         assert result.seconds >= 0
 
 
-def test_outside_the_mask_a_result_is_the_vaes_round_trip_far_from_the_border():
-    ours, trip = (
+def test_outside_the_mask_a_result_is_nearly_the_vaes_round_trip_where_sdedit_alone_drifts():
+    masked, drifting, trip = (
         build_editor(editor_spec(method, MODELS, quick_settings())).edit(REQUESTS[:1])[0]
-        for method in ("sdedit_m", "vae_round_trip")
+        for method in ("sdedit_m", "sdedit", "vae_round_trip")
     )
-    assert ours.mask is not None
-    # A decoder's pixel sees 24 pixels around it at most: farther than that from the mask nothing may differ.
-    blocked = np.asarray(Image.fromarray(ours.mask * 255).convert("L").resize((64, 64)).point(bool, "L"))
-    assert blocked.any()
-    reach = np.array(
-        [[blocked[max(0, y - 24) : y + 25, max(0, x - 24) : x + 25].any() for x in range(64)] for y in range(64)]
-    )
-    difference = np.abs(pixels(ours.image) - pixels(trip.image)).max(axis=-1)
-    assert difference[blocked > 0].max() > 30
-    if (~reach).any():
-        assert difference[~reach].max() == 0
-    assert difference[blocked == 0].mean() < 8
+    assert masked.mask is not None
+    inside = masked.mask == 1
+    ours, theirs = (np.abs(pixels(one.image) - pixels(trip.image)).max(axis=-1) for one in (masked, drifting))
+    # Latents outside are the source's (Eq. 13), pixels are not quite: the decoder's attention sees all of them.
+    assert ours[~inside].mean() < 8
+    assert theirs[~inside].mean() > 5 * ours[~inside].mean()
+    assert ours[inside].mean() > 30
 
 
 def test_pasted_back_the_source_is_untouched_outside_the_mask():
