@@ -82,7 +82,8 @@ def _serving() -> Iterator[str]:
         )
         try:
             for module in _MEANWHILE:
-                importlib.import_module(module)
+                if process.poll() is None:
+                    importlib.import_module(module)
             yield _address(process, log)
         finally:
             end_process(process)
