@@ -2,11 +2,18 @@
 
     python benchmarks/experiments.py --root RUNS --store DATASETS --version ID start replay --seeds 0 1
     python benchmarks/experiments.py --root RUNS ... --final stable --seeds 0 1 2
-    python benchmarks/experiments.py --root RUNS --table
+    python benchmarks/experiments.py --root RUNS source target baseline --strengths 0.3 0.4 0.5
+    python benchmarks/experiments.py --root RUNS --true TRUE --make-true 1500 start-true
+    python benchmarks/experiments.py --root RUNS --table --against stable:iedit
 
 Each run trains, edits the tuning set with and without masks and appends one line a method and strength to
 ``results.jsonl``; every edit's scores go to ``scores/``, pictures to ``sheets/``. ``--final`` edits the two held-out
-sets instead, with three draws of noise. A run whose checkpoint is there already is not trained again.
+sets instead. A run whose checkpoint is there already is not trained again. ``baseline`` is the untrained model;
+``source`` and ``target`` are no model's pictures but the untouched source and what an ideal edit gives, which stand
+under every strength that is asked for, so that the table has them beside the others.
+
+``--table`` compares each run with SDEdit, or with ``--against NAME`` (the run's method of the same form, with masks or
+without) or ``--against NAME:METHOD``, edit by edit under equal settings and training seeds.
 """
 
 import argparse
@@ -20,10 +27,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from _edit_cases import EditCase, SetName, cases_of
-from _edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores
+from _edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores, score
 from _edit_sheet import save_sheet
 from _experiment_list import EXPERIMENTS, Experiment
-from _experiment_table import experiment_table
+from _experiment_table import BASELINE, Against, experiment_table
+from _reference_pictures import PICTURES, pictures_of
 from _report import CONSOLE, print_provenance
 
 from iedit_model.model_source import ModelSource
@@ -31,8 +39,8 @@ from storage import ShardStore, VersionStore
 from tasks.train import TrainRunConfig, train
 from tasks.training.run_config import LoopConfig, RowsConfig
 
-BASELINE = "baseline"
-"""Name under which the untrained model's scores stand."""
+UNTRAINED = (BASELINE, *PICTURES)
+"""Names that nothing is trained for."""
 
 
 def main() -> int:
@@ -43,14 +51,23 @@ def main() -> int:
     print_provenance("Experiments")
     sets: tuple[SetName, ...] = ("real", "generated") if options.final else ("tuning",)
     if options.table:
-        for line in experiment_table(options.root / "scores"):
+        for line in experiment_table(
+            options.root / "scores", against=options.against, names=options.names, kind=options.kind
+        ):
             print(" | ".join(line))
         return 0
+    if options.make_true is not None:
+        from _true_pair_store import make_true_pairs
+
+        make_true_pairs(options.true, options.make_true)
     for name in options.names:
-        for seed in options.seeds if name != BASELINE else (0,):
-            tuned = None if name == BASELINE else _trained(name, seed, options)
+        for seed in options.seeds if name not in UNTRAINED else (0,):
+            tuned = None if name in UNTRAINED else _trained(name, seed, options)
             for evalset in sets:
-                _evaluate(name, seed, tuned, evalset, options)
+                if name in PICTURES:
+                    _score_pictures(name, evalset, options)
+                else:
+                    _evaluate(name, seed, tuned, evalset, options)
     return 0
 
 
@@ -101,6 +118,18 @@ def _evaluate(name: str, seed: int, tuned: Path | None, evalset: SetName, option
             _record(name, seed, evalset, method, sampling, rows, cases, options.root)
 
 
+def _score_pictures(name: str, evalset: SetName, options: argparse.Namespace) -> None:
+    cases = cases_of(evalset, WEIGHTS / "ldm")
+    images = pictures_of(name, evalset, cases)
+    if images is None:
+        CONSOLE.print(f"{name} {evalset}: nobody knows the ideal edits of this set")
+        return
+    rows = [row for noise in options.noise for row in score(cases, images, seed=noise)]
+    for strength in options.strengths:
+        sampling = replace(options.sampling, strength=strength)
+        _record(name, 0, evalset, name, sampling, rows, cases, options.root)
+
+
 def _record(
     name: str,
     seed: int,
@@ -116,9 +145,10 @@ def _record(
     scores.mkdir(parents=True, exist_ok=True)
     label = "-".join(str(value) for value in keys.values())
     pq.write_table(pa.Table.from_pylist([{**keys, **row} for row in rows]), scores / f"{label}.parquet")
-    means = {metric: round(value, 2) for metric, value in mean_scores(rows).items()}
+    means = mean_scores(rows)
+    rounded = {metric: round(value, 2) for metric, value in means.items()}
     with (root / "results.jsonl").open("a") as log:
-        log.write(json.dumps({**keys, "num_edits": len(rows), "num_cases": len(cases), **means}) + "\n")
+        log.write(json.dumps({**keys, "num_edits": len(rows), "num_cases": len(cases), **rounded}) + "\n")
     CONSOLE.print(
         f"{name:22} {seed} {evalset:9} {method:9} s={sampling.strength} "
         + "  ".join(f"{metric} {means[metric]:.1f}" for metric in METRICS)
@@ -131,11 +161,12 @@ def _member(name: str) -> ModelSource:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{BASELINE} or a name of the list")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(UNTRAINED)} or a name of the list")
     parser.add_argument("--root", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--store", type=Path, default=Path("runs/mini"), help="root of a built dataset")
     parser.add_argument("--version", help="its version; the only one by default")
     parser.add_argument("--true", type=Path, help="root of a dataset of true pairs, for the upper bounds")
+    parser.add_argument("--make-true", type=int, metavar="N", help="write N true pairs to --true unless it has some")
     parser.add_argument("--true-version", help="its version; the only one by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the training")
     parser.add_argument("--noise", type=int, nargs="+", default=[0], help="seeds of the edits")
@@ -145,10 +176,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dilate", type=int, default=1, help="latent cells by which masks grow")
     parser.add_argument("--unmasked", action="store_true", help="leave the masked form of the method out")
     parser.add_argument("--final", action="store_true", help="edit the held-out sets, not the tuning set")
-    parser.add_argument("--table", action="store_true", help="print what all runs came to, and do nothing else")
+    parser.add_argument("--table", action="store_true", help="print what the runs came to, and do nothing else")
+    parser.add_argument("--against", type=Against.of, metavar="NAME[:METHOD]", help="what --table compares with")
+    parser.add_argument("--kind", choices=("noun", "colour"), help="only these edits in --table")
     options = parser.parse_args()
-    if unknown := set(options.names) - {BASELINE, *EXPERIMENTS}:
-        parser.error(f"there is no experiment {sorted(unknown)}; there are {', '.join((BASELINE, *EXPERIMENTS))}")
+    if unknown := set(options.names) - {*UNTRAINED, *EXPERIMENTS}:
+        parser.error(f"there is no experiment {sorted(unknown)}; there are {', '.join((*UNTRAINED, *EXPERIMENTS))}")
+    on_true = {name for name in options.names if name in EXPERIMENTS and EXPERIMENTS[name].pairs == "true"}
+    if options.true is None and not options.table and (on_true or options.make_true is not None):
+        parser.error("true pairs need a store: name its root with --true")
+    if options.make_true is not None and options.make_true < 2:
+        parser.error(f"--make-true is {options.make_true}, expected at least 2 pairs")
     options.sampling = Sampling(guidance=options.guidance, num_steps=options.num_steps, dilate_cells=options.dilate)
     return options
 

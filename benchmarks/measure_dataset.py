@@ -4,6 +4,8 @@ Printed are the funnel of the build, and for the built pairs: how often the targ
 new noun, the new colour, the thing: both on one object, all of it: the other things and the ground too), how often it
 shows the source's content again, and the IoU of both masks with the true outline of the thing that is edited.
 
+``--where`` judges only the pairs of a filter over the manifest, such as ``"split == 'train' and mask_iou > 0.5"``.
+
 Intervals: 95 %, bootstrap over source pictures, copies of one picture drawn together. A pair whose caption is wrong
 about the source counts as not shown where its texts cannot be read; its masks have no truth and are left out.
 """
@@ -68,8 +70,11 @@ def main() -> None:
     versions = VersionStore(Files(options.root))
     info = find_version(versions, options.version)
     site = Site(seed=options.seed, num_urls=options.urls)
-    pairs = judged_pairs(versions, info, site, threshold=_threshold(info))
-    CONSOLE.print(f"version {info.id}, {info.num_samples:,} pairs, site {site.seed} with {site.num_urls:,} URLs")
+    pairs = judged_pairs(versions, info, site, threshold=_threshold(info), where=options.where)
+    chosen = "" if options.where is None else f", {len(pairs):,} of them where {options.where}"
+    CONSOLE.print(
+        f"version {info.id}, {info.num_samples:,} pairs{chosen}, site {site.seed} with {site.num_urls:,} URLs"
+    )
     print_rows(("stage", "in", "out", "yield", "of all rows", "dropped"), funnel(info))
     figures = measure(pairs, origins=[str(site.original(_number(pair.row["url"], site))) for pair in pairs])
     groups = {group: int(chosen.sum()) for group, chosen in _groups(pairs).items()}
@@ -93,23 +98,28 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--version", default="latest", help="id of a version, the start of one, or latest")
     parser.add_argument("--seed", type=int, default=_SITE.seed, help="site that it was built from")
     parser.add_argument("--urls", type=int, default=_SITE.num_urls, help="addresses on that site")
+    parser.add_argument("--where", help="filter over the manifest; all pairs by default")
     parser.add_argument("--json", type=Path, help="file for the figures")
     return parser.parse_args()
 
 
-def judged_pairs(versions: VersionStore, info: VersionInfo, site: Site, *, threshold: float) -> list[Judged]:
-    """Return every pair of a version with its truth.
+def judged_pairs(
+    versions: VersionStore, info: VersionInfo, site: Site, *, threshold: float, where: str | None = None
+) -> list[Judged]:
+    """Return every pair of a version, or those of a filter, with its truth.
 
     Args:
         versions: the store.
         info: the version.
         site: what it was built from.
         threshold: probability from which on a pixel is inside a mask.
+        where: filter over the manifest (``storage.filters``); all pairs by default.
 
     Raises:
         ForeignVersionError: a picture is not the site's.
+        FilterError: ``where`` is no filter over the manifest's columns.
     """
-    rows = versions.manifest(info, columns=_COLUMNS).to_pylist()
+    rows = versions.manifest(info, columns=_COLUMNS, where=where).to_pylist()
     for row in rows:
         if row["sha256"] != site.sha256(_number(row["url"], site)):
             raise ForeignVersionError(f"{row['url']} is not what site {site.seed} of {site.num_urls} URLs shows there")
