@@ -25,6 +25,13 @@ TITLES: Final = {
     "global_ldm_loc_perc": "L_global + L_LDM + L_loc + L_perc",
 }
 """Method -> what a table calls it; others stand under their own names."""
+_SHORT: Final = {
+    "global_paired_caption": "pairs, captions",
+    "global_paired_edit": "pairs, edits",
+    "global_ldm_loc": "LDM + loc",
+    "global_ldm_loc_perc": "LDM + loc + perc",
+}
+"""Rows of Table 2 in a plot, where there is room for 18 characters: all have L_global."""
 REFERENCES: Final = ("copy_source", "vae_round_trip", "masked_noise")
 """Rows that frame a comparison and are no methods."""
 _ORDER: Final = tuple(TITLES)
@@ -35,6 +42,11 @@ DASH: Final = "\N{EN DASH}"
 def method_title(method: str) -> str:
     """Return what a table calls a method."""
     return TITLES.get(method, method)
+
+
+def method_label(method: str) -> str:
+    """Return what a plot calls a method: short enough that two trainings can be told apart."""
+    return _SHORT.get(method, method_title(method))
 
 
 def in_order(methods: Iterable[str]) -> list[str]:

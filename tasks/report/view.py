@@ -16,6 +16,7 @@ from tasks.evaluation.summary import ClaimResult
 from tasks.report.names import (
     REFERENCES,
     in_order,
+    method_label,
     method_title,
     metric_title,
     metric_unit,
@@ -159,7 +160,7 @@ def trade_off(points: Sequence[SweepPoint], *, clip: str, resamples: int = 2000)
         )
     if not by_method:
         return None
-    curves = [Curve(label=method_title(name), points=tuple(by_method[name])) for name in in_order(by_method)]
+    curves = [Curve(label=method_label(name), points=tuple(by_method[name])) for name in in_order(by_method)]
     return curve_plot(
         "Trade-off over strength", curves, x_title=f"{metric_title(clip)}, %", y_title="SSIM-notM (zero-fill), %"
     )
@@ -291,7 +292,7 @@ def _metric_plot(evaluation: Evaluation, evalset: str, metric: str) -> str:
         value, low, high = (number * info.display_factor for number in numbers)
         dots.append(
             Dot(
-                label=method_title(method),
+                label=method_label(method),
                 value=value,
                 low=low,
                 high=high,

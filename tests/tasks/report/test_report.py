@@ -11,10 +11,11 @@ import pytest
 
 from storage import Files
 from tasks.errors import TaskConfigError
+from tasks.evaluation.paper_tables import PAPER_TABLES
 from tasks.evaluation.record import read_evaluation
 from tasks.evaluation.results import SweepPoint
 from tasks.report.exports import escape_latex, latex_table
-from tasks.report.names import in_order, method_title, percent, shown
+from tasks.report.names import in_order, method_label, method_title, percent, shown
 from tasks.report.page import ReportExtras
 from tasks.report.plots import Dot, TrendPoint, dot_plot, trend_plot
 from tasks.report.strata import strata_tables
@@ -137,6 +138,12 @@ def test_table_2_says_what_was_really_trained_whatever_the_paper_calls_the_row(m
     assert said == {"iedit": trained["iedit"], "iedit_m": trained["iedit"], "<b>own</b>": "L_LDM"}
     assert not any(row.trained for row in first.rows)
     assert r"L\_mask \& \textless{}replay\textgreater{}; 300 steps" in latex_table(third)
+
+
+def test_plots_can_tell_all_rows_of_the_paper_apart():
+    labels = [method_label(row.method) for table in PAPER_TABLES for row in table.rows]
+    assert all(len(label) <= 18 for label in labels)
+    assert len(set(labels)) == len({row.method for table in PAPER_TABLES for row in table.rows})
 
 
 def test_strata_hold_the_means_of_their_own_edits(made):
