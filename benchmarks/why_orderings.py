@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 import torch
 from _edit_cases import EditCase, cases_of
 from _edit_scores import WEIGHTS, Sampling, edit_and_score
-from _experiment_table import difference_of, mean_of
+from _experiment_table import BASELINE, difference_of, mean_of
 from _prompt_truth import prompt_truth
 from _report import CONSOLE, print_provenance, print_rows
 
@@ -96,7 +96,8 @@ def _rows(variant: Variant, checkpoints: Mapping[str, Mapping[int, Path]], cases
     found: Rows = []
     for seed, tuned in weights.items():
         edited = edit_and_score(method, cases, sampling, tuned=tuned, true_mask=variant.true_mask)
-        found += [{**row, "train_seed": seed} for row in edited.rows]
+        name = BASELINE if variant.training is None else variant.name
+        found += [{**row, "name": name, "train_seed": seed} for row in edited.rows]
     CONSOLE.print(f"{variant.name}: {len(found)} edits")
     return found
 
