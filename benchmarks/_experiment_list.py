@@ -82,5 +82,9 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
         where=PLACED,
         train=changed(STABLE, use_global=True, use_loc=True, global_weight=0.3, loc_weight=0.3),
     ),
+    "eq12": Experiment(
+        question="stable with all of Eq. 12: L_global, L_loc and L_perc at their full weight",
+        where=PLACED,
+        train=changed(STABLE, use_global=True, use_loc=True, use_perc=True),
+    ),
 }
-"""From ``demo-100`` on: what docs/experiments.md names as not run yet."""

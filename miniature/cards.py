@@ -123,6 +123,8 @@ def _duration(checkpoint: Path) -> str:
     if not checkpoint.exists():
         return ""
     seconds = float(_header(checkpoint).get("__metadata__", {}).get("seconds", 0))
+    if not seconds:
+        return "; time not recorded"
     return f"; {seconds / 60:.0f} min on one shared core of a server CPU"
 
 
