@@ -4,15 +4,15 @@ Both sides run on the same networks in the same process, turn about, after a war
 pictures out. With the same noise both give the same picture, which is checked first. ``--random-sd14`` takes Stable
 Diffusion v1.4's architecture with random weights, for example on a GPU:
 ``python benchmarks/bench_edit.py --random-sd14 --size 384 --strength 0.8``. Memory is what a run needs beyond the
-networks: on a GPU the peak of torch's allocator, else the growth of the resident set.
+networks: the peak of torch's allocator.
 """
 
 import argparse
-import contextlib
+import itertools
+import os
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from _random_sd14 import WEIGHTS, random_sd14
 from _report import CONSOLE, print_provenance, print_rows
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
 
 from iedit_model.devices import DeviceConfig, place
 from iedit_model.edit import SamplingConfig, edit_latents
@@ -69,6 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     if int(options.steps * options.strength) != round(options.steps * options.strength):
         parser.error("diffusers cuts steps * strength off and we round it: take values whose product is whole")
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its search for a GPU is no error here
     _hush()
     torch.set_num_threads(options.threads)
     placement = place(DeviceConfig(device=options.device, dtype=options.dtype))
@@ -204,29 +206,12 @@ def _peak_mib(edit: Edit, count: int) -> float:
         torch.cuda.reset_peak_memory_stats()
         edit(count)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with _resident_peak() as peak:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         edit(count)
-    return peak[0]
-
-
-@contextlib.contextmanager
-def _resident_peak() -> Iterator[list[float]]:
-    """Yield a list whose only number grows to the highest resident set of the block, in MiB above its start."""
-    statm, page_mib = Path("/proc/self/statm"), 4096 / 2**20
-    start = int(statm.read_text().split()[1])
-    peak, ended = [0.0], threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.005):
-            peak[0] = max(peak[0], (int(statm.read_text().split()[1]) - start) * page_mib)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        watcher.join()
+    kineto: Any = profiler.profiler
+    events = [event for event in kineto.kineto_results.events() if event.name() == "[memory]"]
+    steps = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(itertools.accumulate(steps), default=0) / 2**20
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:

@@ -67,7 +67,7 @@ def mini() -> PipelineConfig:
     batch = BatchConfig(size=64, decode_threads=0)
     return PipelineConfig(
         source=SourceConfig(site=site),
-        plan=PlanConfig(filters=FilterConfig(languages=("en",), max_punsafe=0.5, max_pwatermark=0.8), shard_size=250),
+        plan=PlanConfig(filters=FilterConfig(languages=("en",), max_punsafe=0.5, max_pwatermark=0.8), shard_size=500),
         download=DownloadConfig(
             image=ImageConfig(size_px=64, min_side_px=32),
             fetch=FetchConfig(

@@ -33,7 +33,7 @@ _MEANWHILE: Final = (
     "transformers.models.clipseg.modeling_clipseg",
     "open_clip",
 )
-"""What the flows inside load anyway and what takes longest: loaded while the server starts, on another core."""
+"""What the flows inside load anyway and what takes longest: loaded on another core as long as the server starts."""
 _ERROR: Final = re.compile(r"[\w.]+(Error|Exception)\b")
 """The line of a traceback that says what it was."""
 
@@ -81,9 +81,6 @@ def _serving() -> Iterator[str]:
             start_new_session=True,
         )
         try:
-            for module in _MEANWHILE:
-                if process.poll() is None:
-                    importlib.import_module(module)
             yield _address(process, log)
         finally:
             end_process(process)
@@ -94,6 +91,9 @@ def _address(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:
     with selectors.DefaultSelector() as selector:
         told = cast("IO[bytes]", process.stdout)
         selector.register(told, selectors.EVENT_READ)
+        for module in _MEANWHILE:
+            if not selector.select(0):
+                importlib.import_module(module)
         if not selector.select(timeout=_START_S):
             raise ServeError(
                 f"no Prefect server could be started within {_START_S:.0f} s: start one, and name it by PREFECT_API_URL"
