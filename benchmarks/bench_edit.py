@@ -8,8 +8,6 @@ networks: the peak of torch's allocator.
 """
 
 import argparse
-import itertools
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -19,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from _memory import allocated_peak_mib
 from _random_sd14 import WEIGHTS, random_sd14
 from _report import CONSOLE, print_provenance, print_rows
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
-from torch.profiler import ProfilerActivity, profile
 
 from iedit_model.devices import DeviceConfig, place
 from iedit_model.edit import SamplingConfig, edit_latents
@@ -70,7 +68,6 @@ def main() -> None:
     options = parser.parse_args()
     if int(options.steps * options.strength) != round(options.steps * options.strength):
         parser.error("diffusers cuts steps * strength off and we round it: take values whose product is whole")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # its search for a GPU is no error here
     _hush()
     torch.set_num_threads(options.threads)
     placement = place(DeviceConfig(device=options.device, dtype=options.dtype))
@@ -194,7 +191,7 @@ def _print(measured: dict[int, dict[str, Measured]]) -> None:
                     f"{one.seconds:.3f}",
                     f"{one.spread:.3f}",
                     f"{plain / one.seconds:.2f} x",
-                    f"{one.peak_mib:.0f}",
+                    f"{one.peak_mib:.1f}",
                 )
             )
     print_rows(header, rows)
@@ -206,12 +203,7 @@ def _peak_mib(edit: Edit, count: int) -> float:
         torch.cuda.reset_peak_memory_stats()
         edit(count)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        edit(count)
-    kineto: Any = profiler.profiler
-    events = [event for event in kineto.kineto_results.events() if event.name() == "[memory]"]
-    steps = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    return max(itertools.accumulate(steps), default=0) / 2**20
+    return allocated_peak_mib(lambda: edit(count))
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:
