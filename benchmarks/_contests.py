@@ -247,7 +247,9 @@ def _pack_inputs(setting: Setting) -> PackInputs:
     config, images = _open_masks(setting), load_image_index(store, corpus.downloads)
     mask = mask_shard(retrieve, config, store, load_segmenter(config.model), swap=corpus.swaps[0], images=images)
     return PackInputs(
-        plan=plan_shards(str(setting.folder / "metadata"), PlanConfig(shard_size=1_000), store).reports,
+        plan=plan_shards(
+            str(setting.folder / "metadata"), PlanConfig(shard_size=setting.corpus.site.num_urls), store
+        ).reports,
         download=tuple(corpus.downloads),
         caption=tuple(corpus.captions),
         swap=tuple(corpus.swaps),

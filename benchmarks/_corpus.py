@@ -51,7 +51,7 @@ class Corpus:
         return str(self.site.original(self.url_numbers[sample]))
 
 
-def build_corpus(site: Site, config: PipelineConfig, folder: Path, *, port: int) -> Corpus:
+def build_corpus(site: Site, config: PipelineConfig, folder: Path, *, port: int, shard_size: int = 1_000) -> Corpus:
     """Run the stages; those that lie finished in ``folder`` are taken as they are.
 
     Args:
@@ -59,13 +59,14 @@ def build_corpus(site: Site, config: PipelineConfig, folder: Path, *, port: int)
         config: settings of all stages; the plan's filters are left out, so that every picture counts.
         folder: where the store is made.
         port: where the site is served; part of all addresses and so of all sample ids.
+        shard_size: URLs a shard.
     """
     store = ShardStore.at(folder / "store")
     seconds: dict[str, float] = {}
     with serve(site, port=port) as running:
         write_metadata(folder / "metadata", site=site, base_url=running.base_url)
         url_numbers = {sample_id(running.url(number)): number for number in range(site.num_urls)}
-        plan = plan_shards(str(folder / "metadata"), PlanConfig(shard_size=1_000), store)
+        plan = plan_shards(str(folder / "metadata"), PlanConfig(shard_size=shard_size), store)
         fetch = replace(config.download.fetch, allowed_hosts=(urlsplit(running.base_url).netloc,))
         with _timed(seconds, "download"):
             downloads = [download_shard(one, replace(config.download, fetch=fetch), store) for one in plan.reports]

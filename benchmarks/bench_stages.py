@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="iedit-bench-") as name:
         folder, config = options.keep or Path(name), resolve("mini")
         setting = Setting(
-            corpus=build_corpus(site, config, folder, port=options.port),
+            corpus=build_corpus(site, config, folder, port=options.port, shard_size=options.images),
             config=config,
             folder=folder,
             port=options.port,
@@ -74,7 +74,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(CONTESTS)} (default: all)")
-    parser.add_argument("--images", type=int, default=1_000, help="pictures, one shard")
+    parser.add_argument("--images", type=int, default=2_000, help="pictures, one shard")
     parser.add_argument("--planted", type=int, default=200_000, help="vectors in the index that is searched")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--seed", type=int, default=3, help="which site")

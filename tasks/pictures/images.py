@@ -194,8 +194,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> "Image":
                     "undecodable_image", f"{picture.width} x {picture.height} pixels, at most {max_pixels} are decoded"
                 )
             if picture.mode == "RGB":
-                picture.load()
-                return picture.copy()
+                picture.load()  # what is loaded outlives the file
+                return picture
             if not picture.has_transparency_data:
                 return picture.convert("RGB")
             ground = Image.new("RGBA", picture.size, "white")
