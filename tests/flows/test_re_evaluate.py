@@ -220,7 +220,7 @@ def test_a_damaged_checkpoint_fails_the_run_with_metric_set_fall_and_interval(ni
     assert len(nights.damaged.history) == 2
     assert "\n" not in nights.damaged.message
     assert f"RegressionError: {MODEL}: " in nights.damaged.message
-    assert f"against the baseline {nights.first.history[-1]}" in nights.damaged.message
+    assert f"are worse than in the baseline {nights.first.history[-1]}" in nights.damaged.message
     for metric, verb, end, factor, unit in (
         ("clip_score@mini", "fell", "low", 1, " %"),
         ("clip_score@mini-held-out", "fell", "low", 1, " %"),
