@@ -55,7 +55,7 @@ def latex_table(table: Table) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape_latex(' '.join([f'{table.title}.', table.caption, *_trained(table)]))}}}",
+        rf"\caption{{{escape_latex(' '.join([f'{table.title}.', table.caption, *table.trainings()]))}}}",
         rf"\label{{tab:{re.sub('[^a-z0-9]+', '-', table.name.lower())}}}",
         rf"\begin{{tabular}}{{l{'r' * len(heads)}}}",
         r"\toprule",
@@ -72,10 +72,6 @@ def latex_table(table: Table) -> str:
 def escape_latex(text: str) -> str:
     """Return text in which nothing is a command."""
     return _SPECIAL.sub(lambda match: _LATEX[match[0]], " ".join(text.split()))
-
-
-def _trained(table: Table) -> list[str]:
-    return [f"Trained here for {row.title}: {row.trained}." for row in table.rows if row.trained]
 
 
 def _latex_row(row: TableRow) -> str:

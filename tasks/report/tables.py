@@ -70,6 +70,10 @@ class Table:
     definitions: tuple[str, ...]
     rows: tuple[TableRow, ...]
 
+    def trainings(self) -> list[str]:
+        """Return a sentence for each row whose weights were trained here: on what."""
+        return [f"Trained here for {row.title}: {row.trained}." for row in self.rows if row.trained]
+
 
 def paper_tables(evaluation: Evaluation) -> list[Table]:
     """Return the paper's tables with our numbers and its own beside them, as far as their sets were evaluated."""

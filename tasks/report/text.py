@@ -41,7 +41,7 @@ def table_text(table: Table) -> str:
     ]
     rows = [["", *heads], *body]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join([table.title, *(_line(row, widths) for row in rows)])
+    return "\n".join([table.title, *(_line(row, widths) for row in rows), *table.trainings()])
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

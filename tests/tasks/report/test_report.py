@@ -137,6 +137,7 @@ def test_table_2_says_what_was_really_trained_whatever_the_paper_calls_the_row(m
     said = {row.method: row.trained for row in third.rows if row.trained}
     assert said == {"iedit": trained["iedit"], "iedit_m": trained["iedit"], "<b>own</b>": "L_LDM"}
     assert not any(row.trained for row in first.rows)
+    assert "Trained here for the same + masked inference: L_mask & <replay>; 300 steps." in evaluation_text(evaluation)
     assert r"L\_mask \& \textless{}replay\textgreater{}; 300 steps" in latex_table(third)
 
 
