@@ -73,6 +73,12 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
         question="stable without dropped prompts", where=PLACED, train=changed(STABLE, prompt_dropout=0.0)
     ),
     "no-ema": Experiment(question="stable without the average", where=PLACED, train=changed(STABLE, ema_decay=None)),
+    "no-warm-up": Experiment(
+        question="stable at its full rate at once", where=PLACED, train=changed(STABLE, warmup_steps=0)
+    ),
+    "no-clipping": Experiment(
+        question="stable with gradients as they are", where=PLACED, train=changed(STABLE, max_grad_norm=None)
+    ),
     "all-t": Experiment(question="stable with the pair term at all t", where=PLACED, train=changed(STABLE, t_min=0)),
     "masks-paper": Experiment(
         question="stable with Eq. 9's masks", where=PLACED, train=changed(STABLE, mask_policy="paper")
