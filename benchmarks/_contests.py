@@ -220,8 +220,9 @@ def _beside_the_model(setting: Setting, download: ShardReport) -> list[tuple[str
     images = stored_images(store, download)
     pictures = [np.asarray(read_image(store, image)) for image in images]
     clock = [time.perf_counter()]
-    for start in range(0, len(pictures), 64):
-        layout_descriptors([layout_pixels(picture) for picture in pictures[start : start + 64]])
+    size = setting.config.embed.batch.size
+    for start in range(0, len(pictures), size):
+        layout_descriptors([layout_pixels(picture) for picture in pictures[start : start + size]])
     clock.append(time.perf_counter())
     for image in images:
         read_tar_member(store.files, image.shard.path("tar"), image.offset, image.size, sha256=image.sha256)
@@ -247,9 +248,7 @@ def _pack_inputs(setting: Setting) -> PackInputs:
     config, images = _open_masks(setting), load_image_index(store, corpus.downloads)
     mask = mask_shard(retrieve, config, store, load_segmenter(config.model), swap=corpus.swaps[0], images=images)
     return PackInputs(
-        plan=plan_shards(
-            str(setting.folder / "metadata"), PlanConfig(shard_size=setting.corpus.site.num_urls), store
-        ).reports,
+        plan=tuple(corpus.plans),
         download=tuple(corpus.downloads),
         caption=tuple(corpus.captions),
         swap=tuple(corpus.swaps),

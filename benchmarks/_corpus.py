@@ -32,6 +32,7 @@ class Corpus:
 
     site: Site
     store: ShardStore
+    plans: Sequence[ShardReport]
     downloads: Sequence[ShardReport]
     captions: Sequence[ShardReport]
     swaps: Sequence[ShardReport]
@@ -87,6 +88,7 @@ def build_corpus(site: Site, config: PipelineConfig, folder: Path, *, port: int,
     return Corpus(
         site=site,
         store=store,
+        plans=plan.reports,
         downloads=downloads,
         captions=captions,
         swaps=swaps,

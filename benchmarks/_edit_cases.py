@@ -23,6 +23,10 @@ TUNING_SEED: Final = 91
 NUM_TUNING: Final = 80
 
 
+PICTURES: Final = ("source", "target")
+"""What edits are compared with that no model makes: names under which their scores stand."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditCase:
     """One edit with what is known of it."""
@@ -31,6 +35,8 @@ class EditCase:
     image_id: str
     """Edits of one image are no independent witnesses."""
     image: "Image"
+    target: "Image | None"
+    """What an ideal edit gives; None where nobody knows."""
     edit_prompt: str
     source_prompt: str
     word: str
@@ -42,6 +48,10 @@ class EditCase:
     """What the judge should read in the edited picture; None in scenes of two objects, which it cannot read."""
     colour: str | None
     kind: Literal["noun", "colour"]
+
+    def picture(self, name: str) -> "Image | None":
+        """Return one of ``PICTURES``, None for an unknown target."""
+        return self.image if name == "source" else self.target
 
     def request(self, seed: int) -> EditRequest:
         """Return what a method is asked under a seed; the same noise for every method."""
@@ -79,6 +89,7 @@ def generated_cases(model: "LatentDiffusion") -> list[EditCase]:
             case_id=f"generated-{number:03d}",
             image_id=f"generated-{edit.image_index:03d}",
             image=pictures[edit.image_index],
+            target=None,
             edit_prompt=edit.edit_prompt,
             source_prompt=edit.source_prompt,
             word=edit.word,
@@ -117,6 +128,7 @@ def _case(name: str, number: int, image: int, pair: TruePair) -> EditCase:
         case_id=f"{name}-{number:03d}",
         image_id=f"{name}-{image:03d}",
         image=pair.source.render(),
+        target=pair.target.render(),
         edit_prompt=pair.edit_prompt,
         source_prompt=pair.source.caption,
         word=pair.source.objects[pair.position].noun,

@@ -4,15 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from flows.profiles import PLACED
 from iedit_model.train_config import TrainConfig, stable
 
 ALIGNED: Final = "target_text_similarity > 0.88 and outside_similarity > 0.93 and mask_iou > 0.5"
-
-PLACED: Final = (
-    "target_text_similarity > 0.88 and outside_similarity > 0.93"
-    " and (mask_iou > 0.65 or (pos == 'noun' and (mask_iou > 0.5 or (layout_similarity > 0.75 and mask_iou > 0.35))))"
-)
-"""More than eight of ten of these stand in the source's place: the truth of the web site says so."""
 
 STRICT: Final = (
     "target_text_similarity > 0.88 and outside_similarity > 0.95"

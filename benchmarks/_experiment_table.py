@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from _edit_cases import PICTURES
 from _edit_scores import METRICS
-from _reference_pictures import PICTURES
 
 from iedit_model.metrics.bootstrap import BootstrapConfig, difference_interval, draw_resamples
 
@@ -17,7 +17,7 @@ BASELINE: Final = "baseline"
 """Name under which the untrained model's scores stand."""
 COMPARED: Final = ("clip_held_out", "success", "ssim_outside", "ssim_kept")
 _SETTINGS: Final = ("evalset", "strength", "guidance", "num_steps", "dilate_cells")
-_UNTRAINED: Final = (BASELINE, *PICTURES)
+UNTRAINED: Final = (BASELINE, *PICTURES)
 """Runs without a training seed, so that each seed of a trained one is compared with the same edits."""
 _HELD_OUT: Final = ("real", "generated")
 _TOGETHER: Final = "+".join(_HELD_OUT)
@@ -112,7 +112,7 @@ def difference_of(rows: Rows, reference: Rows, metric: str) -> str:
 
     Edits of two trained runs belong together where their training seeds are equal. The untrained model has the seed 0.
     """
-    seeded = any(row["name"] not in _UNTRAINED for row in reference)
+    seeded = any(row["name"] not in UNTRAINED for row in reference)
     known = {_edit(row, seeded=seeded): row.get(metric) for row in reference}
     both = [row for row in rows if _edit(row, seeded=seeded) in known]
     first = np.array([row.get(metric) for row in both], float)

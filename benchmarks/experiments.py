@@ -26,21 +26,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from _edit_cases import EditCase, SetName, cases_of
+from _edit_cases import PICTURES, EditCase, SetName, cases_of
 from _edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores, score
 from _edit_sheet import save_sheet
 from _experiment_list import EXPERIMENTS, Experiment
-from _experiment_table import BASELINE, Against, experiment_table
-from _reference_pictures import PICTURES, pictures_of
+from _experiment_table import UNTRAINED, Against, experiment_table
 from _report import CONSOLE, print_provenance
 
 from iedit_model.model_source import ModelSource
 from storage import ShardStore, VersionStore
 from tasks.train import TrainRunConfig, train
 from tasks.training.run_config import LoopConfig, RowsConfig
-
-UNTRAINED = (BASELINE, *PICTURES)
-"""Names that nothing is trained for."""
 
 
 def main() -> int:
@@ -120,8 +116,8 @@ def _evaluate(name: str, seed: int, tuned: Path | None, evalset: SetName, option
 
 def _score_pictures(name: str, evalset: SetName, options: argparse.Namespace) -> None:
     cases = cases_of(evalset, WEIGHTS / "ldm")
-    images = pictures_of(name, evalset, cases)
-    if images is None:
+    images = [picture for case in cases if (picture := case.picture(name)) is not None]
+    if len(images) < len(cases):
         CONSOLE.print(f"{name} {evalset}: nobody knows the ideal edits of this set")
         return
     rows = [row for noise in options.noise for row in score(cases, images, seed=noise)]

@@ -1,15 +1,15 @@
 """What the evaluated weights were trained on, in a line, read from the manifest of the run that they lie in."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from iedit_model.model_source import ModelSource
 from tasks.evaluation.plan import Checkpoints
+from tasks.training.run_folder import RunFolder
+from tasks.training.run_manifest import MANIFEST_NAME
+from tasks.training.training_errors import RunFolderError
 
-_MANIFEST: Final = "run.json"
-_MAX_BYTES: Final = 16 << 20
 _UNKNOWN: Final = "weights without a record of their training"
 _NOISE_LOSSES: Final = {"ldm": "L_LDM", "paired": "L_paired", "mask": "L_mask"}
 
@@ -28,21 +28,10 @@ def training_lines(checkpoints: Checkpoints) -> dict[str, str]:
 
 
 def _line(source: ModelSource) -> str:
-    manifest = _manifest(Path(source.name))
     try:
-        return _told(manifest)
-    except (KeyError, TypeError, ValueError):  # none, or not one of ours
+        return _told(RunFolder(Path(source.name).parent.parent).read_json(MANIFEST_NAME) or {})
+    except (RunFolderError, KeyError, TypeError, ValueError):  # none, or not one of ours
         return _UNKNOWN
-
-
-def _manifest(checkpoint: Path) -> Any:
-    path = checkpoint.parent.parent / _MANIFEST
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            return None
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def _told(manifest: Mapping[str, Any]) -> str:

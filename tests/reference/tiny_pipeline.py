@@ -1,6 +1,7 @@
 """A diffusers pipeline with random weights for the miniature's 64 x 64 pictures, and a run that trains it."""
 
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,12 @@ import miniature
 from iedit_model.model_source import ModelSource
 from iedit_model.train_config import LossConfig, TrainConfig
 from miniature.family.latent_diffusion import ldm_pipeline
+from storage import ShardStore, VersionInfo
+from tasks.training.acceleration import build_accelerator
+from tasks.training.preparation import PreparedRun, prepare_run
+from tasks.training.progress import NoProgress
 from tasks.training.run_config import ComputeConfig, LoopConfig, TrainRunConfig
+from tasks.training.run_folder import RunFolder
 from tests.reference.tiny_models import seeded
 
 WEIGHTS = Path(miniature.__file__).parent / "weights"
@@ -79,6 +85,19 @@ def tiny_run(
         loop=loop or LoopConfig(sinks=(), save_every=1000, calibration_samples=4),
         compute=parts.pop("compute", ComputeConfig(device="cpu")),
         **parts,
+    )
+
+
+def prepared(config: TrainRunConfig, store: ShardStore, info: VersionInfo, out: Path) -> PreparedRun:
+    """Return a run before its first step, on one process, telling nothing."""
+    return prepare_run(
+        info,
+        config,
+        store,
+        RunFolder(out),
+        accelerator=build_accelerator(config.train, config.compute),
+        stack=ExitStack(),
+        progress=NoProgress(),
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,11 @@ from safetensors.torch import load_file
 from iedit_model.train_config import LayerPolicy
 from storage import ShardStore, VersionInfo
 from tasks.train import train
-from tasks.training.acceleration import build_accelerator
-from tasks.training.preparation import prepare_run
-from tasks.training.progress import NoProgress
 from tasks.training.run_config import LoopConfig
 from tasks.training.run_folder import RunFolder, SavedState
 from tasks.training.train_log import read_log
 from tasks.training.training_errors import RunFolderError
-from tests.reference.tiny_pipeline import PLAIN, tiny_run, tiny_train
+from tests.reference.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
 
 
 def open_unet(folder: Path) -> torch.nn.Module:
@@ -53,15 +49,7 @@ def test_a_checkpoint_predicts_what_the_trained_network_predicts(
 ) -> None:
     config = tiny_run(pipeline, tiny_train(layers=layers, lora_rank=2, learning_rate=1e-2))
     report = train(version.id, config, store, tmp_path)
-    ready = prepare_run(
-        version,
-        config,
-        store,
-        RunFolder(tmp_path),
-        accelerator=build_accelerator(config.train, config.compute),
-        stack=ExitStack(),
-        progress=NoProgress(),
-    ).parts
+    ready = prepared(config, store, version, tmp_path).parts
     state = ready.folder.load(report.step)
     ready.learner.load(state.tensors, state.scaler)
     inputs = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 700]))

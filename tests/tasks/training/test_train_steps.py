@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,28 +12,13 @@ from iedit_model.errors import ConfigError
 from iedit_model.train_config import LossConfig
 from storage import ShardStore, VersionInfo
 from tasks.train import train
-from tasks.training.acceleration import build_accelerator
-from tasks.training.preparation import PreparedRun, prepare_run
-from tasks.training.progress import NoProgress
-from tasks.training.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig, TrainRunConfig
+from tasks.training.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig
 from tasks.training.run_folder import RunFolder
 from tasks.training.train_log import read_log
 from tasks.training.training_errors import DivergedError, MissingPackageError, TrainingRowsError
-from tests.reference.tiny_pipeline import PLAIN, tiny_run, tiny_train
+from tests.reference.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
 
 FULL = LossConfig(lambda_perc=0.001, replay_source_weight=0.5)
-
-
-def prepared(config: TrainRunConfig, store: ShardStore, info: VersionInfo, out: Path) -> PreparedRun:
-    return prepare_run(
-        info,
-        config,
-        store,
-        RunFolder(out),
-        accelerator=build_accelerator(config.train, config.compute),
-        stack=ExitStack(),
-        progress=NoProgress(),
-    )
 
 
 def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
