@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tasks.download import DownloadConfig
-from tasks.pictures.layout import layout_descriptors, layout_pixels
+from tasks.download.stage import DownloadConfig
+from tasks.images.layout import layout_descriptors, layout_pixels
 
 Floats = npt.NDArray[np.float32]
 Sample = Mapping[str, Any]

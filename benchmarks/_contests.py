@@ -16,25 +16,25 @@ from _retrieval_contest import NUM_QUERIES, retrieval_work
 from _side_by_side import Work
 from _site_process import site_process
 
-from flows.config import PipelineConfig
+from flows.config.tree import PipelineConfig
 from flows.errors import SettingError
-from iedit_model.captioner import load_captioner
-from iedit_model.clip import load_clip
-from iedit_model.segmenter import load_segmenter
+from iedit_model.models.captioner import load_captioner
+from iedit_model.models.clip import load_clip
+from iedit_model.models.segmenter import load_segmenter
 from storage import ShardReport, ShardStore, iter_tar, read_tar_member, split_member
 from storage.reports import stage_folder
 from tasks.caption import caption_shard
-from tasks.download import download_shard
-from tasks.embed import embed_shard
-from tasks.mask import MaskConfig, MaskGates, mask_shard
-from tasks.neighbours.gates import GateConfig
-from tasks.neighbours.vector_index import open_index
-from tasks.pack import PackInputs, pack_shard, plan_pack, tar_names
-from tasks.pictures.image_index import load_image_index
-from tasks.pictures.images import StoredImage, read_image, stored_images
-from tasks.pictures.layout import layout_descriptors, layout_pixels
-from tasks.plan import PlanConfig, plan_shards
-from tasks.retrieve import retrieve_shard
+from tasks.download.stage import download_shard
+from tasks.embed.stage import embed_shard
+from tasks.images.image_index import load_image_index
+from tasks.images.layout import layout_descriptors, layout_pixels
+from tasks.images.stored_images import StoredImage, read_image, stored_images
+from tasks.index.vector_index import open_index
+from tasks.mask.stage import MaskConfig, MaskGates, mask_shard
+from tasks.pack.stage import PackInputs, pack_shard, plan_pack, tar_names
+from tasks.plan.stage import PlanConfig, plan_shards
+from tasks.retrieve.gates import GateConfig
+from tasks.retrieve.stage import retrieve_shard
 
 Row = Mapping[str, Any]
 _ONE_SHARD = 100_000

@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.config import PipelineConfig
-from iedit_model.captioner import load_captioner
-from iedit_model.clip import load_clip
+from flows.config.tree import PipelineConfig
+from iedit_model.models.captioner import load_captioner
+from iedit_model.models.clip import load_clip
 from miniature.web import FaultShares, Site, serve, write_metadata
 from miniature.world import Scene
 from storage import ShardReport, ShardStore, sample_id
 from tasks.caption import caption_shard
-from tasks.download import download_shard
-from tasks.embed import embed_shard
-from tasks.index import build_index
-from tasks.plan import PlanConfig, plan_shards
-from tasks.swap import swap_shard
-from tasks.wording.word_counts import read_counts
+from tasks.download.stage import download_shard
+from tasks.embed.stage import embed_shard
+from tasks.index.stage import build_index
+from tasks.plan.stage import PlanConfig, plan_shards
+from tasks.swap.stage import swap_shard
+from tasks.swap.word_counts import read_counts
 from tasks.words import count_words
 
 FAULTS = FaultShares.only(copy=0.03, near_copy=0.03)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from iedit_model.editors import EditRequest
+from iedit_model.editing.editor import EditRequest
 from miniature.evalsets import generated_edits, real_pairs
 from miniature.pairs import TruePair, true_pair
 from miniature.world import World
@@ -14,7 +14,7 @@ from miniature.world import World
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from iedit_model.editing.latent_diffusion import LatentDiffusion
+    from iedit_model.models.latent_diffusion import LatentDiffusion
 
 SetName = Literal["tuning", "real", "generated"]
 
@@ -79,7 +79,7 @@ def real_cases() -> list[EditCase]:
 
 def generated_cases(model: "LatentDiffusion") -> list[EditCase]:
     """Return the 70 held-out edits of 20 pictures that the base model draws; no true masks are known."""
-    from iedit_model.text_to_image import draw_images
+    from iedit_model.editing.text_to_image import draw_images
 
     edits = generated_edits()
     prompts = dict(sorted({edit.image_index: edit.source_prompt for edit in edits}.items()))
@@ -107,9 +107,9 @@ def cases_of(name: SetName, base: Path) -> list[EditCase]:
     """Return a set by its name; ``base`` is the folder of the base model, which draws the generated one."""
     if name != "generated":
         return tuning_cases() if name == "tuning" else real_cases()
-    from iedit_model.devices import DeviceConfig
-    from iedit_model.editing.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
-    from iedit_model.model_source import ModelSource
+    from iedit_model.models.devices import DeviceConfig
+    from iedit_model.models.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
+    from iedit_model.models.source import ModelSource
 
     placement = DeviceConfig(dtype="fp32")
     return generated_cases(

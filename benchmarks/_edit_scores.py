@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from _edit_cases import EditCase
 
-from iedit_model.devices import DeviceConfig
-from iedit_model.edit import SamplingConfig
 from iedit_model.editing.edit_masks import MaskConfig
+from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings, build_editor, editor_spec
 from iedit_model.metrics.ssim import ssim_normconv
-from iedit_model.model_source import ModelSource
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.source import ModelSource
 from miniature.judge import Judge
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from flows.profiles import PLACED
-from iedit_model.train_config import TrainConfig, stable
+from flows.config.profiles import PLACED
+from iedit_model.training.config import TrainConfig, stable
 
 ALIGNED: Final = "target_text_similarity > 0.88 and outside_similarity > 0.93 and mask_iou > 0.5"
 

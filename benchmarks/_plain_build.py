@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from flows import stages
-from flows.config import PipelineConfig
-from flows.environment import apply_defaults
-from flows.profiles import resolve
-from flows.settings import parse_assignments
+from flows.config.overrides import parse_assignments
+from flows.config.profiles import resolve
+from flows.config.tree import PipelineConfig
+from flows.server.environment import apply_defaults
 from flows.source import open_source
 from storage import ShardReport, VersionInfo
-from tasks.pack import PackInputs, tar_names
+from tasks.pack.stage import PackInputs, tar_names
 
 Reports = tuple[ShardReport, ...]
 

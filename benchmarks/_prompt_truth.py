@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flows.profiles import mini
-from flows.version_text import find_version
+from flows.config.profiles import mini
+from flows.reporting.version_text import find_version
 from miniature.site import Site
 from miniature.world import Scene
 from storage import Files, VersionStore

@@ -75,7 +75,7 @@ def _write_clip(folder: Path) -> None:
 
 
 def _write_vgg(folder: Path) -> None:
-    from iedit_model.vgg import vgg_from_config
+    from iedit_model.models.vgg import vgg_from_config
 
     folder.mkdir(parents=True)
     config = {"architecture": "vgg16", "num_classes": 1000, "pretrained_cfg": _IMAGENET}

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 from _side_by_side import Work
 
-from flows.config import PipelineConfig
+from flows.config.tree import PipelineConfig
 from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, embed_schema, sample_id
-from tasks.embed_rows import read_embeds
-from tasks.index import build_index
-from tasks.neighbours.candidates import Batch, find_candidates
-from tasks.neighbours.pair_scores import measure_pairs
-from tasks.neighbours.queries import query_embeds
-from tasks.neighbours.vector_index import VectorIndex, open_index
-from tasks.neighbours.vectors import unit_rows
-from tasks.retrieve import RetrieveConfig, retrieve_shard
+from tasks.embed.queries import query_embeds
+from tasks.embed.rows import read_embeds
+from tasks.embed.vectors import unit_rows
+from tasks.index.stage import build_index
+from tasks.index.vector_index import VectorIndex, open_index
+from tasks.retrieve.candidates import Batch, find_candidates
+from tasks.retrieve.pair_scores import measure_pairs
+from tasks.retrieve.stage import RetrieveConfig, retrieve_shard
 
 DIM = 768
 """Numbers of an embedding of CLIP ViT-L/14, the paper's."""

@@ -128,7 +128,7 @@ def _run(way: str, root: Path, settings: Sequence[str], server: _Server) -> tupl
     command = [sys.executable, str(_HERE / "_plain_build.py"), str(root), *settings]
     if way != PLAIN:
         assignments = [word for setting in settings for word in ("--set", setting)]
-        command = [sys.executable, "-m", "flows.cli", "build", "--root", str(root), "--json", *assignments]
+        command = [sys.executable, "-m", "flows.cli.main", "build", "--root", str(root), "--json", *assignments]
     if way == SERVED:
         environment["PREFECT_API_URL"] = server.url
     before, began = server.cpu_s(), time.perf_counter()

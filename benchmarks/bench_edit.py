@@ -23,13 +23,13 @@ from _report import CONSOLE, print_provenance, print_rows
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
-from iedit_model.devices import DeviceConfig, place
-from iedit_model.edit import SamplingConfig, edit_latents
 from iedit_model.editing.batches import to_images
-from iedit_model.editing.latent_diffusion import LatentDiffusion
 from iedit_model.editing.latent_editor import embed_prompts
 from iedit_model.editing.noise import SeededNoise
+from iedit_model.editing.partial_noising import SamplingConfig, edit_latents
 from iedit_model.editing.samplers import noise_schedule_from_config
+from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.latent_diffusion import LatentDiffusion
 from miniature.family.latent_diffusion import build_scheduler
 from miniature.world import World
 

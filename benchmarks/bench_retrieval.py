@@ -24,20 +24,20 @@ import numpy.typing as npt
 from _corpus import FAULTS, Corpus, build_corpus
 from _report import CONSOLE, print_provenance, print_rows
 
-from flows.config import PipelineConfig
-from flows.profiles import resolve
-from flows.settings import parse_assignments
+from flows.config.overrides import parse_assignments
+from flows.config.profiles import resolve
+from flows.config.tree import PipelineConfig
 from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_interval, draw_resamples, mean_interval
-from iedit_model.segmenter import load_segmenter
+from iedit_model.models.segmenter import load_segmenter
 from miniature.pair_truth import PairTruth, PromptError, judge_pair
 from miniature.web import Site
 from miniature.world import Scene
 from storage import ShardReport
-from tasks.mask import MaskConfig, MaskGates, mask_shard
-from tasks.neighbours.vector_index import open_index
-from tasks.pictures.image_index import load_image_index
-from tasks.pictures.mask_scores import Bools, blurred, mask_iou, outside_similarity, read_mask
-from tasks.retrieve import retrieval, retrieve_shard
+from tasks.images.image_index import load_image_index
+from tasks.index.vector_index import open_index
+from tasks.mask.scores import Bools, blurred, mask_iou, outside_similarity, read_mask
+from tasks.mask.stage import MaskConfig, MaskGates, mask_shard
+from tasks.retrieve.stage import retrieval, retrieve_shard
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]

@@ -22,12 +22,12 @@ from _planted import SHARD_ROWS, load, plant, plant_masks, save
 from _report import print_provenance, print_rows
 
 from storage import ShardReport, ShardStore, StageRun
-from tasks.index import IndexConfig, build_index
-from tasks.neighbours.vector_index import SearchSettings, open_index
-from tasks.pack import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
-from tasks.retrieve import retrieval, retrieve_shard
-from tasks.swap import SwapConfig, swap_shard
-from tasks.wording.word_counts import read_counts
+from tasks.index.stage import IndexConfig, build_index
+from tasks.index.vector_index import SearchSettings, open_index
+from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
+from tasks.retrieve.stage import retrieval, retrieve_shard
+from tasks.swap.stage import SwapConfig, swap_shard
+from tasks.swap.word_counts import read_counts
 from tasks.words import count_words
 
 _WARM_ROWS = 200

@@ -28,8 +28,8 @@ from _corpus import build_corpus
 from _report import CONSOLE, print_provenance, print_rows
 from _side_by_side import SideBySide, side_by_side
 
-from flows.environment import apply_defaults
-from flows.profiles import resolve
+from flows.config.profiles import resolve
+from flows.server.environment import apply_defaults
 from miniature.web import FaultShares, MetadataShares, Site
 
 

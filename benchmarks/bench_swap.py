@@ -13,10 +13,10 @@ from pathlib import Path
 from _report import print_provenance, print_rows
 
 from miniature.world import World
-from tasks.wording.swap_config import SwapConfig
-from tasks.wording.swap_result import Swap
-from tasks.wording.swapper import Swapper
-from tasks.wording.word_counts import count_terms
+from tasks.swap.config import SwapConfig
+from tasks.swap.result import Swap
+from tasks.swap.swapper import Swapper
+from tasks.swap.word_counts import count_terms
 
 CAPTIONS = Path(__file__).parents[1] / "tests" / "assets" / "tagged_captions.jsonl"
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from _report import print_provenance, print_rows
 
-from tasks.wording.tagger import load_tagger
-from tasks.wording.wordnet import PARTS, load_wordnet
+from tasks.swap.tagger import load_tagger
+from tasks.swap.wordnet import PARTS, load_wordnet
 
 CAPTIONS = Path(__file__).parents[1] / "tests" / "assets" / "tagged_captions.jsonl"
 COUNTED = ("NOUN", "ADJ")

@@ -27,18 +27,18 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from iedit_model.devices import DeviceConfig, place
-from iedit_model.model_source import ModelSource
-from iedit_model.train_config import LayerPolicy, LossConfig, TrainConfig
+from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.source import ModelSource
+from iedit_model.training.config import LayerPolicy, LossConfig, TrainConfig
 from storage import ShardStore, VersionInfo
-from tasks.training.acceleration import build_accelerator
-from tasks.training.networks import load_networks
-from tasks.training.preparation import prepare_run
-from tasks.training.progress import NoProgress
-from tasks.training.run_config import CacheConfig, ComputeConfig, LoopConfig, TrainRunConfig
-from tasks.training.run_folder import RunFolder
-from tasks.training.train_rows import read_pair, read_rows
-from tasks.training.training_run import TrainingRun
+from tasks.train.acceleration import build_accelerator
+from tasks.train.networks import load_networks
+from tasks.train.preparation import prepare_run
+from tasks.train.progress import NoProgress
+from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, TrainRunConfig
+from tasks.train.run_folder import RunFolder
+from tasks.train.train_rows import read_pair, read_rows
+from tasks.train.training_run import TrainingRun
 from tests.reference.true_pair_version import build_version, true_pairs
 
 MASK = LossConfig(use_global=False, use_loc=False, use_perc=False)
@@ -181,7 +181,7 @@ class _Bench:
 
     def _in_memory(self, networks: Any) -> tuple[torch.Tensor, torch.Tensor]:
         from storage import VersionStore
-        from tasks.training.run_config import RowsConfig
+        from tasks.train.run_config import RowsConfig
 
         rows = read_rows(VersionStore(self._store.files), self._info, RowsConfig())
         pairs = [read_pair(self._store.files, row, "edit") for row in rows.of_ids(rows.chosen)]

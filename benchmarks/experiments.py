@@ -33,10 +33,10 @@ from _experiment_list import EXPERIMENTS, Experiment
 from _experiment_table import UNTRAINED, Against, experiment_table
 from _report import CONSOLE, print_provenance
 
-from iedit_model.model_source import ModelSource
+from iedit_model.models.source import ModelSource
 from storage import ShardStore, VersionStore
-from tasks.train import TrainRunConfig, train
-from tasks.training.run_config import LoopConfig, RowsConfig
+from tasks.train.run_config import LoopConfig, RowsConfig
+from tasks.train.stage import TrainRunConfig, train
 
 
 def main() -> int:

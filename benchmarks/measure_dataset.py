@@ -22,15 +22,15 @@ import numpy as np
 import numpy.typing as npt
 from _report import CONSOLE, print_provenance, print_rows
 
-from flows.config import SiteConfig
-from flows.profiles import mini
-from flows.version_text import find_version
+from flows.config.profiles import mini
+from flows.config.tree import SiteConfig
+from flows.reporting.version_text import find_version
 from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, draw_resamples, mean_interval
 from miniature.pair_truth import PairTruth, PromptError, judge_pair
 from miniature.site import Site
 from storage import Files, VersionInfo, VersionStore
-from tasks.packing.packed_sample import read_sample
-from tasks.pictures.mask_scores import mask_iou, read_mask
+from tasks.mask.scores import mask_iou, read_mask
+from tasks.pack.packed_sample import read_sample
 
 _SITE = mini().source.site or SiteConfig()
 """The site that the profile mini builds from."""

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from _report import print_provenance, print_rows
 
-from tasks.packing.splits import SPLITS, SplitConfig, assign_splits
+from tasks.pack.splits import SPLITS, SplitConfig, assign_splits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the corpora are the tests'
 
-from tests.tasks.packing.test_splits import _ids, _mini_world, _web, groups_of
+from tests.tasks.pack.test_splits import _ids, _mini_world, _web, groups_of
 
 CORPORA = {"the miniature's words": _mini_world, "heavy tails": _web}
 CONFIGS = {

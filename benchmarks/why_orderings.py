@@ -30,7 +30,7 @@ from _prompt_truth import prompt_truth
 from _report import CONSOLE, print_provenance, print_rows
 
 from flows.reproduce import SEEDS, trained_rows
-from tasks.evaluation.plan import FULL_METHOD
+from tasks.evaluate.plan import FULL_METHOD
 
 SAMPLING: Final = Sampling(strength=0.5, num_steps=20)
 """What the profile mini evaluates with."""

@@ -8,17 +8,17 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows import stages
-from flows.artifacts import publish_version
-from flows.config import PipelineConfig
-from flows.fan_out import Done, FanOut, Future, Step
-from flows.profiles import Profile, Recipe, resolve
-from flows.progress import Progress, Several, Tally, current_progress
-from flows.run_progress import RunProgress
-from flows.runner import TaskRuns, task_runs
-from flows.shard_range import chosen_shards
+from flows.config.profiles import Profile, Recipe, resolve
+from flows.config.shard_range import chosen_shards
+from flows.config.tree import PipelineConfig
+from flows.engine.fan_out import Done, FanOut, Future, Step
+from flows.engine.runner import TaskRuns, task_runs
+from flows.reporting.artifacts import publish_version
+from flows.reporting.progress import Progress, Several, Tally, current_progress
+from flows.reporting.run_progress import RunProgress
 from flows.source import open_source
 from storage import ShardReport, VersionInfo
-from tasks.pack import PackInputs, tar_names
+from tasks.pack.stage import PackInputs, tar_names
 
 ALL = "all"
 """What stands for the shard in the task runs that take all of them."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.build_dataset import build_dataset
-from flows.profiles import Profile, Recipe, resolve
-from flows.progress import Several, Tally, current_progress, shown
+from flows.config.profiles import Profile, Recipe, resolve
+from flows.reporting.progress import Several, Tally, current_progress, shown
+from flows.reporting.version_text import table_lines
 from flows.source import open_source
-from flows.version_text import table_lines
 from storage import Files, ShardReport, ShardStore, StageRecord, VersionStore
-from tasks.plan import STAGE as PLAN_STAGE
-from tasks.plan import plan_shards
+from tasks.plan.stage import STAGE as PLAN_STAGE
+from tasks.plan.stage import plan_shards
 
 SHARE: Final = 0.01
 """Share of the URLs in the sample."""

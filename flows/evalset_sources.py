@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Final
 
+from flows.config.evaluations import EvaluationConfig
+from flows.config.mini_evalsets import REAL_INFO, make_real_set
 from flows.errors import SourceError
-from flows.evalsets import REAL_INFO, make_real_set
-from flows.evaluation_profiles import EvaluationConfig
-from iedit_model.text_to_image import DrawConfig
-from tasks.evalsets.evalset import EvalSet
-from tasks.evalsets.folder import PAIRS, open_evalset
+from iedit_model.editing.text_to_image import DrawConfig
+from tasks.evaluate.sets.evalset import EvalSet
+from tasks.evaluate.sets.folder import PAIRS, open_evalset
 
 FOLDER: Final = "evalsets"
 """Under the root of the store."""
@@ -52,9 +52,9 @@ def draw_generated_set(
         SourceError: the base model or the segmenter is not configured.
         EvalSetExistsError: another set is there.
     """
-    from iedit_model.editing.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
-    from iedit_model.segmenter import SegmenterSpec, load_segmenter
-    from tasks.evalset import GeneratedConfig, make_generated
+    from iedit_model.models.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
+    from iedit_model.models.segmenter import SegmenterSpec, load_segmenter
+    from tasks.evaluate.sets.make_generated import GeneratedConfig, make_generated
 
     models, placement = config.plan.models, config.plan.settings.placement
     if models.base is None or (with_masks and models.segmenter is None):

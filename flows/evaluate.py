@@ -7,18 +7,17 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.checkpoints import parse_checkpoints
+from flows.config.checkpoints import parse_checkpoints
+from flows.config.evaluations import EvaluationConfig, resolve_evaluation
+from flows.config.profiles import Profile
+from flows.engine.fan_out import Done, FanOut, Future, Step
+from flows.engine.runner import TaskRuns, task_runs
 from flows.evalset_sources import open_set
-from flows.evaluation_artifacts import publish_evaluation
-from flows.evaluation_profiles import EvaluationConfig, resolve_evaluation
-from flows.fan_out import Done, FanOut, Future, Step
-from flows.profiles import Profile
-from flows.progress import Progress, Several, current_progress
-from flows.run_progress import RunProgress
-from flows.runner import TaskRuns, task_runs
+from flows.reporting.evaluation_artifacts import publish_evaluation
+from flows.reporting.progress import Progress, Several, current_progress
+from flows.reporting.run_progress import RunProgress
 from storage import ShardReport, ShardStore
-from tasks.evalsets.evalset import EvalSet
-from tasks.evaluation.driver import (
+from tasks.evaluate.driver import (
     Slice,
     SliceReports,
     edit_slice,
@@ -26,8 +25,9 @@ from tasks.evaluation.driver import (
     run_evaluation,
     score_slice,
 )
-from tasks.evaluation.plan import FULL_METHOD, EvaluationPlan
-from tasks.history import append_history
+from tasks.evaluate.history import append_history
+from tasks.evaluate.plan import FULL_METHOD, EvaluationPlan
+from tasks.evaluate.sets.evalset import EvalSet
 
 
 @flow(name="evaluate", persist_result=False)

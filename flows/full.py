@@ -6,8 +6,8 @@ from typing import Any
 from prefect import flow
 
 from flows.build_dataset import build_dataset
+from flows.config.profiles import Profile, Recipe
 from flows.evaluate import evaluate
-from flows.profiles import Profile, Recipe
 from flows.train import train
 
 

@@ -8,19 +8,19 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from flows.checkpoints import checkpoint_source
+from flows.config.checkpoints import checkpoint_source
+from flows.config.evaluations import EvaluationConfig, resolve_evaluation
+from flows.config.profiles import Profile
 from flows.errors import SourceError
 from flows.evalset_sources import open_set
 from flows.evaluate import evaluate
-from flows.evaluation_profiles import EvaluationConfig, resolve_evaluation
-from flows.profiles import Profile
-from iedit_model.model_source import ModelSource
+from iedit_model.models.source import ModelSource
 from storage import ShardStore, canonical_json
-from tasks.evaluation.driver import model_identities
-from tasks.evaluation.errors import RegressionError
-from tasks.evaluation.plan import FULL_METHOD, method_plans
-from tasks.evaluation.provenance import code_digest
-from tasks.history import check_regressions, pin_baseline, pinned_baseline, read_history, what_changed
+from tasks.evaluate.driver import model_identities
+from tasks.evaluate.errors import RegressionError
+from tasks.evaluate.history import check_regressions, pin_baseline, pinned_baseline, read_history, what_changed
+from tasks.evaluate.plan import FULL_METHOD, method_plans
+from tasks.evaluate.provenance import code_digest
 
 UNCHANGED = "unchanged"
 REGRESSION_EVENT = "iedit.regression"

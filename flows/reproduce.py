@@ -7,11 +7,11 @@ from typing import Any
 from prefect import flow
 
 from flows.build_dataset import build_dataset
+from flows.config.profiles import Profile, Recipe
 from flows.evaluate import evaluate
-from flows.profiles import Profile, Recipe
 from flows.train import train
-from iedit_model.train_config import table2_rows
-from tasks.evaluation.plan import FULL_METHOD
+from iedit_model.training.config import table2_rows
+from tasks.evaluate.plan import FULL_METHOD
 
 SEEDS = (0, 1, 2)
 

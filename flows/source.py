@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from flows.config import SITE_HOST, SiteConfig, SourceConfig
+from flows.config.tree import SITE_HOST, SiteConfig, SourceConfig
 from flows.errors import SourceError
 from miniature.web import Site, write_metadata
 

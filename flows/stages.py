@@ -6,24 +6,24 @@ store, so that threads of this process and workers of a Ray cluster give the sam
 
 from types import ModuleType
 
-from flows.config import PipelineConfig
-from iedit_model.captioner import Captioner, load_captioner
-from iedit_model.clip import load_clip
-from iedit_model.segmenter import load_segmenter
+from flows.config.tree import PipelineConfig
+from iedit_model.models.captioner import Captioner, load_captioner
+from iedit_model.models.clip import load_clip
+from iedit_model.models.segmenter import load_segmenter
 from storage import ShardReport, ShardStore, StageRun, VersionInfo
 from tasks import caption as caption_stage
-from tasks import download as download_stage
-from tasks import embed as embed_stage
-from tasks import index as index_stage
-from tasks import mask as mask_stage
-from tasks import plan as plan_stage
-from tasks import retrieve as retrieve_stage
-from tasks import swap as swap_stage
 from tasks import words as words_stage
-from tasks.pack import PackInputs, pack_shard, plan_pack, write_dataset
-from tasks.pictures.image_index import load_image_index
-from tasks.residents import resident_index
-from tasks.wording.word_counts import read_counts
+from tasks.download import stage as download_stage
+from tasks.embed import stage as embed_stage
+from tasks.images.image_index import load_image_index
+from tasks.index import stage as index_stage
+from tasks.index.open_index_cache import resident_index
+from tasks.mask import stage as mask_stage
+from tasks.pack.stage import PackInputs, pack_shard, plan_pack, write_dataset
+from tasks.plan import stage as plan_stage
+from tasks.retrieve import stage as retrieve_stage
+from tasks.swap import stage as swap_stage
+from tasks.swap.word_counts import read_counts
 from tasks.words import WordsConfig
 
 Reports = tuple[ShardReport, ...]

@@ -7,17 +7,17 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from flows.config import RunnerConfig
-from flows.picture_artifact import publish_picture
-from flows.profiles import Profile, load_profile
-from flows.runner import task_runs
-from flows.train_profiles import resolve_training
-from flows.train_progress import current_train_progress
-from flows.version_text import find_version
+from flows.config.profiles import Profile, load_profile
+from flows.config.trainings import resolve_training
+from flows.config.tree import RunnerConfig
+from flows.engine.runner import task_runs
+from flows.reporting.image_artifact import publish_picture
+from flows.reporting.train_progress import current_train_progress
+from flows.reporting.version_text import find_version
 from storage import ShardStore, VersionStore
-from tasks.train import TrainReport
-from tasks.train import train as train_stage
-from tasks.training.run_config import TrainRunConfig
+from tasks.train.run_config import TrainRunConfig
+from tasks.train.stage import TrainReport
+from tasks.train.stage import train as train_stage
 
 
 @flow(name="train", persist_result=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from iedit_model.errors import MaskError
-from iedit_model.train_config import LatentMaskMode, MaskFill
+from iedit_model.training.config import LatentMaskMode, MaskFill
 
 INSIDE = 0.5
 """A cell or pixel of a soft mask counts as inside from here on, where a yes or no is needed."""

@@ -70,7 +70,7 @@ def members() -> dict[str, Member]:
             recipes={"instruct_pix2pix": latent_diffusion.INSTRUCT_RECIPE},
         ),
         "perceptual": Member(
-            title="VGG features (`iedit_model.vgg`)",
+            title="VGG features (`iedit_model.models.vgg`)",
             purpose="Features for the perceptual loss (Eq. 10) and for the Fréchet distance.",
             limits="A narrow network trained to name noun, colour and ground of scenes with one object.",
             recipes={"perceptual": perceptual.RECIPE},

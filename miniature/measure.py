@@ -318,7 +318,7 @@ def measure_perceptual(sample: Sample) -> list[Figure]:
     """Return how often the VGG names the noun."""
     import torch
 
-    from iedit_model.vgg import load_vgg
+    from iedit_model.models.vgg import load_vgg
 
     model = load_vgg(sample.weights / "perceptual")
     scenes = single_scenes(sample.num_scenes, share="all")

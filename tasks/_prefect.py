@@ -12,8 +12,8 @@ from prefect.tasks import exponential_backoff
 from iedit_model.errors import ConfigError, WeightsError
 from storage import AddressError, FingerprintError, SchemaError, ShardNameError, VersionError
 from tasks.errors import MetadataError, TaskConfigError
-from tasks.neighbours.index_rows import EmptyIndexError
-from tasks.training.training_errors import TrainingError
+from tasks.index.index_rows import EmptyIndexError
+from tasks.train.errors import TrainingError
 
 P = ParamSpec("P")
 R = TypeVar("R")

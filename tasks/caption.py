@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from iedit_model.captioner import Captioner, CaptionerSpec
+from iedit_model.models.captioner import Captioner, CaptionerSpec
 from storage import CAPTION, Dropped, ShardReport, ShardStore, fingerprint
 from tasks.errors import TaskConfigError
-from tasks.pictures.images import BatchConfig, ImagePass, stored_images
+from tasks.images.stored_images import BatchConfig, ImagePass, stored_images
 
 STAGE, VERSION = "caption", 1
 

@@ -7,10 +7,10 @@ TaskError
 ├── DownloaderChangedError  img2dataset is built otherwise than our use of it expects
 ├── ShardError          a whole shard failed, so that nothing of it counts as done
 ├── WordNetError        no usable WordNet 3.0 can be found or set up
-├── FetchError          why a URL gave no picture (tasks/fetching/fetch_errors.py)
-├── TrainingError       what stops a training (tasks/training/training_errors.py)
-├── EvalSetError        an evaluation set that cannot be used (tasks/evalsets/errors.py)
-└── EvaluationError     what stops an evaluation or fails it (tasks/evaluation/errors.py)
+├── FetchError          why a URL gave no picture (tasks/download/errors.py)
+├── TrainingError       what stops a training (tasks/train/errors.py)
+├── EvalSetError        an evaluation set that cannot be used (tasks/evaluate/sets/errors.py)
+└── EvaluationError     what stops an evaluation or fails it (tasks/evaluate/errors.py)
 
 Errors of a single module stand in that module and derive from TaskError too.
 """

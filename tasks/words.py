@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from storage import WORDS, ShardReport, ShardStore, fingerprint
-from tasks.wording.swap_config import SwapConfig
-from tasks.wording.word_counts import count_terms
+from tasks.swap.config import SwapConfig
+from tasks.swap.word_counts import count_terms
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,7 @@ def count_words(captions: Sequence[ShardReport], config: SwapConfig, store: Shar
 
     Returns:
         The report of the shard ``all``, one row a word; captions that a swap cannot read count as passed on. Its
-        digest follows from the counts alone; ``tasks.wording.word_counts.read_counts`` reads it.
+        digest follows from the counts alone; ``tasks.swap.word_counts.read_counts`` reads it.
 
     Raises:
         MissingFileError: captions are gone.

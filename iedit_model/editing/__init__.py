@@ -1,1 +1,1 @@
-"""What stands around the sampling of ``iedit_model.edit``: pictures in and out, masks, and every method to compare."""
+"""Editing with a latent diffusion model: sampling, masks, framing, and all methods to compare, behind one interface."""

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iedit_model.batching import map_batches
+from iedit_model.editing.editor import EditRequest, EditResult, Mask
 from iedit_model.editing.framing import Frame, FramingConfig, frame, from_canvas, mask_from_canvas, to_canvas
-from iedit_model.editors import EditRequest, EditResult, Mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image

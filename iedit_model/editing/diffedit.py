@@ -4,7 +4,7 @@ First the source is noised to ``mask_strength`` several times; where the predict
 source prompt differ most, on average over the draws, is the mask. Then the source is inverted with DDIM, asked with the
 source prompt and without guidance. At last the inverted latents are denoised with the edit prompt, and outside the mask
 the inverted latents of the same level are put back, after the last step the source. Axis names as in
-``iedit_model.edit``.
+``iedit_model.editing.partial_noising``.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iedit_model.edit import PromptEmbeds, SamplingConfig, denoise, edit_steps, noised
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -23,19 +22,20 @@ from iedit_model.editing.batches import (
     framed,
     pixel_values,
 )
+from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
-from iedit_model.editing.latent_diffusion import (
+from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
+from iedit_model.editing.noise import SeededNoise
+from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, denoise, edit_steps, noised
+from iedit_model.editing.samplers import Trajectory, ddim_step
+from iedit_model.errors import ConfigError
+from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
     LatentDiffusionSpec,
     latent_diffusion_identity,
     load_latent_diffusion,
 )
-from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editing.samplers import Trajectory, ddim_step
-from iedit_model.editors import EditRequest, EditResult
-from iedit_model.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

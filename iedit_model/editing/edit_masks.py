@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iedit_model.batching import map_batches
+from iedit_model.editing.editor import EditRequest, Mask
 from iedit_model.editing.framing import Frame, FramingConfig, frame, mask_from_canvas, mask_to_canvas, to_canvas
-from iedit_model.editors import EditRequest, Mask
 from iedit_model.errors import ConfigError, EditError, MaskError
 from iedit_model.masks import dilate, to_latent_mask
-from iedit_model.segmenter import PromptedImage, Segmenter
-from iedit_model.train_config import LatentMaskMode
+from iedit_model.models.segmenter import PromptedImage, Segmenter
+from iedit_model.training.config import LatentMaskMode
 
 MaskSource = Literal["none", "request", "word", "request_or_word"]
 """``none`` edits everywhere; ``request`` takes the request's mask; ``word`` always looks for the word, whatever mask

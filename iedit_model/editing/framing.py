@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from iedit_model.editors import Mask
+from iedit_model.editing.editor import Mask
 from iedit_model.errors import ConfigError, EditError
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from iedit_model.devices import DeviceConfig, place
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -17,11 +16,12 @@ from iedit_model.editing.batches import (
     pixel_values,
     to_images,
 )
+from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
-from iedit_model.editors import EditRequest, EditResult
 from iedit_model.errors import ConfigError, WeightsError
-from iedit_model.model_source import (
+from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.source import (
     BROKEN_MODEL,
     ModelSource,
     loaded_once,

@@ -1,6 +1,6 @@
 """From a swap of words to an instruction: "replace the bus with a train", "make the bus blue"."""
 
-from iedit_model.editors import EditRequest
+from iedit_model.editing.editor import EditRequest
 from iedit_model.errors import EditError
 
 _VOWELS = "aeiou"

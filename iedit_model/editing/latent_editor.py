@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from iedit_model.edit import PromptEmbeds, SamplingConfig, edit_latents
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -18,18 +17,19 @@ from iedit_model.editing.batches import (
     to_images,
 )
 from iedit_model.editing.edit_masks import MaskConfig, latent_masks, pixel_masks, shown_mask
+from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
-from iedit_model.editing.latent_diffusion import (
+from iedit_model.editing.noise import SeededNoise
+from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, edit_latents
+from iedit_model.errors import ConfigError
+from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
     LatentDiffusionSpec,
     latent_diffusion_identity,
     load_latent_diffusion,
 )
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editors import EditRequest, EditResult
-from iedit_model.errors import ConfigError
-from iedit_model.segmenter import Segmenter, SegmenterSpec, load_segmenter
+from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
 
 if TYPE_CHECKING:
     from torch import Tensor

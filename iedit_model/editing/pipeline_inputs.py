@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 import numpy as np
 import torch
 
-from iedit_model.editing.pictures import to_rgb
-from iedit_model.editors import Mask
+from iedit_model.editing.editor import Mask
 from iedit_model.errors import EditError, MaskError
+from iedit_model.imaging.untrusted import to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,9 +12,9 @@ import numpy as np
 
 from iedit_model.editing.batches import config_digest
 from iedit_model.editing.edit_masks import MaskConfig, pixel_masks
-from iedit_model.editors import EditRequest, EditResult, Mask
+from iedit_model.editing.editor import EditRequest, EditResult, Mask
 from iedit_model.errors import ConfigError
-from iedit_model.segmenter import Segmenter, SegmenterSpec, load_segmenter
+from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image

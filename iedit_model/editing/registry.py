@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from iedit_model.devices import DeviceConfig
-from iedit_model.edit import SamplingConfig
 from iedit_model.editing.diffedit import ContrastConfig, DiffEditor, DiffEditSpec
 from iedit_model.editing.edit_masks import MaskConfig
+from iedit_model.editing.editor import Editor
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instruct_editor import (
     InstructEditor,
@@ -15,13 +14,14 @@ from iedit_model.editing.instruct_editor import (
     InstructModelSpec,
     InstructSampling,
 )
-from iedit_model.editing.latent_diffusion import LatentDiffusionSpec
 from iedit_model.editing.latent_editor import LatentEditor, LatentEditorSpec
+from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.references import CopySource, CopySourceSpec, MaskedNoise, MaskedNoiseSpec
-from iedit_model.editors import Editor
 from iedit_model.errors import ConfigError
-from iedit_model.model_source import ModelSource
-from iedit_model.segmenter import SegmenterSpec
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.latent_diffusion import LatentDiffusionSpec
+from iedit_model.models.segmenter import SegmenterSpec
+from iedit_model.models.source import ModelSource
 
 EditorSpec = LatentEditorSpec | DiffEditSpec | InstructEditorSpec | CopySourceSpec | MaskedNoiseSpec
 

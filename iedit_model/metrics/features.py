@@ -8,7 +8,7 @@ from torch import Tensor
 
 from iedit_model.metrics.checks import require_images
 from iedit_model.metrics.errors import MetricInputError
-from iedit_model.vgg import VGG
+from iedit_model.models.vgg import VGG
 
 
 @dataclass(frozen=True, kw_only=True)

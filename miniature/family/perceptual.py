@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from iedit_model.vgg import VGG, vgg_from_config
+from iedit_model.models.vgg import VGG, vgg_from_config
 from miniature.family.loop import Recipe, train
 from miniature.family.pool import Pool
 from miniature.vocabulary import BACKGROUNDS, COLOURS, NOUNS

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from storage import SAMPLE_PARTS, CorruptFileError, VersionInfo, VersionStore
 from tasks.dataset.gallery import mask_overlay
-from tasks.packing.packed_sample import read_sample
+from tasks.pack.packed_sample import read_sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,7 +51,7 @@ def contact_sheet(versions: VersionStore, version: VersionInfo, *, limit: int = 
 def _pictures(versions: VersionStore, row: dict[str, Any]) -> "list[Image]":
     from PIL import Image
 
-    from tasks.pictures.images import ImageError, decode_image
+    from tasks.images.stored_images import ImageError, decode_image
 
     shown: list[Image.Image] = []
     try:

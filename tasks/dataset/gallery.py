@@ -12,8 +12,8 @@ from storage.atomic import replace_bytes
 from storage.tables import MANIFEST_ORIGIN
 from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
 from tasks.errors import TaskConfigError
-from tasks.packing.packed_sample import read_sample
-from tasks.pictures.data_address import SMALL_PX, picture_address
+from tasks.images.data_url import SMALL_PX, picture_address
+from tasks.pack.packed_sample import read_sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,7 +149,7 @@ def _cards(versions: VersionStore, rows: "pa.Table", thumb_px: int) -> Iterator[
 
 
 def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCard:
-    from tasks.pictures.images import ImageError, decode_image
+    from tasks.images.stored_images import ImageError, decode_image
 
     pictures, is_small = {}, True
     for name, part in (("s", "source"), ("t", "target"), ("sm", "source_mask"), ("tm", "target_mask")):

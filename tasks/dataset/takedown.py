@@ -38,7 +38,7 @@ from storage.arrow import compute
 from storage.tables import SHARD_FILES
 from tasks.corpus import url_key
 from tasks.errors import TaskError
-from tasks.packing.pack_plan import STAGE, VERSION
+from tasks.pack.plan import STAGE, VERSION
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -66,7 +66,7 @@ def served_machine(folder: Path) -> Iterator[ServedMachine]:
     port = _free_port()
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)],
+            [sys.executable, "-m", "flows.cli.main", "serve", "--port", str(port)],
             cwd=REPOSITORY,
             env=environment,
             stdout=subprocess.PIPE,

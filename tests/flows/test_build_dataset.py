@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 
 from flows.build_dataset import build_dataset
-from flows.progress import JsonLines, shown
+from flows.reporting.progress import JsonLines, shown
 from storage import Files, ShardReport, VersionInfo, VersionStore, verify_version
 from storage.reports import marker_path
 from tests.flows.tiny_build import SHARD_SIZE, TinyCorpus

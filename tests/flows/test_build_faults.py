@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli import main
+from flows.cli.main import main
 from storage import Files, VersionStore
 from tests.flows.tiny_build import TinyCorpus, as_arguments
 
@@ -248,7 +248,7 @@ def test_a_disk_without_room_is_one_line_and_the_next_run_goes_on(prefect_api, t
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
 
     places = ["--root", str(tmp_path / "root"), "--metadata", tiny_corpus.metadata]
-    command = [sys.executable, "-m", "flows.cli", "build", *places, *as_arguments(tiny_corpus.settings() | QUICK)]
+    command = [sys.executable, "-m", "flows.cli.main", "build", *places, *as_arguments(tiny_corpus.settings() | QUICK)]
     environment = {**os.environ, "PREFECT_API_URL": prefect_api}
     full = subprocess.run(
         command, env=environment, preexec_fn=no_room, capture_output=True, text=True, check=False, timeout=900

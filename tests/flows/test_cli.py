@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli import COMMANDS, main
+from flows.cli.main import COMMANDS, main
 from tests.flows.tiny_build import as_arguments
 from tests.storage.conftest import CAPTIONS, Recipe
 
@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def iedit(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "flows.cli.main", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -152,7 +152,7 @@ def test_debug_shows_where_an_error_came_from(capsys):
 
 
 def test_a_command_whose_reader_went_away_ends_quietly(root):
-    command = f"{sys.executable} -m flows.cli datasets show latest --root {root} | true"
+    command = f"{sys.executable} -m flows.cli.main datasets show latest --root {root} | true"
     ran = subprocess.run(
         ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True, check=False
     )
@@ -235,7 +235,7 @@ def test_ctrl_c_ends_a_build_soon_with_its_own_exit_code(prefect_api, tiny_corpu
     slow = {"download.retry.base_s": 60, "source.site": None, "download.fetch.allowed_hosts": [tiny_corpus.host]}
     places = ["--root", str(tmp_path / "root"), "--metadata", str(tmp_path / "m.parquet")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "build", "--json", *places, *as_arguments(slow)],
+        [sys.executable, "-m", "flows.cli.main", "build", "--json", *places, *as_arguments(slow)],
         env={**os.environ, "PREFECT_API_URL": prefect_api},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -23,7 +23,7 @@ class Iedit:
 
     def __call__(self, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
         ran = subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-m", "flows.cli.main", *arguments],
             env={**os.environ, "PREFECT_API_URL": self.api},
             capture_output=True,
             text=True,

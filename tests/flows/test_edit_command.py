@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.edit import METHODS, configure, run
+from flows.cli.edit import METHODS, configure, run
 from flows.errors import SettingError
 from iedit_model.editing import registry
-from tasks.editing.record import EditRecord, read_record
+from tasks.edit.record import EditRecord, read_record
 from tests.reference.editing_methods import single_pairs
 
 PAIR = single_pairs(3)[2]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.checkpoints import parse_checkpoints
+from flows.config.checkpoints import parse_checkpoints
+from flows.config.evaluations import EVALUATIONS, resolve_evaluation
 from flows.errors import ProfileError, SettingError
-from flows.evaluation_profiles import EVALUATIONS, resolve_evaluation
 from storage import ShardStore
-from tasks.evalsets.errors import EvalSetError
-from tasks.evalsets.folder import open_evalset
-from tasks.evaluation.errors import RegressionError, UnknownEvaluationError
-from tasks.history import append_history, pinned_baseline
+from tasks.evaluate.errors import RegressionError, UnknownEvaluationError
+from tasks.evaluate.history import append_history, pinned_baseline
+from tasks.evaluate.sets.errors import EvalSetError
+from tasks.evaluate.sets.folder import open_evalset
 from tests.reference.made_up_evaluation import evaluated
 from tests.reference.scoring_models import few_pairs
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(280)
 
 def call(command, *arguments):
     """Run a command and return (exit code, what it printed)."""
-    module = import_module(f"flows.commands.{command}")
+    module = import_module(f"flows.cli.{command}")
     parser = argparse.ArgumentParser()
     module.configure(parser)
     printed = io.StringIO()

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.engine.fan_out import Done, FanOut, Lane, Step
 from flows.errors import ShardsFailedError
-from flows.fan_out import Done, FanOut, Lane, Step
-from flows.progress import Tally
+from flows.reporting.progress import Tally
 from storage import DiskFullError, SchemaError, ShardReport
 from tests.flows.made_reports import report
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from flows.config.evaluations import mini_evaluation
+from flows.config.mini_evalsets import make_real_set, mini_generated_prompts
 from flows.errors import SourceError
 from flows.evalset_sources import open_set
-from flows.evalsets import make_real_set, mini_generated_prompts
-from flows.evaluation_profiles import mini_evaluation
 from miniature.evalsets import real_pairs
-from tasks.evalsets.folder import check_evalset, open_evalset
+from tasks.evaluate.sets.folder import check_evalset, open_evalset
 from tests.reference.scoring_models import few_pairs
 
 

@@ -54,7 +54,7 @@ class Process:
 
     def __post_init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "build", "--json", *self.arguments],
+            [sys.executable, "-m", "flows.cli.main", "build", "--json", *self.arguments],
             env={**os.environ, "PREFECT_API_URL": self.api},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

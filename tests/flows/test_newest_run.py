@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.checkpoints import checkpoint_source
+from flows.config.checkpoints import checkpoint_source
 from flows.errors import SourceError
 from flows.re_evaluate import newest_run
 

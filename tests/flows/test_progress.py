@@ -12,7 +12,17 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import TextColumn
 
-from flows.progress import JsonLines, PlainLines, RichBars, Several, Silent, Tally, current_progress, rich_bars, shown
+from flows.reporting.progress import (
+    JsonLines,
+    PlainLines,
+    RichBars,
+    Several,
+    Silent,
+    Tally,
+    current_progress,
+    rich_bars,
+    shown,
+)
 from tests.flows.made_reports import report
 
 HOSTILE = "[red]no[/red] [/] [link=file:///x]y[/link] \x1b[31m"

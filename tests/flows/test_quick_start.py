@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from flows.cli import COMMANDS
-from flows.environment import DEFAULTS
+from flows.cli.main import COMMANDS
+from flows.server.environment import DEFAULTS
 
 HEAVY = ("torch", "transformers", "open_clip", "faiss", "nltk", "prefect", "ray", "img2dataset", "sklearn")
 _WATCHED = """
@@ -38,7 +38,10 @@ def _heavy_after(code: str) -> list[str]:
 
 @pytest.mark.parametrize("profile", ["mini", "sd14"])
 def test_a_profile_is_made_without_network_and_heavy_libraries(profile):
-    assert _heavy_after(f"from flows.profiles import resolve; resolve({profile!r}, {{'mask.threshold': 0.3}})") == []
+    assert (
+        _heavy_after(f"from flows.config.profiles import resolve; resolve({profile!r}, {{'mask.threshold': 0.3}})")
+        == []
+    )
 
 
 def test_the_watch_itself_sees_what_is_loaded():
@@ -48,7 +51,7 @@ def test_the_watch_itself_sees_what_is_loaded():
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_loads_nothing_heavy(command):
     arguments = [*command.split(), "--help"]
-    assert _heavy_after(f"from flows.cli import main; main({arguments!r})") == []
+    assert _heavy_after(f"from flows.cli.main import main; main({arguments!r})") == []
 
 
 def test_help_takes_less_than_half_a_second():
@@ -56,7 +59,7 @@ def test_help_takes_less_than_half_a_second():
     took = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "flows.cli", "build", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "flows.cli.main", "build", "--help"], check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(took) < 0.5

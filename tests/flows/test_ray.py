@@ -21,7 +21,7 @@ def test_a_small_ray_cluster_gives_the_same_bytes_as_threads(prefect_api, tiny_c
         settings = tiny_corpus.settings(runner__kind=kind, runner__workers=1, runner__downloads=1)
         places = ["--root", str(tmp_path / kind), "--metadata", tiny_corpus.metadata]
         ran = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "build", *places, *as_arguments(settings)],
+            [sys.executable, "-m", "flows.cli.main", "build", *places, *as_arguments(settings)],
             env={**os.environ, "PREFECT_API_URL": prefect_api},
             capture_output=True,
             text=True,

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from flows.cli import main
+from flows.cli.main import main
 from flows.re_evaluate import REGRESSION_EVENT, re_evaluate
 from storage import Files
-from tasks.history import pin_baseline
+from tasks.evaluate.history import pin_baseline
 from tests.flows.listening_webhook import ListeningWebhook, listening_webhook
 from tests.reference.scoring_models import WEIGHTS, few_pairs
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.commands._options import add_profile, settings_of
-from flows.config import PipelineConfig, TagLimit
+from flows.cli.options import add_profile, settings_of
+from flows.config.overrides import as_values, as_yaml, changed, parse_assignments, read_settings
+from flows.config.profiles import PROFILES, load_profile
+from flows.config.tree import PipelineConfig, TagLimit
 from flows.errors import FlowError, SettingError
-from flows.profiles import PROFILES, load_profile
-from flows.settings import as_values, as_yaml, changed, parse_assignments, read_settings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 CHANGES = st.fixed_dictionaries(

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.config.shard_range import chosen_shards, parse_shard_range
 from flows.errors import SettingError
-from flows.shard_range import chosen_shards, parse_shard_range
 
 ENDS = st.none() | st.integers(0, 30)
 

@@ -10,9 +10,9 @@ import pytest
 from prefect import Flow, flow  # noqa: TID251 - the tests of flows/ need what flows/ do
 
 from flows.build_dataset import build_dataset
-from flows.config import RunnerConfig, TagLimit, TaskOptions
+from flows.config.tree import RunnerConfig, TagLimit, TaskOptions
+from flows.engine.runner import task_runner, task_runs
 from flows.evaluate import evaluate
-from flows.runner import task_runner, task_runs
 from tasks._prefect import stage_task
 from tasks.errors import TaskConfigError
 

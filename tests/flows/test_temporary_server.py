@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from flows.errors import ServeError
-from flows.temporary_server import orchestrator
+from flows.server.temporary import orchestrator
 
 _PROGRAM = """
 import time
-from flows.temporary_server import orchestrator
+from flows.server.temporary import orchestrator
 with orchestrator() as url:
     print(url, flush=True)
     {then}

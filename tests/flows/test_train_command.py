@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from flows.commands.train import configure, run
-from flows.config import TagLimit
+from flows.cli.train import configure, run
+from flows.config.evaluations import resolve_evaluation
+from flows.config.profiles import load_profile
+from flows.config.trainings import named_trainings, resolve_training
+from flows.config.tree import TagLimit
 from flows.errors import ProfileError, SettingError
-from flows.evaluation_profiles import resolve_evaluation
-from flows.profiles import load_profile
-from flows.train_profiles import named_trainings, resolve_training
-from flows.train_progress import TrainJson, TrainLines, training_shown
-from iedit_model.train_config import paper, stable, table2_rows
+from flows.reporting.train_progress import TrainJson, TrainLines, training_shown
+from iedit_model.training.config import paper, stable, table2_rows
 from storage import ShardStore, VersionInfo
 from tests.reference.true_pair_version import build_version, true_pairs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.version_text import find_version, funnel_lines, latest_version, lineage_lines, table_lines
+from flows.reporting.version_text import find_version, funnel_lines, latest_version, lineage_lines, table_lines
 from storage import Files, UnknownVersionError, VersionStore
 from storage.lineage import version_id
 from tests.storage.conftest import CAPTIONS, Recipe

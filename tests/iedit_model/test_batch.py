@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from iedit_model.batch import EditBatch
 from iedit_model.errors import BatchError, IEditError, MaskError
+from iedit_model.training.batch import EditBatch
 
 
 def fields(batch: int = 3) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import BlipForConditionalGeneration, BlipProcessor
 
-from iedit_model.captioner import BlipCaptioner, load_captioner, without_repetition
-from iedit_model.devices import DeviceConfig
 from iedit_model.errors import ConfigError, WeightsError
-from iedit_model.model_source import ModelSource
+from iedit_model.models.captioner import BlipCaptioner, load_captioner, without_repetition
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.source import ModelSource
 from miniature.world import World
 from tests.reference.vision_folders import CAPTIONER, WEIGHTS
 

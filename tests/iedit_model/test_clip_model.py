@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from iedit_model.batching import map_batches
-from iedit_model.clip import ClipEncoder, load_clip, needs_quick_gelu
-from iedit_model.clip_loss import load_differentiable_clip
-from iedit_model.devices import DeviceConfig
 from iedit_model.errors import ConfigError, MissingModelError, WeightsError
-from iedit_model.model_source import ModelSource
+from iedit_model.models.clip import ClipEncoder, load_clip, needs_quick_gelu
+from iedit_model.models.clip_loss import load_differentiable_clip
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.source import ModelSource
 from miniature.world import World
 from tests.reference.vision_folders import CLIP, WEIGHTS
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from iedit_model.devices import DeviceConfig, place
 from iedit_model.errors import ConfigError
+from iedit_model.models.devices import DeviceConfig, place
 from storage import canonical_json
 
 

@@ -7,11 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iedit_model.edit import PromptEmbeds, SamplingConfig, blend, edit_latents, edit_steps, guided_noise
-from iedit_model.editing.latent_diffusion import LatentDiffusion
 from iedit_model.editing.noise import SeededNoise
+from iedit_model.editing.partial_noising import (
+    PromptEmbeds,
+    SamplingConfig,
+    blend,
+    edit_latents,
+    edit_steps,
+    guided_noise,
+)
 from iedit_model.editing.samplers import noise_schedule_from_config
 from iedit_model.errors import ConfigError
+from iedit_model.models.latent_diffusion import LatentDiffusion
 from tests.reference.editing_twin import edited_latents
 from tests.reference.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet, tiny_vae
 

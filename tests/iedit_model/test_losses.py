@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iedit_model.losses import (
+from iedit_model.training.config import MaskPolicy
+from iedit_model.training.losses import (
     MaskedNoiseLoss,
     clip_distance,
     combined_loss,
@@ -19,7 +20,6 @@ from iedit_model.losses import (
     perceptual_loss,
     term_weights,
 )
-from iedit_model.train_config import MaskPolicy
 from tests.reference import iedit_equations as twin
 
 POLICIES: tuple[MaskPolicy, ...] = ("paper", "fg_priority", "union")

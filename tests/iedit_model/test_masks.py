@@ -9,7 +9,7 @@ from torch import Tensor
 
 from iedit_model.errors import MaskError
 from iedit_model.masks import any_empty, crop_and_resize, dilate, fill_outside, mask_boxes, mask_regions, to_latent_mask
-from iedit_model.train_config import LatentMaskMode, MaskFill
+from iedit_model.training.config import LatentMaskMode, MaskFill
 from tests.reference import mask_geometry as twin
 
 MODES: tuple[LatentMaskMode, ...] = ("area", "nearest", "max", "soft")

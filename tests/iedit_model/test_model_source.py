@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from iedit_model.errors import ConfigError, MissingModelError, PickledWeightsError, WeightsError
-from iedit_model.model_source import ModelSource, identity, loaded_once, model_folder
+from iedit_model.models.source import ModelSource, identity, loaded_once, model_folder
 from storage import canonical_json
 
 OFFLINE_ID = "nobody/no-such-model"

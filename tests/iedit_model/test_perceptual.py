@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from iedit_model.errors import ConfigError
-from iedit_model.losses import perceptual_loss
-from iedit_model.perceptual import PerceptualFeatures, num_modules_up_to
-from iedit_model.vgg import VGG
+from iedit_model.models.perceptual import PerceptualFeatures, num_modules_up_to
+from iedit_model.models.vgg import VGG
+from iedit_model.training.losses import perceptual_loss
 from tests.reference import iedit_equations as twin
 from tests.reference.tiny_models import seeded
 

@@ -18,8 +18,8 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from iedit_model.editing.edit_masks import MaskConfig
+from iedit_model.editing.pipeline import IEditPipeline
 from iedit_model.errors import ConfigError, EditError, MaskError
-from iedit_model.pipeline import IEditPipeline
 from tests.reference.editing_methods import WEIGHTS, mini_ldm, single_pairs
 
 PAIRS = single_pairs(3)

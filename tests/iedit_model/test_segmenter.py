@@ -11,11 +11,11 @@ from PIL import Image
 from torch.nn import functional
 from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
-from iedit_model import segmenter as segmenter_module
-from iedit_model.devices import DeviceConfig
 from iedit_model.errors import BatchError, WeightsError
-from iedit_model.model_source import ModelSource
-from iedit_model.segmenter import ClipSegmenter, PromptedImage, SegmenterSpec, load_segmenter
+from iedit_model.models import segmenter as segmenter_module
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.segmenter import ClipSegmenter, PromptedImage, SegmenterSpec, load_segmenter
+from iedit_model.models.source import ModelSource
 from miniature.world import World
 from tests.reference.vision_folders import CPU, SEGMENTER, random_segmenter
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from iedit_model.devices import DeviceConfig
-from iedit_model.editing.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
+from iedit_model.editing.text_to_image import DrawConfig, draw_images
 from iedit_model.errors import ConfigError
-from iedit_model.model_source import ModelSource
-from iedit_model.text_to_image import DrawConfig, draw_images
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
+from iedit_model.models.source import ModelSource
 
 FOLDER = Path(__file__).parents[2] / "miniature" / "weights" / "ldm"
 PROMPTS = ("a red bus on a white background", "a blue cat on a gray background")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
-from iedit_model.train_config import LossConfig, TrainConfig, deviations, paper, stable, table2_rows
+from iedit_model.training.config import LossConfig, TrainConfig, deviations, paper, stable, table2_rows
 
 
 def test_the_paper_configuration_is_what_sections_three_and_four_say():
@@ -214,5 +214,5 @@ def _another(name: str, value: Any) -> Any:
 
 
 def test_the_configuration_can_be_read_without_torch():
-    code = "import sys, iedit_model.train_config; sys.exit('torch' in sys.modules)"
+    code = "import sys, iedit_model.training.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from iedit_model.errors import ConfigError
-from iedit_model.train_models import TrainModels, prepare_models
+from iedit_model.training.train_models import TrainModels, prepare_models
 from tests.iedit_model.train_step_cases import (
     ALPHAS,
     FULL,

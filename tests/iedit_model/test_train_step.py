@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from iedit_model.batch import EditBatch
 from iedit_model.errors import BatchError, ConfigError, MaskError, TimestepError
-from iedit_model.train_config import paper, table2_rows
-from iedit_model.train_models import TrainModels
-from iedit_model.train_step import (
+from iedit_model.training.batch import EditBatch
+from iedit_model.training.config import paper, table2_rows
+from iedit_model.training.train_models import TrainModels
+from iedit_model.training.train_step import (
     calibrate_lambda_perc,
     contribution_gradient_norms,
     draw_step,
     train_step,
 )
-from iedit_model.trainable import activate_phase, plan_layers
+from iedit_model.training.trainable import activate_phase, plan_layers
 from tests.iedit_model.train_step_cases import (
     ALPHAS,
     FULL,

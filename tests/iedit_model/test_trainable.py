@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from iedit_model.errors import ConfigError
-from iedit_model.train_config import LayerPolicy
-from iedit_model.trainable import LayerPlan, activate_phase, merge_lora, plan_layers, planned_parameters
+from iedit_model.training.config import LayerPolicy
+from iedit_model.training.trainable import LayerPlan, activate_phase, merge_lora, plan_layers, planned_parameters
 from tests.reference.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet
 
 

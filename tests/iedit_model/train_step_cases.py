@@ -9,18 +9,18 @@ from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, resize
 
-from iedit_model.batch import EditBatch
-from iedit_model.clip_loss import DifferentiableClip
-from iedit_model.perceptual import PerceptualFeatures
+from iedit_model.models.clip_loss import DifferentiableClip
+from iedit_model.models.perceptual import PerceptualFeatures
+from iedit_model.models.vgg import VGG
 from iedit_model.schedule import scaled_linear_alphas_cumprod
-from iedit_model.train_config import LossConfig
-from iedit_model.train_models import TrainModels, prepare_models
-from iedit_model.train_step import (
+from iedit_model.training.batch import EditBatch
+from iedit_model.training.config import LossConfig
+from iedit_model.training.train_models import TrainModels, prepare_models
+from iedit_model.training.train_step import (
     Draws,
     StepOutput,
     step_with_draws,
 )
-from iedit_model.vgg import VGG
 from tests.reference import iedit_equations as twin
 from tests.reference.tiny_models import (
     CLIP_PREPROCESSING,

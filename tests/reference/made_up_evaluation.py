@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from iedit_model.metrics.bootstrap import BootstrapConfig
-from tasks.evalsets.evalset import EvalSetInfo
-from tasks.evaluation.provenance import Provenance
-from tasks.evaluation.record import write_evaluation
-from tasks.evaluation.set_metrics import SetMetric
-from tasks.evaluation.summary import SummaryConfig
+from tasks.evaluate.provenance import Provenance
+from tasks.evaluate.record import write_evaluation
+from tasks.evaluate.set_metrics import SetMetric
+from tasks.evaluate.sets.evalset import EvalSetInfo
+from tasks.evaluate.summary import SummaryConfig
 from tests.reference.made_up_results import PAPER_LIKE, made_up
 
 PROVENANCE = Provenance(

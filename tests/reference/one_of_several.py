@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from storage import ShardStore
-from tasks.train import train
-from tasks.training.run_config import LoopConfig, TrainRunConfig
+from tasks.train.run_config import LoopConfig, TrainRunConfig
+from tasks.train.stage import train
 from tests.reference.stopped_training import EVERYTHING
 from tests.reference.tiny_pipeline import tiny_run, tiny_train
 

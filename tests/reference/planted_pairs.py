@@ -27,8 +27,8 @@ from storage import (
     write_tar,
 )
 from storage.ids import digest_of
-from tasks.fetching.phash import perceptual_hash
-from tasks.pack import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
+from tasks.download.phash import perceptual_hash
+from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
 
 FP = "0123456789abcdef"
 EMBED_DIM = 16

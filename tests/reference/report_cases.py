@@ -5,16 +5,16 @@ import numpy as np
 from iedit_model.editing.references import CopySource, CopySourceSpec
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import ShardStore
-from tasks.evalsets.evalset import EvalSetInfo
-from tasks.evalsets.folder import NewPair, write_evalset
-from tasks.evalsets.pixels import png_bytes
-from tasks.evaluate import EditingConfig, edit_shard
-from tasks.evaluation.provenance import Provenance
-from tasks.evaluation.record import write_evaluation
-from tasks.evaluation.results import NOT_TRAINED, MethodScores, Results
-from tasks.evaluation.score_tables import results_schema
-from tasks.evaluation.set_metrics import SetMetric
-from tasks.evaluation.summary import SummaryConfig
+from tasks.evaluate.provenance import Provenance
+from tasks.evaluate.record import write_evaluation
+from tasks.evaluate.results import NOT_TRAINED, MethodScores, Results
+from tasks.evaluate.score_tables import results_schema
+from tasks.evaluate.set_metrics import SetMetric
+from tasks.evaluate.sets.evalset import EvalSetInfo
+from tasks.evaluate.sets.folder import NewPair, write_evalset
+from tasks.evaluate.sets.pixels import png_bytes
+from tasks.evaluate.stage import EditingConfig, edit_shard
+from tasks.evaluate.summary import SummaryConfig
 
 HOSTILE = (
     '</script><script>document.title="hacked"</script>',

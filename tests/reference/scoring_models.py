@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from iedit_model.clip import ClipSpec
-from iedit_model.devices import DeviceConfig
-from iedit_model.model_source import ModelSource
+from iedit_model.models.clip import ClipSpec
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.source import ModelSource
 from miniature.evalsets import real_pairs
-from tasks.evalsets.evalset import EvalSetInfo
-from tasks.evalsets.folder import NewPair, write_evalset
-from tasks.evalsets.pixels import png_bytes
-from tasks.evaluation.networks import FeatureSpec, NamedClip, ScoringConfig
+from tasks.evaluate.networks import FeatureSpec, NamedClip, ScoringConfig
+from tasks.evaluate.sets.evalset import EvalSetInfo
+from tasks.evaluate.sets.folder import NewPair, write_evalset
+from tasks.evaluate.sets.pixels import png_bytes
 
 WEIGHTS = Path(__file__).parents[2] / "miniature" / "weights"
 CPU = DeviceConfig(device="cpu", dtype="fp32")

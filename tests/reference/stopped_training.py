@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from iedit_model.train_config import LossConfig, TrainConfig
+from iedit_model.training.config import LossConfig, TrainConfig
 from storage import ShardStore
-from tasks.train import train
-from tasks.training.run_config import LoopConfig, TrainRunConfig
+from tasks.train.run_config import LoopConfig, TrainRunConfig
+from tasks.train.stage import train
 from tests.reference.tiny_pipeline import tiny_run, tiny_train
 
 EVERYTHING = LossConfig(prompt_dropout=0.2, replay_target_weight=0.5, latent_mask_mode="soft")

@@ -9,15 +9,15 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
 import miniature
-from iedit_model.model_source import ModelSource
-from iedit_model.train_config import LossConfig, TrainConfig
+from iedit_model.models.source import ModelSource
+from iedit_model.training.config import LossConfig, TrainConfig
 from miniature.family.latent_diffusion import ldm_pipeline
 from storage import ShardStore, VersionInfo
-from tasks.training.acceleration import build_accelerator
-from tasks.training.preparation import PreparedRun, prepare_run
-from tasks.training.progress import NoProgress
-from tasks.training.run_config import ComputeConfig, LoopConfig, TrainRunConfig
-from tasks.training.run_folder import RunFolder
+from tasks.train.acceleration import build_accelerator
+from tasks.train.preparation import PreparedRun, prepare_run
+from tasks.train.progress import NoProgress
+from tasks.train.run_config import ComputeConfig, LoopConfig, TrainRunConfig
+from tasks.train.run_folder import RunFolder
 from tests.reference.tiny_models import seeded
 
 WEIGHTS = Path(miniature.__file__).parent / "weights"

@@ -8,8 +8,8 @@ from PIL import Image
 from miniature.pairs import TruePair, true_pair
 from miniature.world import Scene, World
 from storage import ShardStore, VersionInfo, sample_id
-from tasks.pack import PackConfig
-from tasks.packing.splits import SplitConfig
+from tasks.pack.splits import SplitConfig
+from tasks.pack.stage import PackConfig
 from tests.reference.planted_pairs import Corpus, Pair, png
 
 

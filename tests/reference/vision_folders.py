@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 import miniature
-from iedit_model.captioner import CaptionerSpec
-from iedit_model.clip import ClipSpec
-from iedit_model.devices import DeviceConfig
-from iedit_model.model_source import ModelSource
-from iedit_model.segmenter import SegmenterSpec
+from iedit_model.models.captioner import CaptionerSpec
+from iedit_model.models.clip import ClipSpec
+from iedit_model.models.devices import DeviceConfig
+from iedit_model.models.segmenter import SegmenterSpec
+from iedit_model.models.source import ModelSource
 
 WEIGHTS = Path(miniature.__file__).parent / "weights"
 CPU = DeviceConfig(device="cpu", dtype="fp32")

@@ -7,7 +7,7 @@ from typing import Any
 import nltk.data
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-from tasks.wording.wordnet_files import cache_folder, find_wordnet
+from tasks.swap.wordnet_files import cache_folder, find_wordnet
 
 
 class _Reader(WordNetCorpusReader):

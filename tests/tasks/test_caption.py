@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iedit_model.captioner import load_captioner
-from iedit_model.model_source import ModelSource
+from iedit_model.models.captioner import load_captioner
+from iedit_model.models.source import ModelSource
 from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.caption import CaptionConfig, caption_shard
 from tasks.errors import TaskConfigError
-from tasks.pictures.images import BatchConfig
+from tasks.images.stored_images import BatchConfig
 from tests.reference.stored_pictures import download, id_of, noise, png
 from tests.reference.vision_folders import CAPTIONER
 

@@ -18,7 +18,7 @@ from storage import (
 )
 from tasks._prefect import PERMANENT, stage_task
 from tasks.errors import EmptyPlanError, ShardError, TaskConfigError
-from tasks.neighbours.index_rows import EmptyIndexError
+from tasks.index.index_rows import EmptyIndexError
 
 PASSING = (
     CorruptFileError,

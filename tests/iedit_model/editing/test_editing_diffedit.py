@@ -7,14 +7,14 @@ import pytest
 import torch
 from diffusers import DDIMInverseScheduler
 
-from iedit_model.edit import PromptEmbeds, SamplingConfig, edit_steps, noised
 from iedit_model.editing.diffedit import ContrastConfig, DiffEditSpec, contrast_mask, diffedit_latents, invert
-from iedit_model.editing.latent_diffusion import LatentDiffusionSpec
 from iedit_model.editing.latent_editor import embed_prompts
 from iedit_model.editing.noise import SeededNoise
+from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, edit_steps, noised
 from iedit_model.editing.samplers import ddim_step
 from iedit_model.errors import ConfigError
-from iedit_model.model_source import ModelSource
+from iedit_model.models.latent_diffusion import LatentDiffusionSpec
+from iedit_model.models.source import ModelSource
 from tests.reference.editing_methods import WEIGHTS, mini_ldm, single_pairs
 
 SAMPLING = SamplingConfig(num_inference_steps=10)

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from iedit_model.editing.edit_masks import MaskConfig, MaskSource, latent_masks, pixel_masks, shown_mask
+from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.framing import FramingConfig, frame
-from iedit_model.editors import EditRequest
 from iedit_model.errors import ConfigError, EditError, MaskError
-from iedit_model.segmenter import load_segmenter
+from iedit_model.models.segmenter import load_segmenter
 from tests.reference.editing_methods import single_pairs
 from tests.reference.vision_folders import SEGMENTER
 

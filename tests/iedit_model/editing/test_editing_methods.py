@@ -9,14 +9,14 @@ import torch
 from diffusers import StableDiffusionInpaintPipeline, StableDiffusionInstructPix2PixPipeline
 from PIL import Image
 
-from iedit_model.edit import SamplingConfig
 from iedit_model.editing.edit_masks import MaskConfig
+from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.instructions import instruction_of, swap_instruction
 from iedit_model.editing.noise import SeededNoise
+from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import METHODS, NEEDS_MASK, EditorModels, build_editor, editor_spec
-from iedit_model.editors import EditRequest
 from iedit_model.errors import ConfigError, EditError, WeightsError
-from iedit_model.model_source import ModelSource
+from iedit_model.models.source import ModelSource
 from miniature.judge import Judge
 from tests.reference.editing_methods import MODELS, WEIGHTS, mini_ldm, quick_settings, request_of, single_pairs
 

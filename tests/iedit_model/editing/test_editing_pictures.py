@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iedit_model.editing.pictures import PictureLimits, png_bytes, read_mask, read_picture, to_rgb
 from iedit_model.errors import ConfigError, MaskError, PictureError
+from iedit_model.imaging.untrusted import PictureLimits, png_bytes, read_mask, read_picture, to_rgb
 
 RGB = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 

@@ -20,7 +20,7 @@ from iedit_model.metrics.features import FeatureNetwork, collect_features, vgg_n
 from iedit_model.metrics.inception import build_fid_inception, inception_features, load_inception_network
 from iedit_model.metrics.lpips import Lpips, Trunk, load_lpips
 from iedit_model.metrics.weights_file import read_weights
-from iedit_model.vgg import VGG
+from iedit_model.models.vgg import VGG
 
 
 def pictures(seed: int, count: int = 2, size: int = 48) -> Tensor:

@@ -13,8 +13,8 @@ from storage import MANIFEST, ShardStore, VersionInfo, VersionStore, collect_gar
 from tasks.dataset.card_text import in_words
 from tasks.dataset.dataset_card import CardConfig, dataset_card, write_card
 from tasks.errors import TaskConfigError
-from tasks.pack import PackConfig
-from tasks.packing.splits import SplitConfig
+from tasks.pack.splits import SplitConfig
+from tasks.pack.stage import PackConfig
 from tests.reference.planted_pairs import planted
 
 HOSTILE = (

@@ -19,7 +19,7 @@ from storage import FilterError, ShardStore, UnknownVersionError, VersionInfo, V
 from tasks.dataset.gallery import GalleryConfig, gallery_html, mask_overlay, write_gallery
 from tasks.dataset.gallery_page import SCRIPT, PageCard, PageColumn, html_page, marked
 from tasks.errors import TaskConfigError
-from tasks.pack import PackConfig
+from tasks.pack.stage import PackConfig
 from tests.reference.planted_pairs import planted
 
 HOSTILE = '</script><script>alert(1)</script> "a red\' bus" </li><img src=x onerror=alert(2)> &lt;'

@@ -19,8 +19,8 @@ from storage import (
     verify_version,
 )
 from tasks.dataset.takedown import Takedown, TakedownList, TakedownListError, read_takedown_list, take_down
-from tasks.pack import PackConfig
-from tasks.packing.splits import SplitConfig
+from tasks.pack.splits import SplitConfig
+from tasks.pack.stage import PackConfig
 from tests.reference.planted_pairs import Corpus, planted
 
 CONFIG = PackConfig(samples_per_tar=4, splits=SplitConfig(val_share=0.2, test_share=0))

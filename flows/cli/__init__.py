@@ -1,0 +1,1 @@
+"""The command line `iedit`: each command module has `configure(parser)` and `run(options) -> exit code`."""

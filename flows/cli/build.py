@@ -1,0 +1,100 @@
+"""``iedit build``: metadata to a dataset version."""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from flows.cli.options import add_profile, add_root, checked_settings
+from flows.config.shard_range import parse_shard_range
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_profile(parser)
+    add_root(parser)
+    parser.add_argument("--metadata", help="LAION-style parquet: a file, folder or pattern at any fsspec address")
+    parser.add_argument("--shards", metavar="A:B", help="only these shards of the plan, the end excluded")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build a sample (1 %% or 400 URLs) aside; print yield, time and disk"
+    )
+    parser.add_argument("--json", action="store_true", help="events on standard error and the result as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build and print the version."""
+    settings = checked_settings(options, metadata=options.metadata)
+    if options.shards is not None:
+        parse_shard_range(options.shards)
+    if options.dry_run:
+        return _dry_run(options)
+    from flows.server.temporary import orchestrator
+
+    with telling(as_json=options.json), orchestrator():
+        from flows.build_dataset import build_dataset
+
+        version = build_dataset(
+            options.root,
+            profile=options.profile,
+            recipe=options.recipe,
+            metadata=options.metadata,
+            settings=settings,
+            shards=options.shards,
+            retry_downloads=getattr(options, "retry_downloads", False),
+        )
+    _tell_result(options, version)
+    return 0
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    from flows.dry_run import estimate, estimate_lines
+    from flows.server.temporary import orchestrator
+
+    with telling(as_json=options.json), orchestrator():
+        found = estimate(options.profile, checked_settings(options), recipe=options.recipe, metadata=options.metadata)
+    if options.json:
+        print(json.dumps(found.as_values()))
+    else:
+        print("\n".join(estimate_lines(found)))
+    return 0
+
+
+@contextlib.contextmanager
+def telling(*, as_json: bool) -> Iterator[None]:
+    """Show the progress of the flows that run inside: bars on a terminal, lines in a log, JSON for machines."""
+    from flows.reporting.progress import JsonLines, PlainLines, rich_bars, shown
+
+    if as_json:
+        with shown(JsonLines()):
+            yield
+    elif sys.stderr.isatty():
+        print("starting ...", end="\r", file=sys.stderr, flush=True)
+        with rich_bars() as bars, shown(bars):
+            yield
+    else:
+        with shown(PlainLines()):
+            yield
+
+
+def _tell_result(options: argparse.Namespace, version: str) -> None:
+    from flows.reporting.version_text import funnel_lines
+    from storage import Files, VersionStore
+
+    info = VersionStore(Files(options.root)).load(version)
+    if options.json:
+        funnel = [
+            {"stage": record.stage, "in": record.num_in, "out": record.num_out, "dropped": dict(record.dropped)}
+            for record in info.stages
+        ]
+        result = {"version": info.id, "samples": info.num_samples, "splits": dict(info.splits), "funnel": funnel}
+        print(json.dumps(result))
+        return
+    print("\n".join(funnel_lines(info)))
+    print(f"version {info.id}: {info.num_samples:,} pairs in {_shown_root(options.root)}")
+    print(f"look at it: iedit gallery {info.id} --root {options.root}")
+
+
+def _shown_root(root: str) -> str:
+    return root if "://" in root else str(Path(root).resolve())

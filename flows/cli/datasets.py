@@ -1,0 +1,200 @@
+"""``iedit datasets``: what versions there are, what made them, what differs, and whether their bytes are whole."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.options import add_root
+
+if TYPE_CHECKING:
+    from storage import VersionInfo, VersionStore
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's subcommands."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    versions = _action(actions, "list", "all versions")
+    versions.set_defaults(act=_list)
+    show = _action(actions, "show", "a version's funnel, splits and lineage", versions=("version",))
+    show.set_defaults(act=_show)
+    diff = _action(actions, "diff", "which samples came, went or changed, and why", versions=("old", "new"))
+    diff.add_argument("--samples", type=int, default=10, help="samples to name of each kind (default: %(default)s)")
+    diff.set_defaults(act=_diff)
+    verify = _action(actions, "verify", "read every tar and hash again", versions=("version",))
+    verify.set_defaults(act=_verify)
+    card = _action(actions, "card", "write the dataset card", versions=("version",))
+    card.add_argument("-o", "--out", type=Path, help="also write it to this file")
+    card.set_defaults(act=_card)
+    subset = _action(actions, "subset", "a version of the samples that pass a filter", versions=("version",))
+    subset.add_argument("--where", required=True, metavar="FILTER", help="like \"relation == 'antonym'\"")
+    subset.set_defaults(act=_subset)
+    takedown = _action(actions, "takedown", "a version without listed pictures", versions=("version",))
+    takedown.add_argument("list", type=Path, help="URLs or sha256 hashes, one a line, or a parquet of them")
+    takedown.set_defaults(act=_takedown)
+    gc = _action(actions, "gc", "files that no version needs")
+    gc.add_argument("--keep", nargs="+", metavar="VERSION", help="versions to keep (default: all)")
+    gc.add_argument(
+        "--older-than", type=float, default=86_400.0, metavar="S", help="spare younger files (default: 1 day)"
+    )
+    gc.add_argument("--remove", action="store_true", help="remove them; without it they are only listed")
+    gc.set_defaults(act=_gc)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the subcommand."""
+    from storage import Files, VersionStore
+
+    return options.act(VersionStore(Files(options.root)), options)
+
+
+def _action(actions: Any, name: str, words: str, *, versions: tuple[str, ...] = ()) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=words, description=words[0].upper() + words[1:] + "."
+    )
+    for version in versions:
+        parser.add_argument(version, help="id of a version, the beginning of one, or latest")
+    add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    # Also here, since a subcommand's own default would hide the one given before it.
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return parser
+
+
+def _list(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from flows.reporting.version_text import table_lines
+
+    infos = [versions.load(name) for name in versions.list()]
+    if options.json:
+        print(json.dumps([_values(info) for info in infos]))
+    elif not infos:
+        print(f"no version in {options.root} yet")
+    else:
+        rows = [(info.id, f"{info.num_samples:,}", _splits(info), _origin(info)) for info in infos]
+        print("\n".join(table_lines(("version", "pairs", "splits", "part of"), rows, right=(1,))))
+    return 0
+
+
+def _show(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from flows.reporting.version_text import find_version, funnel_lines, lineage_lines
+
+    info = find_version(versions, options.version)
+    if options.json:
+        print(info.to_json().decode(), end="")
+        return 0
+    print(
+        f"version {info.id}: {info.num_samples:,} pairs, {_splits(info)}", "", "Funnel", *funnel_lines(info), sep="\n"
+    )
+    print("", "Lineage", *lineage_lines(info), sep="\n")
+    return 0
+
+
+def _diff(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from flows.reporting.version_text import find_version
+    from storage import diff_versions
+
+    old, new = (find_version(versions, name).id for name in (options.old, options.new))
+    diff = diff_versions(versions, old, new)
+    lists = {"added": diff.added, "removed": diff.removed, "changed": diff.changed}
+    if options.json:
+        changes = {
+            name: [{"sample_id": change.sample_id, "why": change.why, "columns": change.columns} for change in entries]
+            for name, entries in lists.items()
+        }
+        print(json.dumps({"old": old, "new": new, "lineage": diff.lineage, **changes}))
+        return 0
+    print(f"{old} -> {new}")
+    for line in diff.lineage or ("the same input, code and configuration",):
+        print(f"  {line}")
+    for name, entries in lists.items():
+        print(f"{name}: {len(entries):,}")
+        for why, count in diff.counts()[name].items():
+            print(f"  {count:,} {why}")
+        for change in entries[: options.samples]:
+            print(f"    {change.sample_id} {change.why} {', '.join(change.columns)}".rstrip())
+    return 0
+
+
+def _verify(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from flows.reporting.version_text import find_version
+    from storage import verify_version
+
+    info = find_version(versions, options.version)
+    problems = verify_version(versions, info.id)
+    if options.json:
+        print(json.dumps({"version": info.id, "problems": [str(problem) for problem in problems]}))
+    else:
+        for problem in problems:
+            print(problem)
+        said = (
+            f"{len(problems)} problem(s)" if problems else f"whole: {len(info.files)} files, {info.num_samples:,} pairs"
+        )
+        print(f"version {info.id}: {said}")
+    return 1 if problems else 0
+
+
+def _card(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from flows.reporting.version_text import find_version
+    from storage.atomic import replace_bytes
+    from tasks.dataset.dataset_card import write_card
+
+    path = write_card(versions, find_version(versions, options.version).id)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        replace_bytes(options.out, versions.files.read_bytes(path))
+    print(options.out or versions.files.address(path))
+    return 0
+
+
+def _subset(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from flows.reporting.version_text import find_version
+
+    _tell_new(versions.subset(find_version(versions, options.version).id, where=options.where), options)
+    return 0
+
+
+def _takedown(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from flows.reporting.version_text import find_version
+    from tasks.dataset.takedown import read_takedown_list, take_down
+
+    done = take_down(versions, find_version(versions, options.version).id, read_takedown_list(options.list))
+    _tell_new(done.version, options)
+    if not options.json:
+        print(f"{len(done.removed):,} samples went, {len(done.tars):,} tars were written anew")
+        for entry in done.unmatched:
+            print(f"nothing shows {entry}")
+    return 0
+
+
+def _gc(versions: "VersionStore", options: argparse.Namespace) -> int:
+    from storage import collect_garbage
+
+    garbage = collect_garbage(versions, keep=options.keep, older_than_s=options.older_than, remove=options.remove)
+    if options.json:
+        print(json.dumps({"removed": garbage.removed, "files": garbage.files, "versions": garbage.versions}))
+        return 0
+    for folder, size in garbage.folders().items():
+        print(f"{size / 1e6:>10,.1f} MB  {folder}")
+    verb = "removed" if garbage.removed else "can be removed (--remove does)"
+    print(f"{len(garbage.files):,} files, {garbage.num_bytes / 1e6:,.1f} MB {verb}")
+    return 0
+
+
+def _tell_new(info: "VersionInfo", options: argparse.Namespace) -> None:
+    if options.json:
+        print(json.dumps(_values(info)))
+    else:
+        print(f"version {info.id}: {info.num_samples:,} pairs, {_splits(info)}")
+
+
+def _values(info: "VersionInfo") -> dict[str, Any]:
+    made = {"version": info.id, "samples": info.num_samples, "splits": dict(info.splits)}
+    return made | {"parent": info.parent, "where": info.where}
+
+
+def _splits(info: "VersionInfo") -> str:
+    return ", ".join(f"{split} {count:,}" for split, count in info.splits.items())
+
+
+def _origin(info: "VersionInfo") -> str:
+    return f"{info.parent}{f' where {info.where}' if info.where else ''}" if info.parent else "-"

@@ -1,0 +1,42 @@
+"""``iedit demo``: the whole of it on the miniature: build, fine-tune, evaluate, report."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from flows.cli.options import add_root
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_root(parser)
+    parser.add_argument("--profile", default="mini", help="mini or sd14 (default: mini)")
+    parser.add_argument("--steps", type=int, help="optimiser steps, instead of the configuration's")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the flow full and print the tables, the report and the gallery."""
+    from flows.cli.build import telling
+    from flows.cli.evaluate import print_evaluation
+    from flows.cli.train import training_telling
+    from flows.server.temporary import orchestrator
+
+    print(f"building a dataset, fine-tuning and evaluating in {options.root}; minutes on two cores", flush=True)
+    with telling(as_json=False), training_telling(as_json=False), orchestrator():
+        from flows.full import full
+
+        steps = {} if options.steps is None else {"train.num_steps": options.steps}
+        done = full(options.root, profile=options.profile, train_settings=steps)
+    print_evaluation(options.root, done)
+    _write_gallery(options.root)
+    sys.stdout.flush()
+    return 0
+
+
+def _write_gallery(root: str) -> None:
+    from flows.reporting.version_text import latest_version
+    from storage import Files, VersionStore
+    from tasks.dataset.gallery import write_gallery
+
+    versions = VersionStore(Files(root))
+    print(f"pairs:  {write_gallery(versions, latest_version(versions), Path(root) / 'gallery.html')}")

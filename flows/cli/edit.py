@@ -1,0 +1,202 @@
+"""``iedit edit``: one picture and a sentence in; results, a contact sheet and a record that repeats them out."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import miniature
+
+if TYPE_CHECKING:
+    from iedit_model.editing.registry import EditorModels
+    from iedit_model.models.devices import DeviceConfig
+    from tasks.edit.record import EditJob
+
+WEIGHTS: Final = Path(miniature.__file__).parent / "weights"
+"""Where the models are taken from when none are named."""
+
+METHODS: Final = (
+    "iedit",
+    "sdedit",
+    "instruct_pix2pix",
+    "inpaint",
+    "diffedit",
+    "copy_source",
+    "vae_round_trip",
+    "masked_noise",
+)
+"""What ``--method`` takes; with a mask, iedit and sdedit edit inside it alone."""
+
+STEPS: Final = {"ddim": 50, "dpmsolver++": 20}
+"""Steps of each sampler when none are asked for."""
+
+_MODELS: Final = {"instruct_pix2pix": "instruct_pix2pix"}
+_NO_MASK, _AUTO_MASK = "none", "auto"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="picture to edit, of any size")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the edited picture shall show")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--repeat", type=Path, metavar="FILE", help="edit.json of an edit to make again, byte for byte")
+    _add_words(parser.add_argument_group("words"))
+    _add_mask(parser.add_argument_group("mask"))
+    _add_sampling(parser.add_argument_group("sampling"))
+    _add_models(parser.add_argument_group("models"))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Edit and print where the results are."""
+    from flows.errors import SettingError
+    from tasks.edit.edit import edit_file, repeat_edit
+
+    if options.repeat is not None:
+        if options.image is not None:
+            raise SettingError("--repeat takes everything from its record; leave the picture and the prompt out")
+        outcome = repeat_edit(options.repeat, options.out)
+    elif options.image is None or options.prompt is None:
+        raise SettingError('nothing to edit; say: iedit edit PICTURE "what it shall show" -o DIR')
+    else:
+        outcome = edit_file(options.image, _job(options), options.out, mask=_mask_file(options))
+    for path in (*outcome.results, outcome.sheet, outcome.record):
+        print(path)
+    print(f"{len(outcome.results)} results in {outcome.seconds:.1f} s")
+    return 0
+
+
+def _job(options: argparse.Namespace) -> "EditJob":
+    from iedit_model.editing.edit_masks import MaskConfig
+    from iedit_model.editing.framing import FramingConfig
+    from iedit_model.editing.instruct_editor import InstructSampling
+    from iedit_model.editing.partial_noising import SamplingConfig
+    from iedit_model.editing.registry import EditorSettings
+    from tasks.edit.record import EditJob
+
+    num_steps = options.steps if options.steps is not None else STEPS[options.sampler]
+    settings = EditorSettings(
+        placement=_placement(options),
+        sampling=SamplingConfig(
+            strength=options.strength,
+            guidance_scale=options.guidance,
+            num_inference_steps=num_steps,
+            sampler=options.sampler,
+        ),
+        instruct=InstructSampling(
+            num_inference_steps=num_steps,
+            guidance_scale=options.guidance,
+            image_guidance_scale=options.image_guidance,
+        ),
+        masks=MaskConfig(
+            source="word" if _mask(options) == _AUTO_MASK else "request",
+            threshold=options.threshold,
+            dilate_cells=options.dilate,
+            on_empty=options.on_empty_mask,
+        ),
+        framing=FramingConfig(size_px=options.size, max_aspect=options.max_aspect),
+        paste_back=options.paste_back,
+    )
+    return EditJob(
+        method=_method(options),
+        models=_models(options),
+        settings=settings,
+        edit_prompt=options.prompt,
+        source_prompt=options.source_prompt,
+        word=options.word,
+        replacement=options.replacement,
+        instruction=options.instruction,
+        num_results=options.n,
+        seed=options.seed,
+    )
+
+
+def _method(options: argparse.Namespace) -> str:
+    from flows.errors import SettingError
+    from iedit_model.editing.registry import MASKED_FORM, NEEDS_MASK
+
+    method: str = options.method
+    if _mask(options) == _NO_MASK:
+        if method in NEEDS_MASK:
+            raise SettingError(f"{method} edits inside a mask; give --word, or --mask FILE")
+        return method
+    masked = MASKED_FORM.get(method, method)
+    if masked not in NEEDS_MASK and options.mask is not None:
+        raise SettingError(f"{method} takes no mask; leave --mask out")
+    return masked
+
+
+def _mask(options: argparse.Namespace) -> str:
+    """Return auto, none or the name of a file: what was said, else auto where there is a word to look for."""
+    said: str | None = options.mask
+    return said or (_AUTO_MASK if options.word else _NO_MASK)
+
+
+def _mask_file(options: argparse.Namespace) -> Path | None:
+    return None if _mask(options) in (_AUTO_MASK, _NO_MASK) else Path(options.mask)
+
+
+def _models(options: argparse.Namespace) -> "EditorModels":
+    from iedit_model.editing.registry import EditorModels
+    from iedit_model.models.source import ModelSource
+
+    model = ModelSource(
+        options.model or str(WEIGHTS / _MODELS.get(options.method, "ldm")), revision=options.model_revision
+    )
+    segmenter = ModelSource(options.segmenter)
+    if options.method == "instruct_pix2pix":
+        return EditorModels(instruct=model)
+    return EditorModels(base=model, tuned=model, segmenter=segmenter)
+
+
+def _placement(options: argparse.Namespace) -> "DeviceConfig":
+    from iedit_model.models.devices import DeviceConfig
+
+    return DeviceConfig(device=options.device, dtype=options.dtype)
+
+
+def _add_words(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--word", help="word or words of the picture to edit (bus); automatic masks look for them")
+    group.add_argument("--replacement", help="what stands there instead (train); tells InstructPix2Pix what to do")
+    group.add_argument("--source-prompt", help="what the picture shows now; DiffEdit compares with it")
+    group.add_argument("--instruction", help="for InstructPix2Pix, instead of --word and --replacement")
+
+
+def _add_mask(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--mask", metavar="auto|FILE|none", help="where to edit; a file is white there (default: auto with --word)"
+    )
+    group.add_argument("--threshold", type=float, default=0.5, help="probability of automatic masks (default: 0.5)")
+    group.add_argument("--dilate", type=int, default=1, help="latent cells that a mask grows by (default: 1)")
+    group.add_argument(
+        "--on-empty-mask",
+        choices=("error", "everywhere"),
+        default="error",
+        help="when the word is nowhere in the picture (default: error)",
+    )
+    group.add_argument("--paste-back", action="store_true", help="put the picture's own pixels back outside the mask")
+
+
+def _add_sampling(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--method", choices=METHODS, default="iedit", help="how to edit (default: iedit)")
+    group.add_argument("--strength", type=float, default=0.7, help="0 keeps the picture, 1 hardly (default: 0.7)")
+    group.add_argument("--guidance", type=float, default=7.5, help="how closely to follow the prompt (default: 7.5)")
+    group.add_argument("--image-guidance", type=float, default=1.5, help="InstructPix2Pix: towards the picture")
+    group.add_argument("--sampler", choices=tuple(STEPS), default="ddim", help="default: ddim")
+    group.add_argument("--steps", type=int, help="steps of the whole trajectory (default: 50, dpmsolver++ 20)")
+    group.add_argument("-n", "--n", type=int, default=4, help="results (default: 4)")
+    group.add_argument("--seed", type=int, default=0, help="of the first result; the next take the next (default: 0)")
+    group.add_argument("--size", type=int, metavar="PIXELS", help="side of the model's canvas (default: its own)")
+    group.add_argument(
+        "--max-aspect", type=float, default=2.0, help="longest canvas; 1 is always a square (default: 2)"
+    )
+
+
+def _add_models(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--model", metavar="CKPT", help="checkpoint: a diffusers folder or hub id (default: the miniature's)"
+    )
+    group.add_argument("--model-revision", metavar="REV", help="branch, tag or commit of a hub id")
+    group.add_argument(
+        "--segmenter", metavar="CKPT", default=str(WEIGHTS / "segmenter"), help="CLIPSeg for automatic masks"
+    )
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    group.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="default: auto")

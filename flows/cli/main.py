@@ -1,0 +1,118 @@
+"""The command line ``iedit``: a table of commands; each module is loaded when its command is given.
+
+Exit codes: 0 done, 1 an error that one line explains, 2 wrong usage, 130 ended by Ctrl-C.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Final
+
+from flows.reporting.one_line import one_line
+
+COMMANDS: Final = {
+    "demo": "build, fine-tune, evaluate and report on the miniature",
+    "build": "build a dataset of editing pairs from LAION-style metadata",
+    "retry-failed": "ask again for pictures that failed for a passing reason, and build on",
+    "datasets": "list, show, compare, check, describe and clean up dataset versions",
+    "gallery": "write a page of a version's pairs to look at",
+    "train": "fine-tune a model on a dataset version",
+    "edit": "edit pictures with words",
+    "evaluate": "compare a trained model with the baselines, and write the report",
+    "evalset": "make, import, look at and annotate evaluation sets",
+    "history": "what a model reached over time, against its pinned baseline",
+    "reproduce": "the paper's tables from one command",
+    "serve": "start server, work pool, deployments and worker on this machine",
+    "config": "print a profile's configuration as YAML",
+}
+"""Command -> what it does; its module is ``flows.cli.<command with _ for ->``."""
+
+_QUIET: Final = {
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+_WITH_LOG: Final = ("serve",)
+"""Commands that keep the orchestrator's log: the flow runs of their worker inherit it, and the page shows it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    command = next((word for word in given if not word.startswith("-")), None)
+    if command not in COMMANDS:
+        if parser.parse_args(given).version:  # prints the help or the error itself, and leaves
+            from importlib.metadata import version
+
+            print(f"iedit {version('iedit')}")
+            return 0
+        parser.print_help(sys.stderr)
+        return 2
+    module = _module(command)
+    module.configure(parser.commands[command])
+    options = parser.parse_args(given)
+    if not options.debug and command not in _WITH_LOG:
+        for name, value in _QUIET.items():
+            os.environ.setdefault(name, value)
+    return _run(module, options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """The parser of ``iedit`` with those of its commands."""
+
+    commands: dict[str, argparse.ArgumentParser]
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="iedit",
+        description="Localised text-guided image editing with weak supervision: datasets, training, editing.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=argparse.ArgumentParser)
+    parser.commands = {}
+    for name, words in COMMANDS.items():
+        command = subparsers.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
+        command.add_argument("--debug", action="store_true", help="show tracebacks and the log of the orchestrator")
+        parser.commands[name] = command
+    return parser
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"flows.cli.{command.replace('-', '_')}")
+
+
+def _run(module: ModuleType, options: argparse.Namespace) -> int:
+    try:
+        return module.run(options)
+    except KeyboardInterrupt:
+        print("iedit: ended; what is finished stays, and the same command goes on from there", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 0
+    except _known_errors() as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"iedit: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+        return 1
+
+
+def _known_errors() -> tuple[type[BaseException], ...]:
+    """Return the roots of the errors that we raise on purpose, and of those of disk and network; nothing heavy."""
+    from flows.errors import FlowError
+    from iedit_model.errors import IEditError
+    from miniature.errors import MiniatureError
+    from storage.errors import StorageError
+    from tasks.errors import TaskError
+
+    return (FlowError, IEditError, MiniatureError, StorageError, TaskError, OSError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

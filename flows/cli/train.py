@@ -1,0 +1,110 @@
+"""``iedit train``: a dataset version to a fine-tuned model."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.cli.options import add_root, settings_of
+
+if TYPE_CHECKING:
+    from tasks.train.stage import TrainReport
+
+_INTERRUPTED = 130
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_root(parser)
+    parser.add_argument("--profile", default="mini", help="whose models to train: mini or sd14 (default: mini)")
+    parser.add_argument("--version", dest="dataset", default="latest", help="dataset version (default: latest)")
+    parser.add_argument(
+        "--config",
+        default="stable",
+        metavar="NAME",
+        dest="training",
+        help="stable, paper or a row of Table 2, iedit for instance (default: stable)",
+    )
+    parser.add_argument("--settings", type=Path, metavar="FILE", dest="config", help="YAML file with other values")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="assignments",
+        help="one other value, as YAML, like train.loss.t_min=300; may be given several times, goes over --settings",
+    )
+    parser.add_argument("--steps", type=int, help="optimiser steps, instead of the configuration's")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--no-flow", action="store_true", help="train without a flow run: starts sooner, but no retries, no artifacts"
+    )
+    parser.add_argument("--json", action="store_true", help="events on standard error and the result as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and print where the model is; 130 when Ctrl-C ended it, 0 when it is finished."""
+    from flows.config.trainings import resolve_training
+
+    settings = settings_of(options) | ({} if options.steps is None else {"train.num_steps": options.steps})
+    resolve_training(options.profile, options.training, settings)  # a wrong setting is told before anything starts
+    with training_telling(as_json=options.json):
+        report = _trained(options, settings)
+    if options.json:
+        from flows.train import outcome
+
+        print(json.dumps(outcome(report)))
+    else:
+        _tell(report, options)
+    return 0 if report.status == "finished" else _INTERRUPTED
+
+
+def _trained(options: argparse.Namespace, settings: dict[str, Any]) -> "TrainReport":
+    from flows.config.trainings import resolve_training
+    from flows.train import train, train_shard
+
+    # Each of several processes of accelerate or torchrun: a flow run of its own would only be in the way.
+    if options.no_flow or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        config = resolve_training(options.profile, options.training, settings)
+        out = str(options.out)
+        return train_shard(options.out.name, root=options.root, version=options.dataset, config=config, out=out)
+    from flows.server.temporary import orchestrator
+
+    with orchestrator():
+        return train(
+            options.root,
+            str(options.out),
+            profile=options.profile,
+            version=options.dataset,
+            config=options.training,
+            settings=settings,
+        )
+
+
+def _tell(report: "TrainReport", options: argparse.Namespace) -> None:
+    print(f"{report.status} after {report.step:,} of {report.num_steps:,} steps on {report.num_samples:,} pairs")
+    print(f"model: {report.checkpoint}")
+    if report.status == "finished":
+        print(f'try it: iedit edit PICTURE "what it shall show" --model {report.checkpoint} -o DIR')
+    else:
+        print(f"the same command goes on from there (folder {options.out})")
+
+
+@contextlib.contextmanager
+def training_telling(*, as_json: bool) -> Iterator[None]:
+    """Show the progress of the trainings that run inside, in the form that fits where it is shown."""
+    from flows.reporting.train_progress import TrainJson, TrainLines, train_bars, training_shown
+
+    if as_json:
+        with training_shown(TrainJson()):
+            yield
+    elif sys.stderr.isatty():
+        with train_bars() as bars, training_shown(bars):
+            yield
+    else:
+        with training_shown(TrainLines()):
+            yield

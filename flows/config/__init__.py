@@ -1,0 +1,1 @@
+"""The configuration: its tree, the profiles and overrides by users."""

@@ -1,0 +1,1 @@
+"""How a running flow shows progress and results: terminal, logs and Prefect artifacts."""

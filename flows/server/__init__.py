@@ -1,0 +1,1 @@
+"""Prefect server, worker and child processes."""

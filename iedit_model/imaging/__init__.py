@@ -1,0 +1,1 @@
+"""Image bytes and files to arrays and back."""

@@ -1,0 +1,1 @@
+"""The pretrained networks: where they come from, and one wrapper for each."""

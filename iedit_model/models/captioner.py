@@ -1,0 +1,187 @@
+"""Captions of images: a small protocol, and BLIP behind it with the original classes of transformers.
+
+Greedy or beam search, never sampling: the same image has the same caption. The weights are loaded at the first batch,
+so that a stage that finds its work done pays for the hash of the weights only.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from iedit_model.errors import ConfigError
+from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.lazy_model import LazyModel
+from iedit_model.models.source import ModelSource, load_transformer, loaded_once
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+_WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
+_LONGEST_REPEAT = 4
+"""Words of the longest group whose immediate repetition is cut away."""
+
+
+class Captioner(Protocol):
+    """Turns images into plain sentences; fit for threads."""
+
+    @property
+    def identity(self) -> str:
+        """What decides the captions beside the settings: the content of the weights, device and precision."""
+        ...
+
+    def prepare(self, image: "Image", /) -> Any:
+        """Return what the model sees of one RGB image of any size; runs in threads, ahead of the model."""
+        ...
+
+    def caption(self, prepared: Sequence[Any], /) -> list[str]:
+        """Return one sentence for each prepared image; it may be empty."""
+        ...
+
+    def __call__(self, images: "Sequence[Image]", /) -> list[str]:
+        """Return one sentence for each RGB image."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionerSpec:
+    """Which captioner, and how it decodes."""
+
+    model: ModelSource
+    """A BLIP folder or hub id, like ``Salesforce/blip-image-captioning-base``."""
+    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    num_beams: int = 1
+    """1 is greedy search."""
+    max_new_tokens: int = 30
+    """Longest caption, in tokens, the prefix not counted."""
+    prefix: str = ""
+    """Text with which the decoder starts ("a photograph of"); it is no part of the caption."""
+    no_repeat_ngram_size: int = 0
+    """Groups of so many tokens never come twice; 0 allows all. It costs time at every step of the decoder."""
+    cut_repetition: bool = True
+    """Cut "a cat a cat a cat" down to "a cat", which BLIP falls into on odd images; costs nothing."""
+    dropped_words: tuple[str, ...] = ("arafed", "araffe", "araffed")
+    """Words that BLIP large says and nobody knows; lower case."""
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        ranges = (("num_beams", 1, 64), ("max_new_tokens", 1, 512), ("no_repeat_ngram_size", 0, 32))
+        for name, low, high in ranges:
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected a number in [{low}, {high}]")
+        if loud := [word for word in self.dropped_words if word != word.lower() or not word]:
+            raise ConfigError(f"dropped_words holds {loud[0]!r}, expected words in lower case")
+
+
+class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):
+    """BLIP (arXiv:2201.12086) with a caption head, loaded at the first image."""
+
+    def __init__(self, spec: CaptionerSpec) -> None:
+        """Find the model's files and the device, without loading anything.
+
+        Raises:
+            WeightsError: the model cannot be had; the message says what to do.
+            ConfigError: the device is not there.
+        """
+        super().__init__(spec, _load_blip)
+
+    def __call__(self, images: "Sequence[Image]", /) -> list[str]:
+        """Return one sentence for each RGB image."""
+        return self.caption([self.prepare(image) for image in images])
+
+    def prepare(self, image: "Image", /) -> "Tensor":
+        """Return one RGB image resized and normalised as the model's processor says, float32 (3, h, w)."""
+        return self._loaded.processor(images=[image], return_tensors="pt").pixel_values[0]
+
+    def caption(self, prepared: "Sequence[Tensor]", /) -> list[str]:
+        """Return one sentence for each prepared image; each depends on its own image alone."""
+        import torch
+
+        loaded = self._loaded
+        # Tokenizers keep state while they run, and two models at once share one device's memory anyway.
+        with self._lock, torch.inference_mode():
+            pixel_values = torch.stack(list(prepared)).to(self._placement.device, self._placement.torch_dtype)
+            tokens = loaded.model.generate(
+                pixel_values=pixel_values,
+                input_ids=loaded.prompt.repeat(len(prepared), 1),
+                do_sample=False,
+                num_beams=self._spec.num_beams,
+                max_new_tokens=self._spec.max_new_tokens,
+                no_repeat_ngram_size=self._spec.no_repeat_ngram_size,
+            )
+            # generate gives the prompt back, without its end marker.
+            texts = loaded.tokenizer.batch_decode(
+                tokens[:, loaded.prompt.shape[1] - 1 :], skip_special_tokens=True, clean_up_tokenization_spaces=True
+            )
+        return [self._cleaned(text) for text in texts]
+
+    def _cleaned(self, text: str) -> str:
+        words = [word for word in text.split() if word.lower() not in self._spec.dropped_words]
+        return " ".join(without_repetition(words) if self._spec.cut_repetition else words)
+
+
+class _Blip(NamedTuple):
+    model: Any
+    processor: Any
+    tokenizer: Any
+    prompt: "Tensor"
+
+
+@loaded_once
+def _load_blip(spec: CaptionerSpec) -> _Blip:
+    from transformers import BlipForConditionalGeneration, BlipProcessor
+
+    placement = place(spec.placement)
+    model: Any
+    processor: Any
+    processor, model = load_transformer(spec.model, BlipProcessor, BlipForConditionalGeneration, placement=placement)
+    prompt = processor.tokenizer(spec.prefix, return_tensors="pt").input_ids
+    longest = model.config.text_config.max_position_embeddings
+    if prompt.shape[1] - 1 + spec.max_new_tokens > longest:
+        raise ConfigError(
+            f"max_new_tokens is {spec.max_new_tokens} after {prompt.shape[1] - 1} tokens of the prefix, but "
+            f"{spec.model.name} knows {longest} positions"
+        )
+    return _Blip(model, processor.image_processor, processor.tokenizer, prompt.to(placement.device))
+
+
+@loaded_once
+def load_captioner(spec: CaptionerSpec) -> Captioner:
+    """Return the captioner of a spec, the same one for the same spec in all threads of a process.
+
+    Raises:
+        WeightsError: the model cannot be had; the message says what to do.
+        ConfigError: the device is not there.
+    """
+    return BlipCaptioner(spec)
+
+
+def without_repetition(words: Sequence[str]) -> list[str]:
+    """Return words without the immediate repetitions of groups of one to four: "a cat a cat in a hat" loses two.
+
+    Case makes no difference, and groups without a letter ("10 10") stay. Shortest groups go first; one pass from left
+    to right for each length, so that the result does not depend on how often something was repeated.
+    """
+    kept = list(words)
+    for length in range(1, _LONGEST_REPEAT + 1):
+        kept = _without_repeated_groups(kept, length)
+    return kept
+
+
+def _without_repeated_groups(words: list[str], length: int) -> list[str]:
+    kept: list[str] = []
+    at = 0
+    while at < len(words):
+        group = [word.lower() for word in words[at : at + length]]
+        before = [word.lower() for word in kept[-length:]]
+        if len(group) == length and group == before and any(_WORD.search(word) for word in group):
+            at += length
+        else:
+            kept.append(words[at])
+            at += 1
+    return kept

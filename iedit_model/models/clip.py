@@ -1,0 +1,201 @@
+"""CLIP through open_clip: unit embeddings of images and texts, with the preprocessing that the weights were made for.
+
+A model is an open_clip folder (``open_clip_config.json``, safetensors weights, tokenizer files), a hub id of one, or
+``open_clip:ARCHITECTURE:TAG`` for open_clip's own list. Weights trained with QuickGELU (OpenAI's and some others) give
+other features, silently, under a configuration without it: such a pair is refused.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from iedit_model.errors import ConfigError, MissingModelError, WeightsError
+from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.lazy_model import LazyModel
+from iedit_model.models.source import (
+    BROKEN_MODEL,
+    HUB_PREFIX,
+    ModelSource,
+    loaded_once,
+    model_folder,
+    read_model_json,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+    from torch import Tensor
+
+CLIP_FILES = (
+    "open_clip_config.json",
+    "open_clip_model.safetensors",
+    *("tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model"),
+)
+"""What makes up an open_clip model; other files of its hub page hold the same weights for other libraries."""
+
+_WEIGHTS = "open_clip_model.safetensors"
+_CONFIG = "open_clip_config.json"
+_LISTED = re.compile(r"open_clip:([^:]+):([^:]+)")
+_HUB_PAGE = re.compile(r"[\w.-]+/[\w.-]+")
+_QUICK_GELU_NAME = re.compile(r"openai(?!\w)|quick-?gelu", re.IGNORECASE)
+
+Embeds = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """Which CLIP, and where it runs."""
+
+    model: ModelSource
+    """A folder, a hub id, or ``open_clip:ViT-L-14-quickgelu:openai``."""
+    placement: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
+    """An open_clip model that embeds images and texts; loaded at the first use, fit for threads."""
+
+    def __init__(self, spec: ClipSpec) -> None:
+        """Find the model's files and the device, without loading anything.
+
+        Raises:
+            WeightsError: the model cannot be had, or needs QuickGELU and does not say so.
+            ConfigError: the device is not there, or open_clip lists no such model.
+        """
+        source = _listed_source(spec.model)
+        # Asked before anything is hashed: a wrong folder may be large.
+        self._config = _checked_config(model_folder(source, files=CLIP_FILES), spec.model.name)
+        super().__init__(spec, _load_open_clip, source=source, files=CLIP_FILES)
+
+    @property
+    def dim(self) -> int:
+        """Numbers in an embedding."""
+        return int(self._config["embed_dim"])
+
+    def prepare(self, image: "Image", /) -> "Tensor":
+        """Return what the model sees of an image: resized, cropped and normalised, float32 (3, s, s)."""
+        return self._loaded.preprocess(image)
+
+    def encode_prepared(self, prepared: "Sequence[Tensor]", /) -> Embeds:
+        """Return unit embeddings (n, dim) of prepared images, float32."""
+        import torch
+
+        with self._lock, torch.inference_mode():
+            batch = torch.stack(list(prepared)).to(self._placement.device, self._placement.torch_dtype)
+            return _unit(self._loaded.model.encode_image(batch))
+
+    def encode_images(self, images: "Sequence[Image]", /) -> Embeds:
+        """Return unit embeddings (n, dim) of images, float32."""
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def encode_texts(self, texts: Sequence[str], /) -> Embeds:
+        """Return unit embeddings (n, dim) of texts, float32; what exceeds the model's context is cut off."""
+        import torch
+
+        loaded = self._loaded
+        with self._lock, torch.inference_mode():
+            return _unit(loaded.model.encode_text(loaded.tokenizer(list(texts)).to(self._placement.device)))
+
+
+class _OpenClip(NamedTuple):
+    model: Any
+    preprocess: Any
+    tokenizer: Any
+
+
+@loaded_once
+def load_clip(spec: ClipSpec) -> ClipEncoder:
+    """Return the encoder of a spec, the same one for the same spec in all threads of a process.
+
+    Raises:
+        WeightsError: the model cannot be had, or needs QuickGELU and does not say so.
+        ConfigError: the device is not there, or open_clip lists no such model.
+    """
+    return ClipEncoder(spec)
+
+
+@loaded_once
+def _load_open_clip(spec: ClipSpec) -> _OpenClip:
+    from open_clip import create_model, get_tokenizer
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    placement = place(spec.placement)
+    name = f"local-dir:{model_folder(_listed_source(spec.model), files=CLIP_FILES)}"
+    try:
+        model: Any = create_model(
+            name, precision=placement.dtype, device=placement.device, require_pretrained=True, weights_only=True
+        )
+        tokenizer = get_tokenizer(name)
+    except (*BROKEN_MODEL, AssertionError) as error:  # open_clip asserts some shapes
+        raise WeightsError(f"{spec.model.name} cannot be loaded as an open_clip model: {error}") from error
+    model.eval().requires_grad_(requires_grad=False)
+    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    return _OpenClip(model, preprocess, tokenizer)
+
+
+def _unit(embeds: "Tensor") -> Embeds:
+    from torch.nn import functional
+
+    return functional.normalize(embeds.float(), dim=-1).cpu().numpy()
+
+
+def _listed_source(source: ModelSource) -> ModelSource:
+    """Return the hub page of a model that open_clip lists; anything else as it is."""
+    if source.name.startswith("open_clip:"):
+        from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+        found = _LISTED.fullmatch(source.name)
+        listed = get_pretrained_cfg(*found.groups()) if found else {}
+        if not listed:
+            tags = list_pretrained_tags_by_model(found[1]) if found else []
+            raise ConfigError(
+                f"open_clip lists no weights {source.name!r}, expected open_clip:ARCHITECTURE:TAG"
+                + (f" with one of the tags {', '.join(tags)}" if tags else "")
+            )
+        page = str(listed.get("hf_hub", "")).rpartition("/")[0]
+        if not page:
+            raise MissingModelError(f"open_clip knows {source.name} only as a pickled file: take another tag")
+        return ModelSource(page, source.revision)
+    return source
+
+
+def _checked_config(folder: "Path", name: str) -> dict[str, Any]:
+    if not (folder / _WEIGHTS).is_file():
+        raise WeightsError(f"{name} ({folder}) has no {_WEIGHTS}: open_clip would go on with random weights")
+    config = read_model_json(folder, _CONFIG).get("model_cfg")
+    if not isinstance(config, dict) or not isinstance(config.get("embed_dim"), int):
+        raise WeightsError(f"{name} ({folder}): {_CONFIG} has no model_cfg with an embed_dim")
+    if needs_quick_gelu(name) and not config.get("quick_gelu"):
+        raise WeightsError(
+            f"the weights of {name} were trained with QuickGELU, but their {_CONFIG} does not say quick_gelu: its "
+            "features would be wrong without any error; add quick_gelu: true to model_cfg, or take the original page"
+        )
+    return config
+
+
+def needs_quick_gelu(name: str) -> bool:
+    """Return whether the weights of this name are known to be trained with QuickGELU.
+
+    Asked are open_clip's list of hub pages and the name itself: copies of OpenAI's weights are called after them.
+    """
+    if name.startswith("open_clip:"):
+        from open_clip.pretrained import get_pretrained_cfg
+
+        return bool(get_pretrained_cfg(*name.split(":")[1:3]).get("quick_gelu"))
+    page = name.removeprefix(HUB_PREFIX)
+    known = _listed_entries(page) if _HUB_PAGE.fullmatch(page) else []
+    return any(entry.get("quick_gelu") for entry in known) or (
+        not known and _QUICK_GELU_NAME.search(page.rpartition("/")[2]) is not None
+    )
+
+
+def _listed_entries(page: str) -> list[dict[str, Any]]:
+    """Return what open_clip's list says about the weights of a hub page; asked for no folder, as its import is slow."""
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained
+
+    listed = [get_pretrained_cfg(*pair) for pair in list_pretrained()]
+    return [entry for entry in listed if str(entry.get("hf_hub", "")).rpartition("/")[0] == page]

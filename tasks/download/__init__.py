@@ -1,0 +1,1 @@
+"""Stage download: URLs to stored images, through an SSRF-safe HTTP client."""

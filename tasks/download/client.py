@@ -1,0 +1,272 @@
+"""One URL asked for as a careful stranger asks: bounded in time, bytes and redirects, and never at a private address.
+
+No proxy of the environment, no cookie and no user name is ever used. Each redirect is a new URL with all its checks.
+A failure is a ``FetchError`` with its class; see ``fetch_errors``.
+"""
+
+import hashlib
+import http.client
+import re
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, cast
+
+from tasks.download.addresses import AddressBook, Resolver, system_addresses
+from tasks.download.errors import FetchError
+from tasks.download.hosts import HOST_SLOTS
+from tasks.download.robots import FORBIDDING, is_forbidden
+from tasks.download.stream import BoundedStream, Deadline, connected, connection_errors
+from tasks.download.urls import WebAddress, parse_url, redirected
+from tasks.errors import TaskConfigError
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_ALLOWED_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+):[0-9]{1,5}")
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_BY_STATUS: Final = {
+    401: "forbidden",
+    403: "forbidden",
+    404: "not_found",
+    408: "timeout",
+    410: "gone",
+    425: "throttled",
+    429: "throttled",
+    451: "forbidden",
+}
+_MAX_HEADER_BYTES: Final = 131_072
+"""Bytes that may come before the body begins: 64 KiB of headers, and what the buffer takes of the body with them."""
+_BLOCK_BYTES: Final = 65_536
+_SPEED: Final[dict[str, Any]] = {"fingerprint": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """How a URL is asked for; what decides only whether an answer comes in time is no part of the fingerprint.
+
+    Raises:
+        TaskConfigError: a field is out of range.
+    """
+
+    max_bytes: int = 20 * 2**20
+    """Longest body, bytes, before and after its transfer encoding is undone."""
+    honour_robots: bool = True
+    """Whether ``X-Robots-Tag`` is obeyed."""
+    robots_rules: tuple[str, ...] = FORBIDDING
+    """Rules of ``X-Robots-Tag`` that forbid our use."""
+    user_agent: str = "iedit"
+    """Our name towards servers, in ``User-Agent`` and in ``X-Robots-Tag``: letters, digits, ``.``, ``_``, ``-``."""
+    max_redirects: int = field(default=5, metadata=_SPEED)
+    """Redirects that are followed, 0 or more."""
+    socket_timeout_s: float = field(default=10.0, metadata=_SPEED)
+    """Longest wait for the other side in one operation, seconds."""
+    total_timeout_s: float = field(default=30.0, metadata=_SPEED)
+    """Longest time of one try with all its redirects, seconds; waiting for a place at the host does not count."""
+    per_host: int = field(default=8, metadata=_SPEED)
+    """Requests to one host at the same time, all shards of this process together."""
+    allowed_hosts: tuple[str, ...] = field(default=(), metadata=_SPEED)
+    """``host:port`` of servers that may have any address, written as in their URLs (``127.0.0.1:8765``)."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("max_bytes", 1), ("max_redirects", 0), ("per_host", 1)):
+            if getattr(self, name) < low:
+                raise TaskConfigError(f"fetch.{name} is {getattr(self, name)}, expected {low} or more")
+        for name in ("socket_timeout_s", "total_timeout_s"):
+            if not 0 < getattr(self, name) <= 3600:
+                raise TaskConfigError(f"fetch.{name} is {getattr(self, name)}, expected above 0 and at most 3600 s")
+        if not _TOKEN.fullmatch(self.user_agent):
+            raise TaskConfigError(f"fetch.user_agent is {self.user_agent!r}, expected a word like 'iedit'")
+        for host in self.allowed_hosts:
+            if not _ALLOWED_HOST.fullmatch(host):
+                raise TaskConfigError(f"fetch.allowed_hosts holds {host!r}, expected like '127.0.0.1:8765'")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """What came for a URL."""
+
+    data: bytes
+    sha256: str
+    """Of ``data``, 64 hex characters."""
+    http_status: int
+
+
+class Fetcher:
+    """Asks for URLs from any number of threads; made for one shard, closed at its end."""
+
+    def __init__(self, config: FetchConfig, *, num_threads: int, resolver: Resolver = system_addresses) -> None:
+        """Begin without knowing any host.
+
+        Args:
+            config: limits and manners.
+            num_threads: how many threads will call ``fetch``.
+            resolver: asks for a host's addresses; what it answers is checked.
+        """
+        self._config = config
+        self._book = AddressBook(resolver, allowed_hosts=config.allowed_hosts, num_threads=num_threads)
+        self.stop = threading.Event()
+        """Set to give up: threads that wait for a host fail."""
+
+    def close(self) -> None:
+        """Give up what is waiting."""
+        self.stop.set()
+        self._book.close()
+
+    def begin_round(self) -> None:
+        """Look up anew the hosts that had no address before."""
+        self._book.forget_failures()
+
+    def fetch(self, url: str) -> Fetched:
+        """Return the body that stands at a URL.
+
+        Raises:
+            FetchError: there is none, or we may not have it.
+        """
+        place, status = parse_url(url), None
+        deadline = Deadline(total_s=self._config.total_timeout_s, operation_s=self._config.socket_timeout_s)
+        seen: set[str] = set()
+        try:
+            while True:
+                self._note(place, seen)
+                answer = self._ask(place, deadline)
+                if isinstance(answer, Fetched):
+                    return answer
+                status = answer.http_status
+                place = redirected(place, answer.location)
+        except FetchError as error:
+            error.http_status = error.http_status or status
+            raise
+
+    def _note(self, place: WebAddress, seen: set[str]) -> None:
+        if place.url in seen or len(seen) > self._config.max_redirects:
+            raise FetchError("redirect_loop", f"{len(seen)} redirects and no end")
+        seen.add(place.url)
+
+    def _ask(self, place: WebAddress, deadline: Deadline) -> "Fetched | _Redirect":
+        # The address is checked before a place at the host is waited for: what is never asked need not wait.
+        numbers = self._book.addresses(place, timeout_s=deadline.left_s())
+        with self._slot(place, deadline), connected(place, numbers, deadline) as connection:
+            with connection_errors():
+                connection.settimeout(deadline.left_s())
+                connection.sendall(self._request(place))
+            stream = BoundedStream(connection, deadline, allowance=_MAX_HEADER_BYTES)
+            # It takes nothing of a socket but ``makefile``.
+            response = http.client.HTTPResponse(cast("Any", stream), method="GET")
+            with _http_errors():
+                response.begin()
+                return self._answer(response, stream)
+
+    @contextmanager
+    def _slot(self, place: WebAddress, deadline: Deadline) -> Iterator[None]:
+        with ExitStack() as held:
+            with deadline.paused():
+                held.enter_context(HOST_SLOTS.slot(place.host, limit=self._config.per_host, stop=self.stop))
+            yield
+
+    def _request(self, place: WebAddress) -> bytes:
+        lines = (
+            f"GET {place.target} HTTP/1.1",
+            f"Host: {place.host_header}",
+            f"User-Agent: Mozilla/5.0 (compatible; {self._config.user_agent}/1.0)",
+            "Accept: image/*,*/*;q=0.8",
+            "Accept-Encoding: identity",
+            "Connection: close",
+        )
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+    def _answer(self, response: http.client.HTTPResponse, stream: BoundedStream) -> "Fetched | _Redirect":
+        status = response.status
+        if status in _REDIRECTS:
+            if (location := response.getheader("Location")) is None:
+                raise FetchError("bad_response", "a redirect to nowhere", http_status=status)
+            return _Redirect(location=location, http_status=status)
+        _check_status(status, response.getheader("Retry-After"))
+        if self._config.honour_robots and is_forbidden(
+            response.headers.get_all("X-Robots-Tag", ()),
+            agent=self._config.user_agent,
+            rules=self._config.robots_rules,
+        ):
+            raise FetchError("refused_by_robots", "X-Robots-Tag forbids it", http_status=status)
+        try:
+            data = _body(response, stream, self._config.max_bytes)
+        except FetchError as error:
+            error.http_status = status
+            raise
+        return Fetched(data=data, sha256=hashlib.sha256(data).hexdigest(), http_status=status)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Redirect:
+    location: str
+    http_status: int
+
+
+def _check_status(status: int, retry_after: str | None) -> None:
+    if 200 <= status < 300 and status != http.client.PARTIAL_CONTENT:
+        return
+    by_range = {4: "client_error", 5: "server_error"}
+    error_class = _BY_STATUS.get(status) or by_range.get(status // 100, "bad_response")
+    raise FetchError(
+        error_class, f"HTTP status {status}", http_status=status, retry_after_s=_retry_after_s(retry_after)
+    )
+
+
+def _retry_after_s(value: str | None) -> float | None:
+    if value is None:
+        return None
+    if re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII):
+        return float(value)
+    try:
+        when = parsedate_to_datetime(value)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _body(response: http.client.HTTPResponse, stream: BoundedStream, max_bytes: int) -> bytes:
+    if response.length is not None and response.length > max_bytes:
+        raise FetchError("too_many_bytes", f"more than {max_bytes} bytes")
+    # Chunks may be as short as one byte, which costs six; a body that is mostly such overhead is not worth more.
+    stream.allowance = stream.num_read + 2 * max_bytes + _MAX_HEADER_BYTES
+    data = bytearray()
+    while block := response.read(_BLOCK_BYTES):
+        data += block
+        if len(data) > max_bytes:
+            raise FetchError("too_many_bytes", f"more than {max_bytes} bytes")
+    if response.length:
+        raise FetchError("incomplete", "the connection closed before the end of the body")
+    return _plain(bytes(data), response.getheader("Content-Encoding") or "identity", max_bytes)
+
+
+def _plain(data: bytes, encoding: str, max_bytes: int) -> bytes:
+    encoding = encoding.strip().lower()
+    if encoding == "identity":
+        return data
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        raise FetchError("bad_response", "a content encoding that was not asked for")
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, as its first bytes say
+    try:
+        plain = unpacker.decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        raise FetchError("bad_response", "a content encoding that does not hold") from error
+    if len(plain) > max_bytes:
+        raise FetchError("too_many_bytes", f"more than {max_bytes} bytes when unpacked")
+    if not unpacker.eof:
+        raise FetchError("incomplete", "the packed body ends before its end")
+    return plain
+
+
+@contextmanager
+def _http_errors() -> Iterator[None]:
+    try:
+        yield
+    except http.client.IncompleteRead as error:
+        raise FetchError("incomplete", "the connection closed before the end of the body") from error
+    except http.client.RemoteDisconnected as error:
+        raise FetchError("connection", "closed without an answer") from error
+    except http.client.HTTPException as error:
+        raise FetchError("bad_response", "this is no HTTP") from error

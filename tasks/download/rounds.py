@@ -1,0 +1,221 @@
+"""Every URL of a shard tried until it gives an image, fails for good, or runs out of tries.
+
+Tries come in rounds over all that is left, so that no thread sleeps while there is work: what failed for a passing
+reason waits, with backoff and jitter or as long as the server asks, for the next round.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from storage import sample_seed
+from tasks.download.client import Fetched, Fetcher
+from tasks.download.downloader import run_downloader
+from tasks.download.errors import FetchError
+from tasks.download.hosts import spread_over_hosts
+from tasks.download.image_body import CleanImage, ImageConfig, clean_image
+from tasks.errors import ShardError, TaskConfigError
+
+_HASHES: Final = {32: "md5", 64: "sha256"}
+"""Digits of a promised hash -> what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryConfig:
+    """How often and when a failure that may pass is tried again.
+
+    Raises:
+        TaskConfigError: a field is out of range.
+    """
+
+    retries: int = 2
+    """Further tries after the first, in one run."""
+    base_s: float = 1.0
+    """Wait before the second try, seconds; it doubles with each further one."""
+    cap_s: float = 30.0
+    """Longest wait by backoff, seconds."""
+    jitter: float = 0.5
+    """Each wait is longer by a random share of itself up to this, so that tries do not come all at once."""
+    max_retry_after_s: float = 60.0
+    """Longest ``Retry-After`` that is waited for, seconds; who asks for more is not asked again in this run."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.retries <= 100:
+            raise TaskConfigError(f"retry.retries is {self.retries}, expected 0 to 100")
+        for name in ("base_s", "cap_s", "jitter", "max_retry_after_s"):
+            if not 0 <= getattr(self, name) <= 86_400:
+                raise TaskConfigError(f"retry.{name} is {getattr(self, name)}, expected 0 to 86400")
+
+    def wait_s(self, sample_id: str, *, tries: int, retry_after_s: float | None) -> float | None:
+        """Return how long to wait after ``tries`` tries, seconds, or None when that would be too long.
+
+        Args:
+            sample_id: decides the jitter.
+            tries: 1 or more.
+            retry_after_s: what the server asked for; never waited shorter.
+        """
+        if retry_after_s is not None and retry_after_s > self.max_retry_after_s:
+            return None
+        backoff = min(self.cap_s, self.base_s * 2.0 ** (tries - 1))
+        rng = np.random.default_rng((sample_seed(0, "download", sample_id), tries))
+        return max(backoff, retry_after_s or 0.0) * (1 + self.jitter * rng.random())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UrlTask:
+    """One URL to be fetched."""
+
+    sample_id: str
+    url: str
+    expected_hash: str | None = None
+    """md5 (32 hex characters) or sha256 (64) that the bytes must have."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one URL."""
+
+    attempts: int
+    """Tries in this run."""
+    error: FetchError | None = None
+    """None for an image."""
+    fetched: Fetched | None = None
+    """The last body that came, without its bytes."""
+    num_bytes: int = 0
+    """Length of that body."""
+    image: CleanImage | None = None
+    """The stored picture, without its bytes."""
+    offset: int = 0
+    """Where the stored picture begins in the spill."""
+    size: int = 0
+    """Length of the stored picture, bytes."""
+
+
+class Spill:
+    """A local file that takes pictures in the order in which they come and gives them back in any other."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path`` anew; ``close`` ends it."""
+        self._file = path.open("w+b", buffering=0)
+        self._end = 0
+
+    def add(self, data: bytes) -> int:
+        """Append bytes and return where they begin."""
+        offset = self._end
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]
+        self._end += len(data)
+        return offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes that were added."""
+        return os.pread(self._file.fileno(), size, offset)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def fetch_rounds(
+    tasks: Sequence[UrlTask],
+    *,
+    fetcher: Fetcher,
+    spill: Spill,
+    image: ImageConfig,
+    retry: RetryConfig,
+    num_threads: int,
+) -> dict[str, Outcome]:
+    """Return sample id -> what became of its URL; the pictures are in ``spill``.
+
+    Raises:
+        ShardError: img2dataset lost a row.
+        DownloaderChangedError: img2dataset is built otherwise than expected.
+    """
+    outcomes: dict[str, Outcome] = {}
+    due = [(0.0, task) for task in spread_over_hosts([(task, _host(task.url)) for task in tasks])]
+    for tries in range(1, retry.retries + 2):
+        if not due:
+            break
+        fetcher.begin_round()
+        work = _Round(due, fetcher=fetcher, spill=spill, image=image)
+        threads = min(num_threads, len(due))
+        run_downloader([task.url for _, task in due], work, num_threads=threads, stop=fetcher.stop)
+        failed = []
+        for task, outcome in work.results():
+            outcomes[task.sample_id] = replace(outcome, attempts=tries)
+            if outcome.error is not None and outcome.error.is_transient:
+                wait_s = retry.wait_s(task.sample_id, tries=tries, retry_after_s=outcome.error.retry_after_s)
+                if wait_s is not None:
+                    failed.append((time.monotonic() + wait_s, task))
+        due = sorted(failed, key=lambda entry: entry[0])
+    return outcomes
+
+
+class _Round:
+    """One try of every URL that is left: the ``ShardWork`` of one run of the Downloader."""
+
+    def __init__(
+        self, due: Sequence[tuple[float, UrlTask]], *, fetcher: Fetcher, spill: Spill, image: ImageConfig
+    ) -> None:
+        self._due, self._fetcher, self._spill, self._image = due, fetcher, spill, image
+        self._came: dict[int, Outcome] = {}
+        self._outcomes: dict[int, Outcome] = {}
+
+    def results(self) -> list[tuple[UrlTask, Outcome]]:
+        if lost := [task.url for number, (_, task) in enumerate(self._due) if number not in self._outcomes]:
+            raise ShardError(f"img2dataset lost {len(lost)} rows without an error, the first is {lost[0]:.200}")
+        return [(task, self._outcomes[number]) for number, (_, task) in enumerate(self._due)]
+
+    def fetch(self, number: int, url: str) -> bytes | None:
+        due, task = self._due[number]
+        self._fetcher.stop.wait(max(0.0, due - time.monotonic()))
+        try:
+            fetched = self._fetcher.fetch(url)
+        except FetchError as error:
+            self._outcomes[number] = Outcome(attempts=1, error=error)
+            return None
+        came = Outcome(attempts=1, fetched=replace(fetched, data=b""), num_bytes=len(fetched.data))
+        try:
+            _check_hash(fetched, task.expected_hash)
+        except FetchError as error:
+            self._outcomes[number] = replace(came, error=error)
+            return None
+        self._came[number] = came
+        return fetched.data
+
+    def clean(self, number: int, data: bytes) -> CleanImage | None:
+        came = self._came[number]
+        try:
+            image = clean_image(data, self._image)
+        except FetchError as error:
+            self._outcomes[number] = replace(came, error=error)
+            return None
+        self._came[number] = replace(came, image=replace(image, data=b""))
+        return image
+
+    def keep(self, number: int, data: bytes) -> None:
+        offset = self._spill.add(data)
+        self._outcomes[number] = replace(self._came.pop(number), offset=offset, size=len(data))
+
+
+def _check_hash(fetched: Fetched, expected: str | None) -> None:
+    if expected is None or (kind := _HASHES.get(len(expected))) is None:
+        return
+    found = fetched.sha256 if kind == "sha256" else hashlib.md5(fetched.data, usedforsecurity=False).hexdigest()
+    if found != expected.lower():
+        raise FetchError("hash_mismatch", f"{kind} is {found}, expected {expected}")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:
+        return ""

@@ -1,0 +1,284 @@
+"""Stage 1, download: URLs -> pictures of one size in a tar, and one row a URL whether it gave a picture or not.
+
+A shard is done once, under a fingerprint of what decides its pictures. ``retry_failed`` asks again for those URLs that
+may still succeed and commits the shard anew under the same fingerprint: the marker then names the new tar and table,
+and whoever reads it goes on from there. The bytes of each commit stay under their own names (see ADR 0004).
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from storage import (
+    DOWNLOAD,
+    DOWNLOAD_LOG,
+    Dropped,
+    ShardReport,
+    ShardStore,
+    ShardTarget,
+    WrittenTar,
+    fingerprint,
+    parquet_bytes,
+    read_tar_member,
+    write_tar,
+)
+from tasks.download.addresses import Resolver, system_addresses
+from tasks.download.client import FetchConfig, Fetcher
+from tasks.download.image_body import ImageConfig
+from tasks.download.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
+from tasks.errors import ShardError, TaskConfigError
+
+STAGE: Final = "download"
+VERSION: Final = 2
+
+LOG: Final = "log.parquet"
+"""How each URL was tried and what it said. Table and tar say only what came of it, so that the network's mood (a retry
+more, a timeout where another run met a refused connection) renews nothing that was built on the same pictures."""
+TRANSIENT: Final = "transient"
+"""The reason of every drop that another try might undo; which class of failure it was stands in the log."""
+
+_Row = dict[str, Any]
+_SPEED: Final[dict[str, Any]] = {"fingerprint": False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """What is fetched and stored; what decides only when and how fast is no part of the fingerprint.
+
+    Raises:
+        TaskConfigError: a field is out of range.
+    """
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    """What is stored of a picture."""
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    """How a URL is asked for."""
+    verify_hash: bool = True
+    """Whether bytes must have the md5 or sha256 that the plan promises for them, where it does."""
+    retry: RetryConfig = field(default_factory=RetryConfig, metadata=_SPEED)
+    """How often and when a failure that may pass is tried again."""
+    threads: int = field(default=32, metadata=_SPEED)
+    """Fetches of a shard at the same time; twice as many bodies may wait in memory to be decoded."""
+    min_success_rate: float = field(default=0.25, metadata=_SPEED)
+    """Least share of a shard's URLs that must give a picture, 0 to 1; below it the shard fails."""
+    floor_from_rows: int = field(default=20, metadata=_SPEED)
+    """Smaller shards are spared ``min_success_rate``: their share says little."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.threads <= 1024:
+            raise TaskConfigError(f"download.threads is {self.threads}, expected 1 to 1024")
+        if not 0 <= self.min_success_rate <= 1:
+            raise TaskConfigError(f"download.min_success_rate is {self.min_success_rate}, expected 0 to 1")
+        if self.floor_from_rows < 0:
+            raise TaskConfigError(f"download.floor_from_rows is {self.floor_from_rows}, expected 0 or more")
+
+
+def download_shard(
+    plan: ShardReport, config: DownloadConfig, store: ShardStore, *, resolver: Resolver = system_addresses
+) -> ShardReport:
+    """Fetch every URL of a planned shard once, with its retries, or return the finished report.
+
+    Args:
+        plan: a finished shard of the plan.
+        config: what to fetch and store.
+        store: where the plan is and the pictures go.
+        resolver: asks for a host's addresses; what it answers is checked.
+
+    Returns:
+        The report: ``num_out`` pictures, the URLs that failed for good counted by their class, the others as
+        ``transient``; ``extra`` has the classes of those. Its table has all URLs, and its log says how each was tried.
+
+    Raises:
+        ShardError: too few URLs gave a picture; nothing is kept.
+        DiskFullError: no room for the pictures.
+    """
+    target = _target(plan, config, store)
+    done = target.finished()
+    if done is None:
+        rows = store.read_table(plan, columns=("sample_id", "url", "alt_text", "expected_hash")).to_pylist()
+        done = _Download(target, config, store, resolver).run(rows, before=None)
+    _check_floor(done.name, done.num_out, _failures(done), config)
+    return done
+
+
+def retry_failed(
+    plan: ShardReport, config: DownloadConfig, store: ShardStore, *, resolver: Resolver = system_addresses
+) -> ShardReport:
+    """Ask again for the URLs of a shard that failed for a passing reason; the pictures that are there stay.
+
+    A shard that was never downloaded is. When nothing changed, the report is the same as before, so that no later
+    stage is done anew for nothing.
+
+    Args:
+        plan: a finished shard of the plan.
+        config: as it was for the shard; time limits, retries and threads may differ.
+        store: where the shard is.
+        resolver: asks for a host's addresses; what it answers is checked.
+
+    Raises:
+        ShardError: as ``download_shard``.
+        CorruptFileError: a picture of the shard is not what was written.
+    """
+    target = _target(plan, config, store)
+    done = target.finished()
+    if done is None:
+        return download_shard(plan, config, store, resolver=resolver)
+    if done.extra.get("num_transient"):
+        rows = store.read_table(plan, columns=("sample_id", "url", "alt_text", "expected_hash")).to_pylist()
+        done = _Download(target, config, store, resolver).run(rows, before=done)
+    _check_floor(done.name, done.num_out, _failures(done), config)
+    return done
+
+
+def latest_download(plan: ShardReport, config: DownloadConfig, store: ShardStore) -> ShardReport | None:
+    """Return the report of the last run over a planned shard, or None when there was none that ended."""
+    return _target(plan, config, store).finished()
+
+
+def _target(plan: ShardReport, config: DownloadConfig, store: ShardStore) -> ShardTarget:
+    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(plan.digest,))
+    return store.target(STAGE, plan.shard, name)
+
+
+def _failures(report: ShardReport) -> dict[str, int]:
+    """Return class of failure -> number of URLs."""
+    failures = {name: count for name, count in report.dropped.items() if name != TRANSIENT}
+    for name, count in report.extra.items():
+        kind, _, failure = name.partition("_")
+        if kind == TRANSIENT and isinstance(count, int):
+            failures[failure] = count
+    return failures
+
+
+def _check_floor(name: str, num_ok: int, failed: Mapping[str, int], config: DownloadConfig) -> None:
+    total = num_ok + sum(failed.values())
+    if total < config.floor_from_rows or num_ok >= config.min_success_rate * total:
+        return
+    classes = ", ".join(f"{word} {count}" for word, count in sorted(failed.items(), key=lambda item: (-item[1], item)))
+    raise ShardError(
+        f"{name}: {num_ok} of {total} URLs gave a picture, less than download.min_success_rate "
+        f"{config.min_success_rate:g}; failed: {classes}. Look at the network if these are timeout, dns or connection, "
+        "else lower the rate"
+    )
+
+
+class _Download:
+    """One run over one shard, its first or a later one."""
+
+    def __init__(self, target: ShardTarget, config: DownloadConfig, store: ShardStore, resolver: Resolver) -> None:
+        self._target, self._config, self._store, self._resolver = target, config, store, resolver
+
+    def run(self, planned: Sequence[_Row], *, before: ShardReport | None) -> ShardReport:
+        start = time.monotonic()
+        known = {} if before is None else {row["sample_id"]: row for row in self._kept(before)}
+        tasks = [self._task(row) for row in planned if row["sample_id"] not in known or _may_pass(known, row)]
+        with self._target.scratch("spill") as spill_path, closing(Spill(spill_path)) as spill:
+            outcomes = self._fetch(tasks, spill)
+            if before is not None and not any(_is_news(outcome) for outcome in outcomes.values()):
+                return before
+            rows = [self._row(row, known.get(row["sample_id"]), outcomes.get(row["sample_id"])) for row in planned]
+            failed = Counter(str(row["error_class"]) for row in rows if row["status"] == "failed")
+            name = f"{STAGE}/{self._target.shard}"
+            _check_floor(name, len(rows) - failed.total(), failed, self._config)
+            with self._target.scratch("tar") as tar_path:
+                tar = write_tar(tar_path, self._members(rows, outcomes, spill, before))
+                return self._commit(rows, tar, before, time.monotonic() - start)
+
+    def _kept(self, before: ShardReport) -> list[_Row]:
+        log = {row["sample_id"]: row for row in self._store.read_table(before, suffix=LOG).to_pylist()}
+        return [row | log[row["sample_id"]] for row in self._store.read_table(before).to_pylist()]
+
+    def _task(self, row: _Row) -> UrlTask:
+        expected = row["expected_hash"] if self._config.verify_hash else None
+        return UrlTask(sample_id=row["sample_id"], url=row["url"], expected_hash=expected)
+
+    def _fetch(self, tasks: Sequence[UrlTask], spill: Spill) -> dict[str, Outcome]:
+        config = self._config
+        with closing(Fetcher(config.fetch, num_threads=config.threads, resolver=self._resolver)) as fetcher:
+            return fetch_rounds(
+                tasks,
+                fetcher=fetcher,
+                spill=spill,
+                image=config.image,
+                retry=config.retry,
+                num_threads=config.threads,
+            )
+
+    def _row(self, planned: _Row, known: _Row | None, outcome: Outcome | None) -> _Row:
+        if outcome is None:
+            return dict(known or {})
+        row = {name: planned[name] for name in ("sample_id", "url", "alt_text")}
+        row |= {"attempts": outcome.attempts + (known["attempts"] if known else 0)}
+        row |= {"status": "ok" if outcome.error is None else "failed", "fetched_bytes": outcome.num_bytes}
+        if outcome.fetched is not None:
+            row |= {"sha256": outcome.fetched.sha256, "http_status": outcome.fetched.http_status}
+        if (error := outcome.error) is not None:
+            row |= {"error_kind": error.failure.kind, "error_class": error.error_class, "error_message": error.message}
+            row |= {"http_status": error.http_status or row.get("http_status")}
+        if outcome.error is None and (image := outcome.image) is not None:
+            row |= {"original_format": image.original_format, "phash": image.phash}
+            row |= {"original_width": image.original_width, "original_height": image.original_height}
+            row |= {"width": image.width, "height": image.height, "image_shard": self._target.shard}
+        return row
+
+    def _members(
+        self, rows: Sequence[_Row], outcomes: Mapping[str, Outcome], spill: Spill, before: ShardReport | None
+    ) -> Iterator[tuple[str, bytes]]:
+        for row in rows:  # sorted by sample id, as the plan's table is
+            if row["status"] != "ok":
+                continue
+            if (outcome := outcomes.get(row["sample_id"])) is not None:
+                data = spill.read(outcome.offset, outcome.size)
+            elif before is not None:
+                place = (row["image_offset"], row["image_size"])
+                data = read_tar_member(self._store.files, before.path("tar"), *place, sha256=row["stored_sha256"])
+            else:
+                raise ShardError(f"{STAGE}/{self._target.shard}: the picture of {row['sample_id']} is nowhere")
+            yield f"{row['sample_id']}.{self._config.image.format}", data
+
+    def _commit(self, rows: list[_Row], tar: WrittenTar, before: ShardReport | None, seconds: float) -> ShardReport:
+        members = {member.name.partition(".")[0]: member for member in tar.members}
+        for row in rows:
+            if (member := members.get(row["sample_id"])) is not None:
+                row |= {"image_offset": member.offset, "image_size": member.size, "stored_sha256": member.sha256}
+        failed = [row for row in rows if row["status"] == "failed"]
+        passing = Counter(str(row["error_class"]) for row in failed if row["error_kind"] == TRANSIENT)
+        return self._target.commit(
+            num_in=len(rows),
+            num_out=len(rows) - len(failed),
+            seconds=round(seconds, 3),
+            table=DOWNLOAD.table(_lasting(row) for row in rows),
+            blobs={"tar": tar, LOG: _log_bytes(rows)},
+            dropped=[Dropped(sample_id=row["sample_id"], reason=_reason(row)) for row in failed],
+            extra={
+                "num_transient": passing.total(),
+                "num_runs": 1 if before is None else int(before.extra.get("num_runs") or 1) + 1,
+                "fetched_bytes": sum(row["fetched_bytes"] for row in rows),
+                **{f"{TRANSIENT}_{name}": count for name, count in sorted(passing.items())},
+            },
+        )
+
+
+def _lasting(row: _Row) -> _Row:
+    kept = {name: value for name, value in row.items() if name in DOWNLOAD.names}
+    return kept | ({"error_class": None} if row.get("error_kind") == TRANSIENT else {})
+
+
+def _log_bytes(rows: Sequence[_Row]) -> bytes:
+    log = DOWNLOAD_LOG.table({name: row.get(name) for name in DOWNLOAD_LOG.names} for row in rows)
+    return parquet_bytes(log, DOWNLOAD_LOG)
+
+
+def _reason(row: _Row) -> str:
+    return TRANSIENT if row["error_kind"] == TRANSIENT else row["error_class"]
+
+
+def _may_pass(known: Mapping[str, _Row], row: _Row) -> bool:
+    return known[row["sample_id"]]["error_kind"] == TRANSIENT
+
+
+def _is_news(outcome: Outcome) -> bool:
+    return outcome.error is None or not outcome.error.is_transient

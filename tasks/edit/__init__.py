@@ -1,0 +1,1 @@
+"""Editing image files: results, contact sheet and record."""

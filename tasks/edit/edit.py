@@ -1,0 +1,218 @@
+"""Edit one picture by words: results, a contact sheet, and a record from which the same bytes come again."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from iedit_model.editing.editor import Editor, EditRequest, EditResult, Mask
+from iedit_model.editing.registry import NEEDS_MASK, build_editor, editor_spec
+from iedit_model.errors import ConfigError, PictureError
+from iedit_model.imaging.untrusted import PictureLimits, png_bytes, read_mask, read_picture
+from storage.atomic import replace_bytes
+from tasks.edit.record import (
+    RECORD_NAME,
+    EditJob,
+    EditRecord,
+    EditRecordError,
+    read_record,
+    read_recorded,
+    record_bytes,
+    recorded,
+)
+from tasks.edit.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SHEET_NAME: Final = "sheet.png"
+SOURCE_STEM: Final = "source"
+MASK_NAME: Final = "mask.png"
+GIVEN_MASK_STEM: Final = "given_mask"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOutcome:
+    """What an edit wrote."""
+
+    results: tuple[Path, ...]
+    """One picture a seed."""
+    sheet: Path
+    record: Path
+    seconds: float
+    """For all results, models already loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """A file from outside, kept as it came."""
+
+    name: str
+    data: bytes
+
+
+def edit_file(
+    image: Path, job: EditJob, folder: Path, *, mask: Path | None = None, limits: PictureLimits | None = None
+) -> EditOutcome:
+    """Edit a picture file and write the results into a folder, the record last.
+
+    Args:
+        image: a picture of any size and mode.
+        job: the edit.
+        folder: where to; made if it is not there. An earlier edit there is replaced.
+        mask: a picture, white where to edit, of the image's shape as it is shown.
+        limits: how large the files may be.
+
+    Returns:
+        The paths.
+
+    Raises:
+        PictureError: a picture cannot be read.
+        MaskError: the mask does not fit the image, or an automatic one is empty.
+        EditError, ConfigError, WeightsError: the method lacks what it needs.
+        DiskFullError: no room.
+    """
+    limits = limits or PictureLimits()
+    source = _Input(name=f"{SOURCE_STEM}{_suffix(image)}", data=_read(image, limits))
+    given = None
+    if mask is not None:
+        given = _Input(name=f"{GIVEN_MASK_STEM}{_suffix(mask)}", data=_read(mask, limits))
+    return _edit(source, given, job, folder, build_editor(editor_spec(job.method, job.models, job.settings)), limits)
+
+
+def repeat_edit(record: Path, folder: Path, *, limits: PictureLimits | None = None) -> EditOutcome:
+    """Make an edit again from its record; the files come out byte for byte, on the same libraries and device.
+
+    Args:
+        record: an ``edit.json``, with the files that it names beside it.
+        folder: where to.
+        limits: how large the files may be.
+
+    Raises:
+        EditRecordError: the record or a file of it is damaged, or the weights are not those of the record.
+        WeightsError: the weights are gone.
+    """
+    limits = limits or PictureLimits()
+    known = read_record(record)
+    inputs = [
+        None
+        if file is None
+        else _Input(name=file.name, data=read_recorded(record.parent, file, max_bytes=limits.max_bytes))
+        for file in (known.source, known.mask)
+    ]
+    source, given = inputs
+    editor = build_editor(editor_spec(known.job.method, known.job.models, known.job.settings))
+    if editor.identity != known.editor:
+        raise EditRecordError(
+            f"the record was made by {known.editor}, and the same names now mean {editor.identity}: weights, settings "
+            "or device have changed"
+        )
+    if source is None:
+        raise EditRecordError(f"{record} names no source")
+    return _edit(source, given, known.job, folder, editor, limits)
+
+
+def _edit(
+    source: _Input, given: _Input | None, job: EditJob, folder: Path, editor: Editor, limits: PictureLimits
+) -> EditOutcome:
+    image = read_picture(source.data, limits=limits)
+    mask = None if given is None else read_mask(given.data, size=image.size, limits=limits)
+    _check_mask(job, mask)
+    results = editor.edit(_requests(job, image, mask))
+    files = _files(job, image, results)
+    outputs = tuple(recorded(name, data) for name, data in files.items())
+    record = EditRecord(
+        job=job,
+        editor=editor.identity,
+        source=recorded(source.name, source.data),
+        mask=None if given is None else recorded(given.name, given.data),
+        outputs=outputs,
+    )
+    kept = {file.name: file.data for file in (source, given) if file is not None}
+    _remove_earlier(folder, keep={*kept, *files}, limits=limits)
+    for name, data in {**kept, **files, RECORD_NAME: record_bytes(record)}.items():
+        replace_bytes(folder / name, data)
+    return EditOutcome(
+        results=tuple(folder / name for name in list(files)[: len(results)]),
+        sheet=folder / SHEET_NAME,
+        record=folder / RECORD_NAME,
+        seconds=sum(result.seconds for result in results),
+    )
+
+
+def _requests(job: EditJob, image: "Image", mask: Mask | None) -> list[EditRequest]:
+    return [
+        EditRequest(
+            image=image,
+            edit_prompt=job.edit_prompt,
+            source_prompt=job.source_prompt,
+            word=job.word,
+            replacement=job.replacement,
+            instruction=job.instruction,
+            mask=mask,
+            seed=seed,
+        )
+        for seed in job.seeds
+    ]
+
+
+def _files(job: EditJob, image: "Image", results: Sequence[EditResult]) -> dict[str, bytes]:
+    """Return what is written beside the record: the results first, then the mask that was used and the sheet."""
+    from PIL import Image
+
+    digits = len(str(len(results) - 1))
+    files = {f"edited_{index:0{digits}}.png": png_bytes(result.image) for index, result in enumerate(results)}
+    mask = results[0].mask
+    if mask is not None:
+        files[MASK_NAME] = png_bytes(Image.fromarray(np.rint(mask * 255).astype(np.uint8)))
+    title = f"{job.edit_prompt}  ({job.method})"
+    sheet = contact_sheet(
+        title, image, mask, [result.image for result in results], [f"seed {seed}" for seed in job.seeds]
+    )
+    files[SHEET_NAME] = png_bytes(sheet)
+    return files
+
+
+def _check_mask(job: EditJob, mask: Mask | None) -> None:
+    if mask is not None and job.method not in NEEDS_MASK:
+        raise ConfigError(f"the method {job.method} takes no mask; there are {', '.join(sorted(NEEDS_MASK))}")
+
+
+def _remove_earlier(folder: Path, *, keep: set[str], limits: PictureLimits) -> None:
+    """Remove the record of an earlier edit in the folder, and those of its files that will not be written anew.
+
+    Only files that are still what the record says: nothing else in the folder is ours to remove.
+    """
+    earlier = folder / RECORD_NAME
+    if not earlier.exists():
+        return
+    try:
+        old = read_record(earlier)
+    except EditRecordError:
+        return
+    earlier.unlink()
+    for file in (old.source, old.mask, *old.outputs):
+        if file is None or file.name in keep:
+            continue
+        with suppress(EditRecordError):
+            read_recorded(folder, file, max_bytes=limits.max_bytes)
+            (folder / file.name).unlink()
+
+
+def _read(path: Path, limits: PictureLimits) -> bytes:
+    if not path.is_file():
+        raise PictureError(f"{path} is no file")
+    try:
+        with path.open("rb") as stream:
+            # One byte more than allowed, so that the reader of pictures can tell.
+            return stream.read(limits.max_bytes + 1)
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    return suffix if suffix[1:].isalnum() and suffix.isascii() else ".image"

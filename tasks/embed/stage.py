@@ -1,0 +1,157 @@
+"""Stage 4, embed: image, caption and edit prompt -> unit vectors (CLIP), and a descriptor of the image's layout.
+
+Every captioned image is embedded, since each can be the target of a pair. The texts are those of the swapped captions;
+a sample without a swap has rows of zeros there: it can be a target, never a source. An image is decoded once for its
+embedding and its layout.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from iedit_model.batching import map_batches
+from iedit_model.models.clip import ClipEncoder, ClipSpec
+from storage import ShardReport, ShardStore, embed_schema, fingerprint
+from tasks.corpus import CorpusError
+from tasks.images.layout import LAYOUT_DIM, layout_descriptors, layout_pixels
+from tasks.images.stored_images import BatchConfig, ImagePass, StoredImage, stored_images
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL.Image import Image
+    from torch import Tensor
+
+STAGE, VERSION = "embed", 1
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """What decides the embeddings."""
+
+    model: ClipSpec
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    """Images a batch; texts go through the model in batches of the same size."""
+
+
+def embed_shard(
+    download: ShardReport,
+    config: EmbedConfig,
+    store: ShardStore,
+    encoder: ClipEncoder,
+    *,
+    caption: ShardReport,
+    swap: ShardReport,
+) -> ShardReport:
+    """Embed the captioned images and the swapped captions of one shard, or return the finished report.
+
+    Args:
+        download: report of the download stage for this shard.
+        config: the settings.
+        store: where everything lies.
+        encoder: ``load_clip(config.model)``.
+        caption: report of the caption stage: which images there are.
+        swap: report of the swap stage: captions and edit prompts.
+
+    Returns:
+        The report; dropped are samples whose image cannot be used: ``damaged_image``, ``undecodable_image``.
+
+    Raises:
+        CorpusError: the three reports are not of the same images.
+        MissingFileError: the images are gone.
+        MemoryLimitError: not even one image fits into memory.
+    """
+    name = fingerprint(
+        stage=STAGE,
+        version=VERSION,
+        config=config,
+        inputs=(download.digest, caption.digest, swap.digest),
+        model_identity=encoder.identity,
+    )
+    target = store.target(STAGE, download.shard, name)
+    if (done := target.finished()) is not None:
+        return done
+    started = time.monotonic()
+    images = ImagePass(store, config.batch)
+    ids, image_embeds, layouts = _image_rows(_captioned(store, download, caption), images, encoder)
+    prompts, captions = _text_rows(store, swap, ids, encoder, config.batch.size)
+    return target.commit(
+        num_in=caption.num_out,
+        seconds=time.monotonic() - started,
+        table=_table(ids, image_embeds=image_embeds, text_embeds=prompts, caption_embeds=captions, layouts=layouts),
+        schema=embed_schema(encoder.dim, layout_dim=LAYOUT_DIM),
+        dropped=images.dropped,
+        extra={"num_halvings": images.num_halvings, "dim": encoder.dim},
+    )
+
+
+def _captioned(store: ShardStore, download: ShardReport, caption: ShardReport) -> list[StoredImage]:
+    wanted = set(store.read_table(caption, columns=("sample_id",))["sample_id"].to_pylist())
+    found = [image for image in stored_images(store, download) if image.sample_id in wanted]
+    if len(found) != len(wanted):
+        stranger = min(wanted - {image.sample_id for image in found})
+        raise CorpusError(f"{caption.name} has a caption of {stranger}, of which {download.name} has no image")
+    return found
+
+
+def _image_rows(
+    stored: Sequence[StoredImage], images: ImagePass, encoder: ClipEncoder
+) -> tuple[list[str], Floats, Floats]:
+    """Return the ids, embeddings (n, dim) and layouts (n, 256) of the usable images, in order."""
+
+    def prepare(_: StoredImage, image: "Image") -> "tuple[Tensor, Pixels]":
+        return encoder.prepare(image), layout_pixels(np.asarray(image))
+
+    def infer(batch: "Sequence[tuple[Tensor, Pixels]]") -> list[tuple[Floats, Floats]]:
+        tensors, pixels = zip(*batch, strict=True)
+        return list(zip(encoder.encode_prepared(tensors), layout_descriptors(pixels), strict=True))
+
+    found = [(image.sample_id, *rows) for image, rows in images.run(stored, prepare, infer)]
+    embeds = [embed for _, embed, _ in found]
+    layouts = [layout for _, _, layout in found]
+    return [sample_id for sample_id, _, _ in found], _stacked(embeds, encoder.dim), _stacked(layouts, LAYOUT_DIM)
+
+
+def _text_rows(
+    store: ShardStore, swap: ShardReport, ids: Sequence[str], encoder: ClipEncoder, batch_size: int
+) -> tuple[Floats, Floats]:
+    """Return the embeddings (n, dim) of edit prompts and captions; rows of zeros where there is no swap."""
+    rows = {
+        row["sample_id"]: row
+        for row in store.read_table(swap, columns=("sample_id", "edit_prompt", "caption")).to_pylist()
+    }
+    texts = sorted({row[column] for row in rows.values() for column in ("edit_prompt", "caption")})
+    known = dict(map_batches(lambda batch: list(encoder.encode_texts(batch)), texts, batch_size=batch_size))
+    embeds = np.zeros((2, len(ids), encoder.dim), np.float32)
+    for position, sample_id in enumerate(ids):
+        if (row := rows.get(sample_id)) is not None:
+            embeds[:, position] = known[row["edit_prompt"]], known[row["caption"]]
+    return embeds[0], embeds[1]
+
+
+def _stacked(rows: Sequence[Floats], dim: int) -> Floats:
+    return np.stack(rows) if rows else np.zeros((0, dim), np.float32)
+
+
+def _table(
+    ids: Sequence[str], *, image_embeds: Floats, text_embeds: Floats, caption_embeds: Floats, layouts: Floats
+) -> "pa.Table":
+    import pyarrow as pa
+
+    columns: dict[str, pa.Array] = {"sample_id": pa.array(ids, pa.string())}
+    vectors = {
+        "image_embeds": image_embeds,
+        "text_embeds": text_embeds,
+        "caption_embeds": caption_embeds,
+        "layout_embeds": layouts,
+    }
+    for name, rows in vectors.items():
+        halves = pa.array(rows.astype(np.float16).ravel(), pa.float16())
+        columns[name] = pa.FixedSizeListArray.from_arrays(halves, rows.shape[1])
+    return pa.table(columns)

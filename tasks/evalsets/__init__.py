@@ -1,1 +1,0 @@
-"""Evaluation sets: one folder format, readers of published layouts, and a page to paint masks by hand."""

@@ -1,0 +1,1 @@
+"""Evaluation: editors on evaluation sets, metrics with intervals, history and report."""

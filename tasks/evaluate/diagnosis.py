@@ -1,0 +1,144 @@
+"""Where an ordering of the paper breaks: its weakest step compared on every part of the edits that may matter.
+
+By set, kind of edit, size of the mask, training seed, draw and encoder: that tells where a difference comes from, so
+that the reason can be found instead of guessed.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_interval, draw_resamples
+from iedit_model.metrics.errors import TooFewSamplesError
+from tasks.evaluate.record import Evaluation
+from tasks.evaluate.results import NOT_TRAINED, Results, align, results_of
+from tasks.evaluate.summary import ALL_SETS, ClaimResult
+
+MASK_BORDERS: Final = (0.1, 0.25)
+"""Borders of small, middle and large masks, share of the frame."""
+
+_Keep = Callable[[dict[str, Any]], bool]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """The weakest step of a claim on a part of the edits."""
+
+    part: str
+    """Which part, in words: ``kind = colour``."""
+    difference: Interval
+    """The method that is claimed to be better minus the next one, in the metric's stored unit."""
+    metric: str
+    num_edits: int
+
+
+def diagnose(evaluation: Evaluation, claim: ClaimResult, *, resamples: int = 2000) -> list[Diagnosis]:
+    """Take a claim apart: the two neighbours of its order that stand worst against it, on every part of the edits.
+
+    Args:
+        evaluation: the numbers.
+        claim: one of ``evaluation.summary.claims``.
+        resamples: draws of the intervals.
+
+    Returns:
+        One entry a part with at least two source images.
+    """
+    results = evaluation.results
+    sets = results.evalsets if claim.evalset == ALL_SETS else [claim.evalset]
+    first, second = weakest_step(claim)
+    parts = _parts(results, claim, sets, (first, second))
+    found = [_compared(results, part, metric, keep, (first, second), sets, resamples) for part, metric, keep in parts]
+    return [diagnosis for diagnosis in found if diagnosis is not None]
+
+
+def _parts(
+    results: Results, claim: ClaimResult, sets: Sequence[str], methods: tuple[str, str]
+) -> list[tuple[str, str, _Keep]]:
+    """Return (words, metric, which rows) of every part."""
+    bare = claim.metric.partition("@")[0]
+    parts: list[tuple[str, str, _Keep]] = [("all edits", claim.metric, _everything)]
+    parts += [(f"metric {other}", other, _everything) for other in results.metrics if _is_other(other, bare, claim)]
+    if len(sets) > 1:
+        parts += [(f"set {name}", claim.metric, _equals("evalset", name)) for name in sets]
+    for column in ("kind", "seed"):
+        values = sorted({value for value in results.values(column) if value is not None})
+        parts += [(f"{column} = {value}", claim.metric, _equals(column, value)) for value in values if len(values) > 1]
+    trained = sorted({seed for method in methods for seed in results.train_seeds(method)} - {NOT_TRAINED})
+    parts += [(f"training seed {seed}", claim.metric, _trained_with(seed)) for seed in trained if len(trained) > 1]
+    if "mask_area" in results.metrics:
+        low, high = MASK_BORDERS
+        parts += [
+            (f"mask below {low:.0%} of the frame", claim.metric, _within("mask_area", 0, low)),
+            (f"mask of {low:.0%} to {high:.0%}", claim.metric, _within("mask_area", low, high)),
+            (f"mask above {high:.0%}", claim.metric, _within("mask_area", high, math.inf)),
+        ]
+    return parts
+
+
+def failed_claims(evaluation: Evaluation) -> list[ClaimResult]:
+    """Return the paper's orderings that do not hold here."""
+    return [claim for claim in evaluation.summary.claims if not claim.ordering.holds]
+
+
+def weakest_step(claim: ClaimResult) -> tuple[str, str]:
+    """Return the neighbours of a claimed order that stand worst against it: where it breaks, if it does."""
+    ordering = claim.ordering
+    gaps = [before - after for before, after in pairwise(ordering.means)]
+    return list(pairwise(ordering.methods))[int(np.argmin(gaps))]
+
+
+def _is_other(metric: str, bare: str, claim: ClaimResult) -> bool:
+    """Return whether a metric says the same thing in another way: another encoder, another definition."""
+    name = metric.partition("@")[0]
+    same_kind = name == bare or (bare.startswith("ssim_") and name.startswith("ssim_") and name.endswith("_outside"))
+    return same_kind and metric != claim.metric
+
+
+def _everything(_: dict[str, Any]) -> bool:
+    return True
+
+
+def _equals(column: str, value: object) -> _Keep:
+    return lambda row: row[column] == value
+
+
+def _trained_with(seed: int) -> _Keep:
+    return lambda row: row["train_seed"] in {seed, NOT_TRAINED}
+
+
+def _within(column: str, low: float, high: float) -> _Keep:
+    return lambda row: row[column] is not None and low <= row[column] < high
+
+
+def _compared(
+    results: Results,
+    part: str,
+    metric: str,
+    keep: _Keep,
+    methods: tuple[str, str],
+    sets: Sequence[str],
+    resamples: int,
+) -> Diagnosis | None:
+    import pyarrow as pa
+
+    columns = ["evalset", "kind", "seed", "train_seed", *({"mask_area"} & set(results.metrics))]
+    rows = results.table.select(columns).to_pylist()
+    kept = results_of(results.table.filter(pa.array([keep(row) for row in rows], pa.bool_())))
+    if set(methods) - set(kept.methods):
+        return None
+    aligned = align(kept, metric, methods, sets)
+    first, second = (aligned.by_method[method] for method in methods)
+    try:
+        draws = draw_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=resamples))
+    except TooFewSamplesError:
+        return None
+    return Diagnosis(
+        part=part,
+        metric=metric,
+        difference=difference_interval(first, second, draws).interval,
+        num_edits=int(np.count_nonzero(~np.isnan(first - second))),
+    )

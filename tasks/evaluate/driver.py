@@ -1,0 +1,242 @@
+"""An evaluation from its plan to its record: which slices, references and points of the trade-off it is made of.
+
+How the slices are worked on is the caller's: here in this process (``InThisProcess``), or as task runs of a flow.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from iedit_model.editing.registry import build_editor
+from storage import ShardReport, ShardStore, canonical_json
+from tasks.evaluate.finish import finish_evaluation
+from tasks.evaluate.networks import load_networks, networks_identity
+from tasks.evaluate.plan import FULL_METHOD, Checkpoints, EvaluationPlan, MethodPlan, at_strength, method_plans
+from tasks.evaluate.provenance import gather_provenance
+from tasks.evaluate.record import Evaluation
+from tasks.evaluate.results import MethodScores, SweepPoint, collect_results
+from tasks.evaluate.sets.evalset import EvalSet
+from tasks.evaluate.stage import edit_shard, pair_slices, reference_shard, score_shard
+from tasks.evaluate.trainings import training_lines
+
+SWEPT: Final = ("sdedit", "iedit", "iedit_m")
+"""Methods of the trade-off curve."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many slices are done, and of how many."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slice:
+    """Some pairs of a set under one method: what is edited, then scored, as a whole."""
+
+    row: MethodPlan
+    evalset: EvalSet
+    plan: EvaluationPlan
+    name: str
+    """Number of the slice within its set: ``00003``."""
+
+    @property
+    def shard(self) -> str:
+        """Name that no other slice of the same plan has."""
+        return f"{self.row.name} {self.evalset.info.name} {self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceReports:
+    """What became of one slice."""
+
+    edits: ShardReport
+    scores: ShardReport
+
+
+class SliceRunner(Protocol):
+    """How the work of an evaluation is run."""
+
+    def reference(self, evalset: EvalSet, plan: EvaluationPlan) -> ShardReport:
+        """Return the features of a set's source images, see ``reference_features``."""
+        ...
+
+    def slices(self, slices: Sequence[Slice]) -> Mapping[str, SliceReports]:
+        """Edit and score slices (``edit_slice``, ``score_slice``); return ``Slice.shard`` -> its reports."""
+        ...
+
+
+class InThisProcess:
+    """Works on one slice after the other, here: for an evaluation from Python, without an orchestrator."""
+
+    def __init__(self, store: ShardStore, *, progress: Progress | None = None) -> None:
+        """Keep where the shards go, and who is told before each slice."""
+        self._store, self._progress = store, progress
+
+    def reference(self, evalset: EvalSet, plan: EvaluationPlan) -> ShardReport:
+        """Return the features of a set's source images."""
+        return reference_features(evalset, plan, self._store)
+
+    def slices(self, slices: Sequence[Slice]) -> Mapping[str, SliceReports]:
+        """Edit and score slices in their order."""
+        found: dict[str, SliceReports] = {}
+        for part in slices:
+            if self._progress is not None:
+                self._progress(f"{part.row.name} on {part.evalset.info.name}", len(found), len(slices))
+            edits = edit_slice(part, self._store)
+            found[part.shard] = SliceReports(edits=edits, scores=score_slice(part, edits, self._store))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FinishedEvaluation:
+    """An evaluation with the shards that it was made of, for a report."""
+
+    evaluation: Evaluation
+    runs: tuple[MethodScores, ...]
+    sweep: tuple[SweepPoint, ...] = ()
+    """Points of the trade-off curve."""
+
+
+def run_evaluation(
+    plan: EvaluationPlan,
+    checkpoints: Checkpoints,
+    evalsets: Sequence[EvalSet],
+    store: ShardStore,
+    *,
+    model: str,
+    strengths: Sequence[float] = (),
+    created: str | None = None,
+    runner: SliceRunner | None = None,
+) -> FinishedEvaluation:
+    """Evaluate every method on every set, and write the evaluation.
+
+    What is finished is read, so that a run that was stopped goes on where it stood.
+
+    Args:
+        plan: the settings.
+        checkpoints: trained weights.
+        evalsets: the sets.
+        store: where shards and evaluation go.
+        model: name of the model, the history's key.
+        strengths: points of the trade-off curve.
+        created: ISO 8601 with its zone; None is the moment when everything is scored.
+        runner: how the slices are run, with the same store; None runs them in this process.
+
+    Raises:
+        MissingScoresError: there is no method, or slices are missing.
+        ConfigError: a strength is outside [0, 1].
+        WeightsError: a model cannot be had.
+        EvalSetError: a set cannot be read.
+    """
+    runner = runner or InThisProcess(store)
+    references = {evalset.info.name: runner.reference(evalset, plan) for evalset in evalsets}
+    rows = method_plans(plan, checkpoints)
+    runs = run_methods(rows, plan, evalsets, runner)
+    sweep = run_sweep(plan, checkpoints, evalsets, store, strengths, runner=runner)
+    evaluation = finish_evaluation(
+        store,
+        runs,
+        references,
+        model=model,
+        config=plan.summary,
+        provenance=gather_provenance(
+            created=created or datetime.now(UTC).isoformat(timespec="seconds"),
+            config=canonical_json(plan),
+            models=model_identities(rows, plan),
+            evalsets={evalset.info.name: evalset.digest for evalset in evalsets},
+            trainings=training_lines(checkpoints),
+        ),
+        encoders=[clip.name for clip in plan.scoring.encoders],
+    )
+    return FinishedEvaluation(evaluation=evaluation, runs=tuple(runs), sweep=tuple(sweep))
+
+
+def run_methods(
+    rows: Sequence[MethodPlan], plan: EvaluationPlan, evalsets: Sequence[EvalSet], runner: SliceRunner
+) -> list[MethodScores]:
+    """Return the shards of every method on every set."""
+    parts = [
+        Slice(row=row, evalset=evalset, plan=plan, name=name)
+        for row in rows
+        for evalset in evalsets
+        for name in _slice_names(evalset, plan)
+    ]
+    found = runner.slices(parts)
+    return [_method_scores(row, evalset, parts, found) for row in rows for evalset in evalsets]
+
+
+def run_sweep(
+    plan: EvaluationPlan,
+    checkpoints: Checkpoints,
+    evalsets: Sequence[EvalSet],
+    store: ShardStore,
+    strengths: Sequence[float],
+    *,
+    runner: SliceRunner,
+    methods: Sequence[str] = SWEPT,
+) -> list[SweepPoint]:
+    """Return the points of the trade-off curve; of several training seeds the first is taken.
+
+    Raises:
+        ConfigError: a strength is outside [0, 1].
+    """
+    first = {FULL_METHOD: dict(sorted(checkpoints.get(FULL_METHOD, {}).items())[:1])}
+    points = []
+    for strength in strengths:
+        here = at_strength(plan, strength, methods=methods)
+        for row in method_plans(here, first):
+            runs = run_methods([row], here, evalsets, runner)
+            points.append(SweepPoint(method=row.label, strength=strength, results=collect_results(store, runs)))
+    return points
+
+
+def edit_slice(part: Slice, store: ShardStore) -> ShardReport:
+    """Edit a slice, or return its finished report; loads what it needs once a process.
+
+    Raises:
+        EvalSetError: the set cannot be read.
+        WeightsError: a model cannot be had.
+        MemoryLimitError: not even one image fits into memory.
+    """
+    pairs = pair_slices(part.evalset, pairs_a_shard=part.plan.pairs_a_shard)[int(part.name)]
+    return edit_shard(part.evalset, pairs, part.row.editing, store, build_editor(part.row.spec), shard=part.name)
+
+
+def score_slice(part: Slice, edits: ShardReport, store: ShardStore) -> ShardReport:
+    """Score the edits of a slice, or return the finished report; loads the networks once a process.
+
+    Raises:
+        EvalSetError: the set cannot be read.
+        WeightsError: a network cannot be had.
+    """
+    plan = part.plan
+    return score_shard(edits, part.evalset, plan.scoring, store, load_networks(plan.scoring), size_px=plan.size_px)
+
+
+def reference_features(evalset: EvalSet, plan: EvaluationPlan, store: ShardStore) -> ShardReport:
+    """Take the features of a set's source images, or return the finished report."""
+    return reference_shard(evalset, plan.scoring, store, load_networks(plan.scoring), size_px=plan.size_px)
+
+
+def model_identities(rows: Sequence[MethodPlan], plan: EvaluationPlan) -> dict[str, str]:
+    """Return what decides the results of every method, and of the networks that score; loads no weights."""
+    found: Mapping[str, str] = {row.name: build_editor(row.spec).identity for row in rows}
+    return {**found, "scoring": networks_identity(plan.scoring)}
+
+
+def _slice_names(evalset: EvalSet, plan: EvaluationPlan) -> list[str]:
+    return [f"{index:05d}" for index in range(len(pair_slices(evalset, pairs_a_shard=plan.pairs_a_shard)))]
+
+
+def _method_scores(
+    row: MethodPlan, evalset: EvalSet, parts: Sequence[Slice], found: Mapping[str, SliceReports]
+) -> MethodScores:
+    """Return what a method reached on a set, from the reports of its slices in order."""
+    own = [part.shard for part in parts if part.row is row and part.evalset is evalset]
+    reports = [found[shard] for shard in own if shard in found]
+    return MethodScores(
+        evalset=evalset,
+        method=row.label,
+        train_seed=row.train_seed,
+        edits=tuple(report.edits for report in reports),
+        scores=tuple(report.scores for report in reports),
+        seeds=row.editing.seeds,
+    )

@@ -1,0 +1,237 @@
+"""The history of evaluations: what a named model reached when, against a pinned baseline.
+
+Append-only: ``history/<model>/<evaluation>.parquet`` is written once an evaluation; nothing is ever rewritten but the
+small pin ``history/<model>/baseline.json``. When a fall is a regression, says ``tasks.evaluate.regression``.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from storage import (
+    Column,
+    CorruptFileError,
+    Files,
+    MissingFileError,
+    SchemaError,
+    TableSchema,
+    digest_of,
+    parquet_bytes,
+)
+from tasks.evaluate.errors import EvaluationError, RegressionError, UnknownEvaluationError
+from tasks.evaluate.record import Evaluation
+from tasks.evaluate.regression import RegressionConfig, find_regressions
+from tasks.evaluate.sets.tables import read_bounded
+from tasks.evaluate.summary import ALL_SETS
+
+FOLDER, PIN = "history", "baseline.json"
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SUBJECT: Final = ("model_identity", "evalset_digest", "code", "scoring")
+_MEANING: Final = {
+    "model_identity": "the model",
+    "evalset_digest": "the evaluation set",
+    "code": "the code",
+    "scoring": "the configuration or the metrics' networks",
+}
+
+
+def _text(name: str, description: str) -> Column:
+    return Column(name=name, type="string", description=description)
+
+
+HISTORY = TableSchema(
+    name="history",
+    description="One row a set, method and metric of an evaluation.",
+    columns=(
+        _text("evaluation", "Id of the evaluation."),
+        _text("created", "When it was finished, ISO 8601."),
+        _text("model", "Name of the model."),
+        _text("model_identity", "Digest of the weights of all methods."),
+        _text("evalset", "Evaluation set."),
+        _text("evalset_digest", "Digest of its pairs."),
+        _text("code", "Digest of the sources that decide the numbers."),
+        _text("scoring", "Digest of the configuration."),
+        _text("commit", "Git commit; empty where there is none."),
+        _text("method", "Method."),
+        _text("metric", "Metric with its network."),
+        Column(name="value", type="float64", description="Mean, or distance of the sets.", nullable=True),
+        Column(name="low", type="float64", description="Lower end of its interval.", nullable=True),
+        Column(name="high", type="float64", description="Upper end of its interval.", nullable=True),
+        Column(name="num_values", type="int64", description="Defined values.", unit="count"),
+    ),
+    sort_by=("evaluation", "evalset", "method", "metric"),
+)
+
+
+def history_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the rows that an evaluation adds."""
+    provenance = evaluation.provenance
+    models = digest_of(*(part for item in sorted(provenance.models.items()) for part in item))
+    common = {
+        "evaluation": evaluation.id,
+        "created": provenance.created,
+        "model": evaluation.model,
+        "model_identity": models,
+        "code": provenance.code,
+        "scoring": digest_of(provenance.config),
+        "commit": provenance.commit,
+    }
+    means = [
+        {
+            **common,
+            **_set_of(provenance.evalsets, cell.evalset),
+            "method": cell.method,
+            "metric": cell.metric,
+            **_numbers(cell.interval.value, cell.interval.low, cell.interval.high),
+            "num_values": cell.interval.num_values,
+        }
+        for cell in evaluation.summary.cells
+    ]
+    distances = [
+        {
+            **common,
+            **_set_of(provenance.evalsets, evalset),
+            "method": metric.method,
+            "metric": metric.name,
+            **_numbers(metric.value, metric.low, metric.high),
+            "num_values": metric.num_edited * metric.num_draws,
+        }
+        for evalset, metrics in evaluation.summary.set_metrics.items()
+        for metric in metrics
+    ]
+    return means + distances
+
+
+def append_history(files: Files, evaluation: Evaluation) -> str:
+    """Add an evaluation to the history of its model and return the path; adding it again changes nothing.
+
+    Raises:
+        DiskFullError: no room.
+    """
+    path = f"{_folder(evaluation.model)}/{evaluation.id}.parquet"
+    if not files.exists(path):
+        files.write_bytes(path, parquet_bytes(HISTORY.table(history_rows(evaluation)), HISTORY))
+    return path
+
+
+def read_history(files: Files, model: str) -> list[dict[str, Any]]:
+    """Return all rows of a model, the oldest evaluation first.
+
+    Raises:
+        EvaluationError: a file of it is damaged.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in files.list(_folder(model)):
+        if not path.endswith(".parquet"):
+            continue
+        try:
+            table = read_bounded(files, path)
+            rows += HISTORY.table(table.select(list(HISTORY.names)).to_pylist()).to_pylist()
+        except (CorruptFileError, SchemaError, KeyError) as error:
+            raise EvaluationError(f"the history of {model} is damaged: {error}") from error
+    return sorted(rows, key=lambda row: tuple(row[name] for name in HISTORY.sort_by))
+
+
+def history_models(files: Files) -> list[str]:
+    """Return the names of all models with a history, sorted."""
+    return sorted({path.split("/")[1] for path in files.list(FOLDER) if path.count("/") == 2})
+
+
+def what_changed(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    models: Mapping[str, str],
+    evalsets: Mapping[str, str],
+    code: str,
+    config: str,
+) -> list[str]:
+    """Return what differs from the newest evaluation of a history, in words; empty where nothing does.
+
+    Args:
+        rows: ``read_history``.
+        models: what it is -> identity, as an evaluation now would record them.
+        evalsets: set -> digest.
+        code: ``code_digest()``.
+        config: canonical JSON of the configuration.
+    """
+    if not rows:
+        return ["there is no evaluation yet"]
+    newest = [row for row in rows if row["evaluation"] == rows[-1]["evaluation"]]
+    now = {
+        "model_identity": {digest_of(*(part for item in sorted(models.items()) for part in item))},
+        "evalset_digest": set(evalsets.values()),
+        "code": {code},
+        "scoring": {digest_of(config)},
+    }
+    known = {name: {row[name] for row in newest} for name in _SUBJECT}
+    # The sets together have a digest of their own, which follows from the others.
+    known["evalset_digest"] = {row["evalset_digest"] for row in newest if row["evalset"] != ALL_SETS}
+    return [_MEANING[name] for name in _SUBJECT if known[name] != now[name]]
+
+
+def pin_baseline(files: Files, model: str, evaluation: str) -> None:
+    """Make an evaluation of the history the baseline of its model.
+
+    Raises:
+        UnknownEvaluationError: the history does not hold it.
+    """
+    if evaluation not in {row["evaluation"] for row in read_history(files, model)}:
+        raise UnknownEvaluationError(f"the history of {model} holds no evaluation {evaluation!r:.80}")
+    files.write_bytes(f"{_folder(model)}/{PIN}", (json.dumps({"evaluation": evaluation}) + "\n").encode())
+
+
+def pinned_baseline(files: Files, model: str) -> str | None:
+    """Return the evaluation that is pinned as baseline, or None.
+
+    Raises:
+        EvaluationError: the pin is damaged.
+    """
+    try:
+        content = json.loads(files.read_bytes(f"{_folder(model)}/{PIN}", max_bytes=4096))
+        return str(content["evaluation"])
+    except MissingFileError:
+        return None
+    except (ValueError, KeyError, TypeError, CorruptFileError) as error:
+        raise EvaluationError(f"the pinned baseline of {model} cannot be read: {error!r}") from error
+
+
+def check_regressions(files: Files, model: str, *, config: RegressionConfig | None = None) -> str:
+    """Judge the newest evaluation of a model against its pinned baseline and return what was compared, in words.
+
+    Raises:
+        RegressionError: a metric fell by more than its interval; the message lists them all.
+        UnknownEvaluationError: the history is empty, or the pinned evaluation is not in it.
+    """
+    rows = read_history(files, model)
+    if not rows:
+        raise UnknownEvaluationError(f"the model {model} has no history")
+    newest, pinned = rows[-1]["evaluation"], pinned_baseline(files, model)
+    if pinned is None:
+        return f"no baseline is pinned for {model}: evaluation {newest} was judged against nothing"
+    before = [row for row in rows if row["evaluation"] == pinned]
+    if not before:
+        raise UnknownEvaluationError(f"the baseline {pinned} of {model} is not in its history")
+    found = find_regressions(before, [row for row in rows if row["evaluation"] == newest], config)
+    if found:
+        listed = "; ".join(regression.text for regression in found)
+        metrics = "1 metric is" if len(found) == 1 else f"{len(found)} metrics are"
+        raise RegressionError(f"{model}: {metrics} worse than in the baseline {pinned}: {listed}")
+    return f"evaluation {newest} of {model} holds against the baseline {pinned}"
+
+
+def _folder(model: str) -> str:
+    if not _MODEL.fullmatch(model):
+        raise EvaluationError(f"a model cannot be called {model!r:.80}: 1 to 64 letters, digits, '_', '.' or '-'")
+    return f"{FOLDER}/{model}"
+
+
+def _set_of(evalsets: Mapping[str, str], name: str) -> dict[str, str]:
+    together = digest_of(*(part for item in sorted(evalsets.items()) for part in item))
+    return {"evalset": name, "evalset_digest": evalsets.get(name, together)}
+
+
+def _numbers(value: float, low: float, high: float) -> dict[str, float | None]:
+    numbers = {"value": value, "low": low, "high": high}
+    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}

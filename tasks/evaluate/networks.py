@@ -1,0 +1,170 @@
+"""The networks that score: the encoder of the training loss, a held-out one, and one for distances between sets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from iedit_model.models.clip import ClipEncoder, ClipSpec, load_clip
+from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.source import ModelSource, identity, loaded_once, model_folder
+from storage import digest_of, file_sha256
+from tasks.errors import TaskConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from iedit_model.metrics.features import FeatureNetwork
+    from iedit_model.metrics.lpips import Lpips, Trunk
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedClip:
+    """An encoder under the name that its metrics carry behind "@"."""
+
+    name: str
+    """Short name: ``vit-b-32``."""
+    spec: ClipSpec
+
+    def __post_init__(self) -> None:
+        """Check the name.
+
+        Raises:
+            TaskConfigError: it is empty or holds what separates names.
+        """
+        if not self.name or not set(self.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-"):
+            raise TaskConfigError(f"an encoder's name is {self.name!r:.80}, expected small letters, digits and '-'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpec:
+    """Which network FID and KID see through."""
+
+    kind: Literal["inception", "vgg"]
+    """``inception``: FID's own published weights; ``vgg``: the mean features of a VGG, scaled to a root mean square
+    of 1, where those are not at hand."""
+    source: ModelSource
+    """File of the Inception weights, or folder (or hub id) of the VGG."""
+    name: str = ""
+    """Name in the tables; empty takes the network's own."""
+    placement: DeviceConfig = field(default_factory=DeviceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LpipsSpec:
+    """Where the weights of LPIPS lie."""
+
+    folder: str
+    trunk: "Trunk" = "vgg"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringConfig:
+    """What the edits are scored with.
+
+    Raises:
+        TaskConfigError: both encoders have one name, or the batch size is no count.
+    """
+
+    training_clip: NamedClip
+    """The encoder that the training loss uses: the paper's CLIPScore."""
+    held_out_clip: NamedClip | None
+    """An encoder that nothing was trained on; without it a gain in CLIPScore may be the loss's own echo."""
+    features: FeatureSpec
+    lpips: LpipsSpec | None = None
+    """None leaves LPIPS out: its trunk's weights are not at hand."""
+    batch_size: int = 32
+    """Images in one forward pass; part of the fingerprint."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise TaskConfigError(f"scoring.batch_size is {self.batch_size}, expected at least 1")
+        if self.held_out_clip is not None and self.held_out_clip.name == self.training_clip.name:
+            raise TaskConfigError(f"both encoders are called {self.training_clip.name!r}")
+
+    @property
+    def encoders(self) -> Sequence[NamedClip]:
+        """The encoders, that of the training loss first."""
+        return [clip for clip in (self.training_clip, self.held_out_clip) if clip is not None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScoringNetworks:
+    """The loaded networks."""
+
+    encoders: dict[str, ClipEncoder]
+    """Name -> encoder, that of the training loss first."""
+    features: "FeatureNetwork"
+    lpips: "Lpips | None"
+    identity: str
+    """What decides the scores: names, weights, device and precision."""
+
+
+@loaded_once
+def load_networks(config: ScoringConfig) -> ScoringNetworks:
+    """Return the networks of a config, the same for the same config in all threads of a process.
+
+    Raises:
+        WeightsError: a model cannot be had.
+        MetricWeightsError: the weights of a feature network cannot be used.
+        ConfigError: a device is not there.
+    """
+    return ScoringNetworks(
+        encoders={clip.name: load_clip(clip.spec) for clip in config.encoders},
+        features=_features(config.features),
+        lpips=_lpips(config.lpips),
+        identity=networks_identity(config),
+    )
+
+
+def networks_identity(config: ScoringConfig) -> str:
+    """Return what decides the scores, without loading a network: names, weights, device and precision.
+
+    Raises:
+        WeightsError: a model cannot be had.
+        ConfigError: a device is not there.
+    """
+    parts = [part for clip in config.encoders for part in (clip.name, load_clip(clip.spec).identity)]
+    return digest_of(*parts, *_feature_identity(config.features), *_lpips_identity(config.lpips))
+
+
+def _features(spec: FeatureSpec) -> "FeatureNetwork":
+    from dataclasses import replace
+
+    from iedit_model.metrics.features import vgg_network
+    from iedit_model.metrics.inception import load_inception_network
+    from iedit_model.models.vgg import load_vgg
+
+    device = place(spec.placement).device
+    if spec.kind == "inception":
+        network = load_inception_network(Path(spec.source.name).expanduser(), device=device)
+    else:
+        network = _unit_rms(vgg_network(load_vgg(model_folder(spec.source)).to(device)))
+    return replace(network, name=spec.name) if spec.name else network
+
+
+def _unit_rms(network: "FeatureNetwork") -> "FeatureNetwork":
+    """Scale the features of each image to a root mean square of 1: KID's cubic kernel is made for features near 1."""
+    from dataclasses import replace
+
+    def extract(images: "Tensor") -> "Tensor":
+        features = network.extract(images)
+        return features / features.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-12)
+
+    return replace(network, name=f"{network.name}-rms", extract=extract)
+
+
+def _feature_identity(spec: FeatureSpec) -> tuple[str, ...]:
+    path = Path(spec.source.name).expanduser()
+    content = file_sha256(path) if spec.kind == "inception" else identity(spec.source)
+    return spec.kind, spec.name, content, place(spec.placement).device
+
+
+def _lpips(spec: LpipsSpec | None) -> "Lpips | None":
+    from iedit_model.metrics.lpips import load_lpips
+
+    return None if spec is None else load_lpips(Path(spec.folder).expanduser(), trunk=spec.trunk)
+
+
+def _lpips_identity(spec: LpipsSpec | None) -> tuple[str, ...]:
+    return () if spec is None else (spec.trunk, identity(ModelSource(spec.folder), files=("*.pth", "*.safetensors")))

@@ -1,0 +1,134 @@
+"""What an evaluation runs: methods with their weights, settings, sets and seeds, as one value."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from iedit_model.editing.latent_editor import LatentEditorSpec
+from iedit_model.editing.partial_noising import SamplingConfig
+from iedit_model.editing.registry import METHODS, EditorModels, EditorSettings, EditorSpec, editor_spec
+from iedit_model.models.source import ModelSource
+from tasks.errors import TaskConfigError
+from tasks.evaluate.networks import ScoringConfig
+from tasks.evaluate.results import NOT_TRAINED
+from tasks.evaluate.stage import EditingConfig
+from tasks.evaluate.summary import SummaryConfig
+
+TRAINED: Final = ("iedit", "iedit_m")
+"""Methods that need weights of a training; without any they are left out."""
+FULL_METHOD: Final = "iedit"
+"""Training whose weights serve both of them."""
+TABLE_1: Final = ("sdedit", "instruct_pix2pix", "inpaint", "diffedit", "iedit", "iedit_m")
+"""Methods that are compared; in-painting inside the set's masks plays the part of DALL-E 2."""
+REFERENCE_ROWS: Final = ("copy_source", "vae_round_trip", "masked_noise")
+
+Checkpoints = Mapping[str, Mapping[int, ModelSource]]
+"""Training (a row of Table 2) -> seed of the training -> weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPlan:
+    """Everything that decides an evaluation but the sets and the weights of a training.
+
+    Raises:
+        TaskConfigError: an unknown method, one that comes twice, or a slice without pairs.
+    """
+
+    models: EditorModels
+    """Weights that are not trained here: base, InstructPix2Pix, segmenter."""
+    scoring: ScoringConfig
+    summary: SummaryConfig
+    editing: EditingConfig
+    settings: EditorSettings = field(default_factory=EditorSettings)
+    methods: tuple[str, ...] = (*TABLE_1, *REFERENCE_ROWS)
+    with_masks: tuple[str, ...] = ("inpaint", "masked_noise")
+    """Methods that are given the set's masks, as the paper does for DALL-E 2."""
+    pairs_a_shard: int = 64
+    """Pairs of a slice: one task run each."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.methods) - set(METHODS)):
+            raise TaskConfigError(f"the method {unknown[0]!r} is unknown; there are {', '.join(METHODS)}")
+        if len(set(self.methods)) != len(self.methods) or not self.methods:
+            raise TaskConfigError(f"methods are {self.methods}, expected different ones")
+        if self.pairs_a_shard < 1:
+            raise TaskConfigError(f"pairs_a_shard is {self.pairs_a_shard}, expected at least 1")
+
+    @property
+    def size_px(self) -> int:
+        """Side of the frame in which everything is edited and scored."""
+        return self.editing.size_px
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodPlan:
+    """One row of an evaluation: a method under its label, with its weights."""
+
+    label: str
+    """What tables call it: a method, or the row of Table 2 that its weights were trained for."""
+    spec: EditorSpec
+    editing: EditingConfig
+    train_seed: int = NOT_TRAINED
+
+    @property
+    def name(self) -> str:
+        """Label and training seed, for progress and messages."""
+        return self.label if self.train_seed == NOT_TRAINED else f"{self.label} (seed {self.train_seed})"
+
+
+def method_plans(plan: EvaluationPlan, checkpoints: Checkpoints) -> list[MethodPlan]:
+    """Return the rows of an evaluation in the order of its methods, then the other trainings.
+
+    Args:
+        plan: the settings.
+        checkpoints: trained weights; those of ``iedit`` serve iEdit and iEdit-M, any other training edits without a
+            mask under its own name. Methods that need a training are left out where there is none.
+
+    Raises:
+        ConfigError: a model that a method needs is not configured.
+    """
+    rows = []
+    for method in plan.methods:
+        if method in TRAINED:
+            weights = checkpoints.get(FULL_METHOD, {})
+            rows += [
+                _row(plan, method, method, tuned=source, train_seed=seed) for seed, source in sorted(weights.items())
+            ]
+        else:
+            rows.append(_row(plan, method, method))
+    for training, weights in checkpoints.items():
+        if training != FULL_METHOD:
+            rows += [
+                _row(plan, training, "iedit", tuned=source, train_seed=seed) for seed, source in sorted(weights.items())
+            ]
+    return rows
+
+
+def at_strength(plan: EvaluationPlan, strength: float, *, methods: Sequence[str]) -> EvaluationPlan:
+    """Return the plan of one point of the trade-off curve: the same, at another strength and for these methods.
+
+    Raises:
+        ConfigError: the strength is outside [0, 1].
+    """
+    sampling: SamplingConfig = replace(plan.settings.sampling, strength=strength)
+    return replace(plan, settings=replace(plan.settings, sampling=sampling), methods=tuple(methods))
+
+
+def _row(
+    plan: EvaluationPlan,
+    label: str,
+    method: str,
+    *,
+    tuned: ModelSource | None = None,
+    train_seed: int = NOT_TRAINED,
+) -> MethodPlan:
+    gives_masks = method in plan.with_masks
+    settings = plan.settings
+    if gives_masks and settings.masks.source == "word":
+        settings = replace(settings, masks=replace(settings.masks, source="request"))
+    spec = editor_spec(method, replace(plan.models, tuned=tuned), settings)
+    if label != method and isinstance(spec, LatentEditorSpec):
+        spec = replace(spec, name=label)
+    return MethodPlan(
+        label=label, spec=spec, editing=replace(plan.editing, give_masks=gives_masks), train_seed=train_seed
+    )

@@ -1,0 +1,144 @@
+"""The pictures of a report: sources, masks and edited images of some pairs, each once, as addresses of data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from storage import ShardStore
+from tasks.dataset.gallery import mask_overlay
+from tasks.evaluate.errors import MissingScoresError
+from tasks.evaluate.results import NOT_TRAINED, MethodScores
+from tasks.evaluate.sets.pixels import Mask, picture
+from tasks.images.data_url import SMALL_PX, is_exact, picture_address
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairKey:
+    """One draw of one pair."""
+
+    evalset: str
+    pair_id: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownPair:
+    """One pair with its pictures, by their numbers in the album."""
+
+    key: PairKey
+    source_prompt: str
+    edit_prompt: str
+    word: str | None
+    source: int
+    mask: int | None
+    edited: Mapping[str, int]
+    """Method -> its picture; missing where it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Album:
+    """All pictures of a page."""
+
+    pictures: tuple[str, ...]
+    """``data:`` addresses."""
+    pairs: Mapping[PairKey, ShownPair]
+    is_small: bool
+    """Whether the pictures have so few pixels that each should be seen."""
+
+
+def make_album(
+    store: ShardStore,
+    runs: Sequence[MethodScores],
+    wanted: Iterable[PairKey],
+    *,
+    size_px: int,
+    thumb_px: int = 256,
+) -> Album:
+    """Read the pictures of some pairs.
+
+    Of several training seeds the first is shown.
+
+    Args:
+        store: where the edited images lie.
+        runs: the methods.
+        wanted: which pairs and seeds.
+        size_px: the evaluation's frame.
+        thumb_px: longest side on the page.
+
+    Raises:
+        MissingScoresError: a pair is in no set.
+    """
+    keys = list(dict.fromkeys(wanted))
+    sets = {run.evalset.info.name: run.evalset for run in runs}
+    edited = _edited_images(store, _shown_runs(runs), set(keys))
+    pictures: list[str] = []
+    pairs: dict[PairKey, ShownPair] = {}
+
+    def add(image: "Image") -> int:
+        pictures.append(_address(image, thumb_px))
+        return len(pictures) - 1
+
+    frames: dict[tuple[str, str], tuple[int, int | None]] = {}
+    for key in keys:
+        if key.evalset not in sets:
+            raise MissingScoresError(f"the set {key.evalset!r} was not evaluated")
+        pair = sets[key.evalset].pair(key.pair_id)
+        place = (key.evalset, key.pair_id)
+        if place not in frames:
+            frame = sets[key.evalset].frame(pair, size_px=size_px)
+            frames[place] = add(frame.image), add(_overlay(frame.mask)) if frame.mask_known else None
+        pairs[key] = ShownPair(
+            key=key,
+            source_prompt=pair.source_prompt,
+            edit_prompt=pair.edit_prompt,
+            word=pair.word,
+            source=frames[place][0],
+            mask=frames[place][1],
+            edited={method: add(picture(data, name=method)) for method, data in edited.get(key, {}).items()},
+        )
+    return Album(pictures=tuple(pictures), pairs=pairs, is_small=size_px <= SMALL_PX)
+
+
+def _shown_runs(runs: Sequence[MethodScores]) -> list[MethodScores]:
+    first: dict[tuple[str, str], MethodScores] = {}
+    for run in sorted(runs, key=lambda run: (run.train_seed != NOT_TRAINED, run.train_seed)):
+        first.setdefault((run.evalset.info.name, run.method), run)
+    return list(first.values())
+
+
+def _edited_images(
+    store: ShardStore, runs: Sequence[MethodScores], keys: set[PairKey]
+) -> dict[PairKey, dict[str, bytes]]:
+    import pyarrow.compute as pc
+
+    found: dict[PairKey, dict[str, bytes]] = {}
+    for run in runs:
+        name = run.evalset.info.name
+        pair_ids = sorted({key.pair_id for key in keys if key.evalset == name})
+        for report in run.edits:
+            table = store.read_table(
+                report, columns=("pair_id", "seed", "edited_image"), where=pc.field("pair_id").isin(pair_ids)
+            )
+            for row in table.to_pylist():
+                key = PairKey(evalset=name, pair_id=row["pair_id"], seed=row["seed"])
+                if key in keys:
+                    found.setdefault(key, {})[run.method] = row["edited_image"]
+    return found
+
+
+def _overlay(mask: Mask) -> "Image":
+    from PIL import Image
+
+    return mask_overlay(Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)))
+
+
+def _address(image: "Image", thumb_px: int) -> str:
+    if not is_exact(image):
+        image = image.copy()
+        image.thumbnail((thumb_px, thumb_px))
+    return picture_address(image)

@@ -1,0 +1,1 @@
+"""Evaluation sets: made, imported, annotated and read."""

@@ -1,0 +1,104 @@
+"""Reader of PIE-Bench (arXiv:2310.01506): ``mapping_file.json`` with run-length masks, ``annotation_images/``.
+
+The published evaluation sets the outermost ring of every mask to 1 "to avoid annotation errors in boundary". Here that
+is an option, since it makes every mask reach the border. Prompts carry [brackets] around words, which are taken off.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from tasks.evaluate.sets.errors import EvalSetError
+from tasks.evaluate.sets.folder import NewPair
+from tasks.evaluate.sets.outside_json import file_below, read_json, text_of
+from tasks.evaluate.sets.pixels import Mask
+
+MAPPING, IMAGES = "mapping_file.json", "annotation_images"
+SIZE_PX: Final = 512
+"""Side of every picture and mask."""
+KINDS: Final = {
+    "0": "random",
+    "1": "change_object",
+    "2": "add_object",
+    "3": "delete_object",
+    "4": "change_content",
+    "5": "change_pose",
+    "6": "change_colour",
+    "7": "change_material",
+    "8": "change_background",
+    "9": "change_style",
+}
+"""``editing_type_id`` -> kind of edit."""
+
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def pie_bench_pairs(root: Path, *, border_ring: bool = False) -> Iterator[NewPair]:
+    """Yield the pairs of a PIE-Bench folder in the order of their keys; a picture is read when its pair is due.
+
+    Args:
+        root: holds ``mapping_file.json`` and ``annotation_images/``.
+        border_ring: set the outermost pixels of every mask to 1, as the published evaluation does.
+
+    Raises:
+        EvalSetError: a file is missing, or an entry is not as PIE-Bench writes them.
+    """
+    mapping = read_json(root / MAPPING)
+    if not isinstance(mapping, dict) or not mapping:
+        raise EvalSetError(f"{root / MAPPING} is no object of entries")
+    for key in sorted(mapping):
+        if not _KEY.fullmatch(key):
+            raise EvalSetError(f"{root / MAPPING} has an entry {key!r:.80}, expected {_KEY.pattern}")
+        yield _pair(root, key, mapping[key], border_ring=border_ring)
+
+
+def decode_runs(runs: Sequence[int], *, size: tuple[int, int] = (SIZE_PX, SIZE_PX)) -> Mask:
+    """Return the mask (height, width) of a list [start, length, start, length, ...] over the rows' pixels.
+
+    A run that reaches past the last pixel is cut there, as in the published reader.
+
+    Args:
+        runs: starts and lengths in turn.
+        size: height and width.
+
+    Raises:
+        EvalSetError: an odd count, more numbers than pixels, a negative one, or a start outside of the frame.
+    """
+    num_pixels = size[0] * size[1]
+    if len(runs) % 2 or len(runs) > 2 * num_pixels:
+        raise EvalSetError(f"a run-length mask has {len(runs)} numbers, expected an even count up to {2 * num_pixels}")
+    mask = np.zeros(num_pixels, bool)
+    for start, length in zip(runs[::2], runs[1::2], strict=True):
+        if type(start) is not int or type(length) is not int or not 0 <= start < num_pixels or length < 0:
+            raise EvalSetError(f"a run-length mask has the run ({start!r:.20}, {length!r:.20}) outside of {num_pixels}")
+        mask[start : start + length] = True
+    return mask.reshape(size)
+
+
+def _pair(root: Path, key: str, entry: Any, *, border_ring: bool) -> NewPair:
+    where = f"entry {key} of {root / MAPPING}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("mask"), list):
+        raise EvalSetError(f"{where} has no list 'mask'")
+    mask = decode_runs(entry["mask"])
+    if border_ring:
+        mask[[0, -1], :] = mask[:, [0, -1]] = True
+    path = entry.get("image_path")
+    if not isinstance(path, str):
+        raise EvalSetError(f"{where} has no string 'image_path'")
+    words = text_of(entry, "blended_word", where=where).split() if entry.get("blended_word") else []
+    return NewPair(
+        pair_id=key,
+        image_id=key,
+        image=file_below(root / IMAGES, path, where=where),
+        source_prompt=text_of(entry, "original_prompt", where=where),
+        edit_prompt=text_of(entry, "editing_prompt", where=where),
+        word=words[0] if words else None,
+        replacement=words[-1] if len(words) > 1 else None,
+        instruction=text_of(entry, "editing_instruction", where=where) or None,
+        kind=KINDS.get(str(entry.get("editing_type_id"))),
+        mask=mask,
+        mask_origin="imported",
+    )

@@ -1,0 +1,1 @@
+"""Stored images, shared by every stage that decodes them."""

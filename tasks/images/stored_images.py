@@ -1,0 +1,211 @@
+"""Stored images -> pictures in memory: the single place where bytes of the store are decoded.
+
+Members of a download shard's tar are read by range, checked against their hash and decoded in threads while a model
+works. Where the images of other shards lie, the targets of a pair among them, says ``tasks.images.image_index``.
+Pixels come as they were stored: masks and packed samples lie on the same grid.
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from iedit_model.batching import map_batches, prefetch
+from storage import CorruptFileError, Dropped, ShardReport, ShardStore, read_tar_member
+from tasks.errors import TaskConfigError, TaskError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL.Image import Image
+
+Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
+
+MAX_PIXELS: Final = 1 << 26
+"""Largest stored image that is decoded; the download stage stores far smaller ones."""
+
+_FORMATS: Final = ("PNG", "JPEG", "WEBP")
+_COLUMNS: Final = ("sample_id", "status", "image_shard", "image_offset", "image_size", "stored_sha256")
+# What Pillow's decoders raise on broken files beside their own errors.
+_BROKEN: Final = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError),
+    *(RuntimeError, struct.error, zlib.error),
+)
+
+
+class UnknownImageError(TaskError):
+    """A sample's image is asked for that no download shard holds."""
+
+
+class ImageError(TaskError):
+    """One stored image cannot be used; ``reason`` is the word under which its sample is counted as dropped."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Keep both: ``damaged_image`` for other bytes than were stored, ``undecodable_image`` for no picture."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How images go through a model.
+
+    Raises:
+        TaskConfigError: a field is out of range.
+    """
+
+    size: int = 32
+    """Images a batch. Part of the fingerprint: another shape of batch may change the last bits of a result."""
+    decode_threads: int = field(default=4, metadata={"fingerprint": False})
+    """Threads that read, decode and prepare images while the model works; 0 does it in between."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("size", 1, 4096), ("decode_threads", 0, 256)):
+            if not low <= (value := getattr(self, name)) <= high:
+                raise TaskConfigError(f"batch.{name} is {value}, expected a number in [{low}, {high}]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredImage:
+    """Where an image lies: the download shard whose tar holds it, and its place and hash there."""
+
+    sample_id: str
+    shard: ShardReport
+    offset: int
+    size: int
+    sha256: str
+
+
+class ImagePass:
+    """One pass of a model over stored images: decoded ahead in threads, in batches of one shape; keeps the losses."""
+
+    def __init__(self, store: ShardStore, config: BatchConfig) -> None:
+        self._store = store
+        self._config = config
+        self.dropped: list[Dropped] = []
+        """One entry an image that could not be used, in order."""
+        self.num_halvings = 0
+        """How often a batch did not fit into memory."""
+
+    def run(
+        self,
+        images: Iterable[StoredImage],
+        prepare: "Callable[[StoredImage, Image], Prepared]",
+        infer: Callable[[Sequence[Prepared]], Sequence[Result]],
+    ) -> Iterator[tuple[StoredImage, Result]]:
+        """Yield each usable image with its result, in order.
+
+        Args:
+            images: what to read.
+            prepare: called in threads with the decoded RGB image.
+            infer: called with batches of prepared images, all of the configured size.
+
+        Raises:
+            MissingFileError: a tar is gone.
+            MemoryLimitError: not even one image fits into memory.
+        """
+
+        def load(image: StoredImage) -> "tuple[StoredImage, Prepared] | tuple[StoredImage, ImageError]":
+            try:
+                return image, prepare(image, read_image(self._store, image))
+            except ImageError as error:
+                return image, error
+
+        config = self._config
+        loaded = prefetch(images, load, num_threads=config.decode_threads, ahead=2 * config.size)
+        batches = map_batches(
+            lambda batch: infer([prepared for _, prepared in batch]),
+            self._usable(loaded),
+            batch_size=config.size,
+            on_halving=self._count_halving,
+        )
+        for (image, _), result in batches:
+            yield image, result
+
+    def _usable(self, loaded: Iterable[tuple[StoredImage, Any]]) -> Iterator[tuple[StoredImage, Any]]:
+        for image, prepared in loaded:
+            if isinstance(prepared, ImageError):
+                self.dropped.append(Dropped(sample_id=image.sample_id, reason=prepared.reason, detail=prepared.detail))
+            else:
+                yield image, prepared
+
+    def _count_halving(self, size: int, next_size: int) -> None:
+        del size, next_size
+        self.num_halvings += 1
+
+
+def stored_images(store: ShardStore, download: ShardReport) -> list[StoredImage]:
+    """Return the images of one download shard, sorted by sample id.
+
+    Raises:
+        UnknownImageError: one of them lies in another shard.
+    """
+    rows = stored_rows(store, download).to_pylist()
+    if strangers := [row for row in rows if row["image_shard"] != download.shard]:
+        raise UnknownImageError(
+            f"the image of {strangers[0]['sample_id']} lies in the shard {strangers[0]['image_shard']!r}, not in "
+            f"{download.name}"
+        )
+    return [
+        StoredImage(
+            sample_id=row["sample_id"],
+            shard=download,
+            offset=row["image_offset"],
+            size=row["image_size"],
+            sha256=row["stored_sha256"],
+        )
+        for row in rows
+    ]
+
+
+def read_image(store: ShardStore, image: StoredImage) -> "Image":
+    """Return a stored image as RGB.
+
+    Raises:
+        ImageError: its bytes are not those that were stored, or are no picture.
+        MissingFileError: the tar is gone.
+        CorruptFileError: the tar was cut short, so that the shard must be downloaded again.
+    """
+    path = image.shard.path("tar")
+    try:
+        data = read_tar_member(store.files, path, image.offset, image.size, sha256=image.sha256)
+    except CorruptFileError as error:
+        if (store.files.size(path) or 0) < image.offset + image.size:
+            raise
+        raise ImageError("damaged_image", str(error)) from error
+    return decode_image(data)
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> "Image":
+    """Return the RGB picture in ``data``; transparent parts show white.
+
+    Raises:
+        ImageError: not a whole PNG, JPEG or WebP, or of more than ``max_pixels``.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                raise ImageError(
+                    "undecodable_image", f"{picture.width} x {picture.height} pixels, at most {max_pixels} are decoded"
+                )
+            if picture.mode == "RGB":
+                picture.load()  # what is loaded outlives the file
+                return picture
+            if not picture.has_transparency_data:
+                return picture.convert("RGB")
+            ground = Image.new("RGBA", picture.size, "white")
+            return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+    except (*_BROKEN, Image.DecompressionBombError) as error:
+        raise ImageError("undecodable_image", f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def stored_rows(store: ShardStore, download: ShardReport) -> "pa.Table":
+    """Return where the images of one download shard lie, one row an image, sorted by sample id."""
+    import pyarrow.compute as pc
+
+    return store.read_table(download, columns=_COLUMNS, where=pc.field("status") == "ok")

@@ -1,0 +1,1 @@
+"""Stage index: one faiss index over all image embeddings."""

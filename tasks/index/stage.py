@@ -1,0 +1,173 @@
+"""Stage 5, index: all image embeddings -> one faiss index, the one barrier of the flow.
+
+Beside the index it commits what the search for targets needs at hand for every image: the embeddings as they were
+stored, the facts that exclude candidates, the means of the two modalities. Rows are sorted by sample id, so that the
+division into shards does not show in any byte.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from storage import ShardReport, ShardStore, fingerprint
+from tasks.corpus import read_facts
+from tasks.embed.queries import QueryConfig, query_embeds
+from tasks.embed.vectors import Float64s, Int64s
+from tasks.errors import TaskConfigError, TaskError
+from tasks.index.index_rows import Gathered, gather, id_table, list_images, save_array
+from tasks.index.inverted_lists import ListConfig, exact_index, list_index
+from tasks.index.recall import RecallConfig, kth_scores, recall
+from tasks.index.vector_index import (
+    FACTS_BLOB,
+    FAISS_BLOB,
+    LAYOUTS_BLOB,
+    MEANS_BLOB,
+    VECTORS_BLOB,
+    Neighbours,
+    SearchSettings,
+)
+
+STAGE, VERSION = "index", 1
+SHARD: Final = "all"
+"""Name of the only shard of this stage."""
+
+
+class IndexRecallError(TaskError):
+    """The index finds too few of the true neighbours; the message says how many and which setting to raise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """What decides the index; every field but ``search`` is part of the fingerprint.
+
+    Raises:
+        TaskConfigError: a value is out of range.
+    """
+
+    exact_max_rows: int = 5_000
+    """Up to so many images every query is compared with each of them; above, inverted lists are used."""
+    lists: ListConfig = field(default_factory=ListConfig)
+    recall: RecallConfig = field(default_factory=RecallConfig)
+    search: SearchSettings = field(default_factory=SearchSettings, metadata={"fingerprint": False})
+    """How the index is searched while its recall is measured, and how many threads build it."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.exact_max_rows <= 10**9:
+            raise TaskConfigError(f"index.exact_max_rows is {self.exact_max_rows}, expected a number in [1, 10^9]")
+
+
+def build_index(
+    embeds: Sequence[ShardReport],
+    *,
+    downloads: Sequence[ShardReport],
+    captions: Sequence[ShardReport],
+    config: IndexConfig,
+    store: ShardStore,
+) -> ShardReport:
+    """Build the index of all embedded images, or return the finished report.
+
+    Inverted lists are filled in memory, 4 bytes a number of all embeddings and up to twice that while they grow;
+    nothing else grows with the corpus but its ids, facts and the page cache. Searching needs no more memory than
+    ``search.max_ram_bytes``.
+
+    Args:
+        embeds: reports of the embed stage, in any order and any division into shards.
+        downloads: reports of the download stage that cover the same images.
+        captions: reports of the caption stage, likewise.
+        config: the settings.
+        store: where all of them lie.
+
+    Returns:
+        The report of the shard ``all``. Its ``extra`` holds kind, metric, dim, num_lists, nprobe and recall, and the
+        sha256 of each file stands in ``files``. Dropped are embeddings that are ``not_finite``, ``zero`` or
+        ``not_unit``.
+
+    Raises:
+        EmptyIndexError: no embedding can be used.
+        EmbedTableError: a sample is in two shards, or the shards differ in columns or dimensions.
+        CorpusError: an embedded sample has no row in ``downloads`` or ``captions``.
+        IndexRecallError: the recall is below what ``config.recall`` asks for.
+    """
+    inputs = [digest for reports in (embeds, downloads, captions) for digest in sorted(r.digest for r in reports)]
+    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=inputs)
+    target = store.target(STAGE, SHARD, name)
+    if (done := target.finished()) is not None:
+        return done
+    started = time.monotonic()
+    listing = list_images(embeds, store)
+    sample = config.recall.sample(len(listing.ids))
+    with ExitStack() as stack:
+        blobs: dict[str, Path] = {
+            suffix: stack.enter_context(target.scratch(suffix))
+            for suffix in (FAISS_BLOB, VECTORS_BLOB, FACTS_BLOB, MEANS_BLOB, LAYOUTS_BLOB)
+        }
+        gathered = gather(
+            listing, embeds, store, vectors=blobs[VECTORS_BLOB], layouts=blobs[LAYOUTS_BLOB], sample=sample
+        )
+        if listing.layout_dim is None:
+            del blobs[LAYOUTS_BLOB]
+        save_array(blobs[FACTS_BLOB], read_facts(store, listing.ids, downloads=downloads, captions=captions))
+        save_array(blobs[MEANS_BLOB], np.stack([gathered.means.image, gathered.means.text]))
+        extra = _write_faiss(blobs[FAISS_BLOB], gathered, sample, config)
+        return target.commit(
+            num_in=len(listing.ids) + len(listing.dropped),
+            seconds=time.monotonic() - started,
+            table=id_table(listing.ids),
+            blobs=blobs,
+            dropped=listing.dropped,
+            extra=extra,
+        )
+
+
+def _write_faiss(path: Path, gathered: Gathered, sample: Int64s, config: IndexConfig) -> dict[str, str | int | float]:
+    """Build the index, measure it, write it, and return what the report should say about it."""
+    import faiss
+
+    vectors = gathered.vectors
+    exact = len(vectors) <= config.exact_max_rows
+    threads = config.search.threads
+    index = exact_index(vectors) if exact else list_index(vectors, config.lists, threads=threads)
+    queries = [_sampled_queries(gathered, sample, weight) for weight in config.recall.text_weights]
+    reached = _tuned(index, gathered, [rows for rows in queries if len(rows)], config, exact=exact)
+    if reached < config.recall.least:
+        raise IndexRecallError(
+            f"the index finds {reached:.4f} of the true neighbours, recall.least asks for {config.recall.least}: "
+            "raise index.lists.max_nprobe or index.exact_max_rows, or lower index.recall.least"
+        )
+    faiss.write_index(index, str(path))
+    return {
+        "kind": "exact" if exact else "inverted_lists",
+        "metric": "inner_product",
+        "dim": vectors.shape[1],
+        "num_lists": 0 if exact else index.nlist,
+        "nprobe": 0 if exact else index.nprobe,
+        "recall": round(reached, 6),
+        "recall_queries": len(sample),
+    }
+
+
+def _tuned(index: Any, gathered: Gathered, queries: list[Float64s], config: IndexConfig, *, exact: bool) -> float:
+    """Raise ``index.nprobe`` until the recall is enough, and return the recall that was reached."""
+    k = min(config.recall.top_k, len(gathered.vectors))
+    kth = [kth_scores(gathered.vectors, rows, k) for rows in queries]
+    most = 1 if exact else min(config.lists.max_nprobe, index.nlist)
+    while True:
+        search = Neighbours.of(index, config.search).search
+        found = [recall(search, gathered.vectors, *pair, k) for pair in zip(queries, kth, strict=True)]
+        reached = min(found, default=0.0)
+        if reached >= config.recall.least or exact or index.nprobe >= most:
+            return reached
+        index.nprobe = min(2 * index.nprobe, most)
+
+
+def _sampled_queries(gathered: Gathered, sample: Int64s, text_weight: float) -> Float64s:
+    """Return the queries of the sampled images; those without an edit prompt search by their image alone."""
+    images, texts = gathered.vectors[sample], gathered.sampled_texts
+    config = QueryConfig(text_weight=text_weight)
+    mixed = query_embeds(images, np.where(texts.any(axis=1, keepdims=True), texts, images), config, gathered.means)
+    return mixed[mixed.any(axis=1)]

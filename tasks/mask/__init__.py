@@ -1,0 +1,1 @@
+"""Stage mask: CLIPSeg masks of source and target."""

@@ -1,0 +1,297 @@
+"""Stage 7, mask: source and target image, difference prompts -> two masks (CLIPSeg), as in Section 3.4 of the paper.
+
+The source mask shows ``source_diff`` on the source image, the target mask ``target_diff`` on the target image. First
+all pairs are scored, then gates are applied to the scores: with other gates only the second part runs again.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from iedit_model.models.segmenter import PromptedImage, Segmenter, SegmenterSpec
+from storage import MASK, Dropped, ShardReport, ShardStore, digest_of, fingerprint
+from tasks.corpus import CorpusError
+from tasks.errors import TaskConfigError
+from tasks.images.image_index import ImageIndex
+from tasks.images.stored_images import BatchConfig, ImagePass, StoredImage
+from tasks.mask.scores import Levels, MaskScores, blurred, mask_iou, outside_similarity, read_mask, score_mask
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STAGE, VERSION = "mask", 1
+
+_PROMPTS_AT_ONCE = 8
+"""Prompts of an image whose full-size maps are in memory together; a popular target may have many more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskGates:
+    """Which pairs go on; None leaves a gate open. All limits are in [0, 1] and still pass.
+
+    Raises:
+        TaskConfigError: a limit is outside [0, 1].
+    """
+
+    min_area: float | None = None
+    """Least share of the image inside the mask, source and target alike."""
+    max_area: float | None = None
+    """Largest share."""
+    min_probability: float | None = None
+    """Least value of the mask's highest probability: how sure the segmenter is at its best place."""
+    max_border: float | None = None
+    """Largest share of the image's outermost pixels inside the mask: what is cut off has no whole counterpart."""
+    min_mask_iou: float | None = None
+    """Least intersection over union of the two masks."""
+    min_outside_similarity: float | None = None
+    """Least likeness of the two images outside both masks."""
+
+    def __post_init__(self) -> None:
+        for gate in fields(self):
+            limit = getattr(self, gate.name)
+            if limit is not None and not 0 <= limit <= 1:
+                raise TaskConfigError(f"mask.gates.{gate.name} is {limit}, expected None or a number in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """What decides the masks.
+
+    Raises:
+        TaskConfigError: the threshold is outside (0, 1].
+    """
+
+    model: SegmenterSpec
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    threshold: float = 0.5
+    """Probability from which on a pixel is inside."""
+    soft: bool = False
+    """Whether to store the probabilities; else inside is 255 and outside 0. The scores are the same."""
+    gates: MaskGates = field(default_factory=MaskGates)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise TaskConfigError(f"mask.threshold is {self.threshold}, expected a number in (0, 1]")
+
+
+def mask_shard(
+    retrieve: ShardReport,
+    config: MaskConfig,
+    store: ShardStore,
+    segmenter: Segmenter,
+    *,
+    swap: ShardReport,
+    images: ImageIndex,
+) -> ShardReport:
+    """Make both masks of every pair of one shard, or return the finished report.
+
+    Args:
+        retrieve: report of the retrieve stage: which source has which target.
+        config: the settings.
+        store: where everything lies.
+        segmenter: ``load_segmenter(config.model)``.
+        swap: report of the swap stage for the same shard: the difference prompts.
+        images: where the images of all shards lie.
+
+    Returns:
+        The report. Dropped are pairs with ``empty_source_mask`` or ``empty_target_mask``, with an image that cannot be
+        used (``source_damaged_image``, ``target_undecodable_image``, ...), and those that a gate stops.
+
+    Raises:
+        CorpusError: a pair has no difference prompts.
+        UnknownImageError: an image is in no download shard.
+        MemoryLimitError: not even one image fits into memory.
+    """
+    open_config = replace(config, gates=MaskGates())
+    pairs = _read_pairs(store, retrieve, swap, images)
+    used = {image.sample_id: image.sha256 for pair in pairs for image in (pair.source, pair.target)}
+    name = fingerprint(
+        stage=STAGE,
+        version=VERSION,
+        config=open_config,
+        # The targets lie in other shards: their pictures count by their own hashes.
+        inputs=(retrieve.digest, swap.digest, digest_of(*(part for item in sorted(used.items()) for part in item))),
+        model_identity=segmenter.identity,
+    )
+    target = store.target(STAGE, retrieve.shard, name)
+    if (scored := target.finished()) is None:
+        started = time.monotonic()
+        passed = ImagePass(store, config.batch)
+        found = _segmented(pairs, passed, config, segmenter)
+        rows, dropped = _scored_pairs(pairs, found, {entry.sample_id: entry for entry in passed.dropped}, config)
+        scored = target.commit(
+            num_in=len(pairs),
+            seconds=time.monotonic() - started,
+            table=MASK.table(rows),
+            dropped=dropped,
+            extra={"num_halvings": passed.num_halvings, "num_images": len(used)},
+        )
+    return scored if config == open_config else gate_masks(scored, config, store)
+
+
+def gate_masks(scored: ShardReport, config: MaskConfig, store: ShardStore) -> ShardReport:
+    """Keep the pairs of a scored shard that pass the gates, or return the finished report; needs no model."""
+    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(scored.digest,))
+    target = store.target(STAGE, scored.shard, name)
+    if (done := target.finished()) is not None:
+        return done
+    import pyarrow as pa
+
+    started = time.monotonic()
+    table = store.read_table(scored)
+    numbers = table.drop_columns(["source_mask_png", "target_mask_png"]).to_pylist()
+    stopped = [_stopping_gate(row, config.gates) for row in numbers]
+    lost = [Dropped(**entry) for entry in store.read_dropped(scored).to_pylist()]
+    return target.commit(
+        num_in=scored.num_in,
+        seconds=time.monotonic() - started,
+        table=table.filter(pa.array([reason is None for reason in stopped], pa.bool_())),
+        dropped=[*lost, *(entry for entry in stopped if entry is not None)],
+        extra={"scored": scored.fingerprint},
+    )
+
+
+class _Pair(NamedTuple):
+    source: StoredImage
+    target: StoredImage
+    source_diff: str
+    target_diff: str
+
+
+class _Seen(NamedTuple):
+    """One image after the segmenter: its blurred colours and its mask for each prompt."""
+
+    blurred: Levels
+    masks: dict[str, MaskScores]
+
+
+class _Prepared(NamedTuple):
+    image: StoredImage
+    seen: Any
+    size_px: tuple[int, int]
+    blurred: Levels
+
+
+def _read_pairs(store: ShardStore, retrieve: ShardReport, swap: ShardReport, images: ImageIndex) -> list[_Pair]:
+    found = store.read_table(retrieve, columns=("sample_id", "target_id")).to_pylist()
+    prompts = {
+        row["sample_id"]: row
+        for row in store.read_table(swap, columns=("sample_id", "source_diff", "target_diff")).to_pylist()
+    }
+    pairs = []
+    for row in found:
+        if row["target_id"] is None:
+            continue
+        if (words := prompts.get(row["sample_id"])) is None:
+            raise CorpusError(f"{retrieve.name} has a target for {row['sample_id']}, of which {swap.name} has no swap")
+        source, target = images.find(row["sample_id"]), images.find(row["target_id"])
+        pairs.append(_Pair(source, target, words["source_diff"], words["target_diff"]))
+    return pairs
+
+
+def _segmented(pairs: Sequence[_Pair], images: ImagePass, config: MaskConfig, segmenter: Segmenter) -> dict[str, _Seen]:
+    """Return what the segmenter saw in each usable image, by sample id; every image goes through it once."""
+    places: dict[str, StoredImage] = {}
+    prompts: defaultdict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        for image, prompt in ((pair.source, pair.source_diff), (pair.target, pair.target_diff)):
+            places[image.sample_id] = image
+            prompts[image.sample_id].add(prompt)
+
+    def prepare(image: StoredImage, picture: "Image") -> _Prepared:
+        return _Prepared(image, segmenter.prepare(picture), (picture.height, picture.width), blurred(picture))
+
+    def infer(batch: Sequence[_Prepared]) -> list[_Seen]:
+        wanted = [sorted(prompts[prepared.image.sample_id]) for prepared in batch]
+        found = [_Seen(prepared.blurred, {}) for prepared in batch]
+        for start in range(0, max(len(words) for words in wanted), _PROMPTS_AT_ONCE):
+            # An image whose prompts are used up goes along with its last one, so that the batch keeps its shape.
+            parts = [tuple(words[start : start + _PROMPTS_AT_ONCE] or words[-1:]) for words in wanted]
+            for seen, words, maps in zip(found, parts, segmenter.segment(_prompted(batch, parts)), strict=True):
+                for prompt, probabilities in zip(words, maps, strict=True):
+                    seen.masks[prompt] = score_mask(probabilities, threshold=config.threshold, soft=config.soft)
+        return found
+
+    ordered = [places[sample_id] for sample_id in sorted(places)]
+    return {image.sample_id: seen for image, seen in images.run(ordered, prepare, infer)}
+
+
+def _prompted(batch: Sequence[_Prepared], parts: Sequence[tuple[str, ...]]) -> list[PromptedImage]:
+    return [
+        PromptedImage(prepared=prepared.seen, size_px=prepared.size_px, prompts=words)
+        for prepared, words in zip(batch, parts, strict=True)
+    ]
+
+
+def _scored_pairs(
+    pairs: Sequence[_Pair], found: Mapping[str, _Seen], lost: Mapping[str, Dropped], config: MaskConfig
+) -> tuple[list[dict[str, Any]], list[Dropped]]:
+    rows: list[dict[str, Any]] = []
+    dropped: list[Dropped] = []
+    for pair in pairs:
+        sides = (("source", pair.source, pair.source_diff), ("target", pair.target, pair.target_diff))
+        if (loss := _loss(sides, found, lost)) is not None:
+            dropped.append(Dropped(sample_id=pair.source.sample_id, reason=loss[0], detail=loss[1]))
+        else:
+            rows.append(_row(pair, found, config))
+    return rows, dropped
+
+
+def _loss(
+    sides: Sequence[tuple[str, StoredImage, str]], found: Mapping[str, _Seen], lost: Mapping[str, Dropped]
+) -> tuple[str, str] | None:
+    for side, image, _ in sides:
+        if (entry := lost.get(image.sample_id)) is not None:
+            return f"{side}_{entry.reason}", f"{image.sample_id}: {entry.detail}"
+    for side, image, prompt in sides:
+        mask = found[image.sample_id].masks[prompt]
+        if mask.area == 0:
+            return f"empty_{side}_mask", f"{prompt!r} reaches a probability of {mask.highest:.3f}"
+    return None
+
+
+def _row(pair: _Pair, found: Mapping[str, _Seen], config: MaskConfig) -> dict[str, Any]:
+    source, target = found[pair.source.sample_id], found[pair.target.sample_id]
+    masks = {"source": source.masks[pair.source_diff], "target": target.masks[pair.target_diff]}
+    inside = {side: read_mask(mask.png, threshold=config.threshold) for side, mask in masks.items()}
+    row: dict[str, Any] = {"sample_id": pair.source.sample_id, "target_id": pair.target.sample_id}
+    for side, mask in masks.items():
+        row |= {f"{side}_mask_png": mask.png, f"{side}_mask_mean": mask.mean, f"{side}_mask_max": mask.highest}
+        row |= {f"{side}_mask_area": mask.area, f"{side}_mask_border": mask.border}
+    row["mask_iou"] = mask_iou(inside["source"], inside["target"])
+    row["outside_similarity"] = outside_similarity(
+        source.blurred, target.blurred, source_mask=inside["source"], target_mask=inside["target"]
+    )
+    return row
+
+
+def _stopping_gate(row: Mapping[str, Any], gates: MaskGates) -> Dropped | None:
+    """Return the first gate that stops a pair, or None."""
+    checks = [
+        (f"{side}_mask_{what}", f"{side}_{reason}", limit, is_floor)
+        for side in ("source", "target")
+        for what, reason, limit, is_floor in (
+            ("area", "mask_too_small", gates.min_area, True),
+            ("area", "mask_too_large", gates.max_area, False),
+            ("max", "mask_uncertain", gates.min_probability, True),
+            ("border", "mask_at_border", gates.max_border, False),
+        )
+    ]
+    checks += [
+        ("mask_iou", "masks_apart", gates.min_mask_iou, True),
+        ("outside_similarity", "outside_differs", gates.min_outside_similarity, True),
+    ]
+    for column, reason, limit, is_floor in checks:
+        if limit is None:
+            continue
+        stored_limit = float(np.float32(limit))  # the table holds single precision, and a limit itself passes
+        if row[column] < stored_limit if is_floor else row[column] > stored_limit:
+            sign = "<" if is_floor else ">"
+            return Dropped(
+                sample_id=row["sample_id"], reason=reason, detail=f"{column} {row[column]:.4f} {sign} {limit}"
+            )
+    return None

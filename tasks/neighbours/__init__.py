@@ -1,1 +1,0 @@
-"""Stages index and retrieve: vectors, exclusions, scores and gates."""

@@ -1,0 +1,1 @@
+"""Stage pack: splits, WebDataset tars, manifest and dataset version."""

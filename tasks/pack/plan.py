@@ -1,0 +1,233 @@
+"""The first half of stage 8: which pairs go into which tar of which split, decided over the whole dataset at once."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from storage import Column, Dropped, EmptyVersionError, ShardReport, ShardStore, TableSchema, fingerprint
+from storage.arrow import compute
+from tasks.corpus import Ids, packed_ids
+from tasks.embed.rows import read_embeds
+from tasks.errors import TaskConfigError
+from tasks.pack.components import Int64s
+from tasks.pack.near_duplicates import DuplicateConfig, Keys, Pictures, duplicate_groups
+from tasks.pack.rows import PackInputError, PackInputs, id_at, places_of, read_copies, read_images, read_pairs
+from tasks.pack.splits import SPLITS, Assignment, SplitConfig, assign_splits
+from tasks.pack.templates import edit_template, template_key, text_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+STAGE, VERSION = "pack", 1
+PLAN_SHARD: Final = "plan"
+"""Name of the shard that says what goes where; all others are named after their tars."""
+
+_CLAIMS: Final = ("source image", "target image", "caption", "edit prompt")
+_TARGET_COLUMNS: Final = ("url", "alt_text", "caption", "sha256", "stored_sha256")
+_PLACE_COLUMNS: Final = ("image_shard", "image_offset", "image_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackConfig:
+    """How the dataset is divided and packed; every field but ``read_threads`` is part of the fingerprint.
+
+    Raises:
+        TaskConfigError: a value is out of range.
+    """
+
+    samples_per_tar: int = 1000
+    """Samples in each tar but the last of a split."""
+    read_threads: int = field(default=2, metadata={"fingerprint": False})
+    """Threads that read and check pictures while a tar is written; more for a store far away, 0 reads in between."""
+    splits: SplitConfig = field(default_factory=SplitConfig)
+    duplicates: DuplicateConfig = field(default_factory=DuplicateConfig)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.samples_per_tar <= 100_000:
+            raise TaskConfigError(f"pack.samples_per_tar is {self.samples_per_tar}, expected 1 to 100000")
+        if not 0 <= self.read_threads <= 256:
+            raise TaskConfigError(f"pack.read_threads is {self.read_threads}, expected 0 to 256")
+
+
+def _column(name: str, kind: str, description: str, unit: str = "", **options: bool | tuple[str, ...]) -> Column:
+    return Column(name=name, type=kind, description=description, unit=unit, **options)  # pyright: ignore[reportArgumentType]
+
+
+PACK_PLAN: Final = TableSchema(
+    name="pack_plan",
+    description="One row a pair that is to be packed: where it goes, and what is needed of its target's picture.",
+    columns=(
+        _column("sample_id", "string", "Id of the sample.", "20 hex characters"),
+        _column("shard", "string", "Shard of the stages that the sample comes from."),
+        _column("tar", "string", "Name of the tar that takes the sample."),
+        _column("place", "int64", "Place of the sample among all of its split.", "from 0"),
+        _column("split", "string", "Part of the dataset.", allowed=SPLITS),
+        _column("group_id", "string", "Group of related samples; no group crosses a split."),
+        _column("target_url", "string", "Address of the target image."),
+        _column("target_alt_text", "string", "Text that the page gives for the target image.", nullable=True),
+        _column("target_caption", "string", "One plain sentence about the target image."),
+        _column("target_sha256", "string", "Hash of the target's original bytes.", "64 hex characters"),
+        _column("target_stored_sha256", "string", "Hash of the target's stored image.", "64 hex characters"),
+        _column("target_image_shard", "string", "Download shard whose tar holds the target image."),
+        _column("target_image_offset", "int64", "Where the target image begins in that tar.", "bytes"),
+        _column("target_image_size", "int64", "Length of the target image.", "bytes"),
+    ),
+)
+
+
+def plan_pack(inputs: PackInputs, config: PackConfig, store: ShardStore) -> ShardReport:
+    """Decide the splits and the tars of all pairs, or return the finished report.
+
+    Nothing but the samples and the seed decides: neither the order of the reports nor how the samples were divided into
+    shards. In memory are some hundred bytes a pair and, for a moment, the embeddings of the pictures of pairs.
+
+    Returns:
+        The report of the shard ``plan``. It counts the pairs that end here: ``split_conflict``, for one of which the
+        picture, text or near-duplicate stands on another side. All others come in again with their tars
+        (``tar_names``), so that the reports of this stage add up.
+
+    Raises:
+        EmptyVersionError: there is no pair.
+        PackInputError: the tables do not fit together.
+    """
+    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=inputs.digests())
+    target = store.target(STAGE, PLAN_SHARD, name)
+    if (done := target.finished()) is not None:
+        return done
+    started = time.monotonic()
+    pairs = read_pairs(inputs, store)
+    if not pairs.num_rows:
+        reasons: dict[str, int] = {}
+        for report in inputs.mask:
+            for reason, count in report.dropped.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        raise EmptyVersionError(f"no pair came out of the mask stage, so there is nothing to pack; dropped: {reasons}")
+    sources, targets = (packed_ids(pairs[name].to_pylist()) for name in ("sample_id", "target_id"))
+    ids = np.unique(np.concatenate([sources, targets]))
+    images = read_images(inputs, store, ids)
+    groups = _image_groups(inputs, config.duplicates, store, ids, images)
+    places = np.searchsorted(ids, targets)
+    claims = _claims(pairs, groups[np.searchsorted(ids, sources)], groups[places])
+    assignment = assign_splits(sources, _templates(pairs), claims, config.splits)
+    table = _plan_table(pairs, images.take(places), sources, assignment, config.samples_per_tar)
+    counts = dict(zip(*np.unique(table["split"].to_numpy(zero_copy_only=False), return_counts=True), strict=True))
+    return target.commit(
+        num_in=pairs.num_rows - table.num_rows,
+        num_out=0,
+        seconds=time.monotonic() - started,
+        table=table,
+        schema=PACK_PLAN,
+        dropped=list(_conflicts(sources, assignment)),
+        extra={split: int(counts.get(split, 0)) for split in SPLITS} | {"samples_per_tar": config.samples_per_tar},
+    )
+
+
+def tar_names(plan: ShardReport) -> tuple[str, ...]:
+    """Return the names of all tars that a plan asks for: ``train-00000``, ``train-00001``, ..., ``test-00000``."""
+    size = int(plan.extra["samples_per_tar"] or 1)
+    return tuple(
+        tar_name(split, number) for split in SPLITS for number in range(-(-int(plan.extra[split] or 0) // size))
+    )
+
+
+def tar_name(split: str, number: int) -> str:
+    """Return the name of a tar."""
+    return f"{split}-{number:05d}"
+
+
+def _templates(pairs: "pa.Table") -> Keys:
+    texts = zip(pairs["caption"].to_pylist(), pairs["edit_prompt"].to_pylist(), strict=True)
+    return np.array([template_key(edit_template(*both)) for both in texts], dtype=np.uint64)
+
+
+def _claims(pairs: "pa.Table", source_groups: Int64s, target_groups: Int64s) -> Int64s:
+    """Return what each pair claims (n, 4), in the order of ``_CLAIMS``: pictures by group, texts by their words."""
+    texts = [text_key(text) for name in ("caption", "edit_prompt") for text in pairs[name].to_pylist()]
+    _, numbers = np.unique(np.array(texts, dtype=np.uint64), return_inverse=True)
+    # Below zero, so that no text is taken for a picture.
+    captions, prompts = (-1 - numbers).reshape(2, -1)
+    return np.stack([source_groups, target_groups, captions, prompts], axis=1)
+
+
+def _image_groups(
+    inputs: PackInputs, config: DuplicateConfig, store: ShardStore, ids: Ids, images: "pa.Table"
+) -> Int64s:
+    pictures = Pictures(
+        keys=tuple(_hash_keys(images[name].to_pylist()) for name in ("sha256", "stored_sha256")),
+        phashes=images["phash"].to_numpy().astype(np.int64),
+        embeds=_embeds(inputs, store, ids) if config.needs_embeds else None,
+    )
+    return duplicate_groups(pictures, config, copies=read_copies(inputs, store, ids))
+
+
+def _hash_keys(digests: Sequence[str]) -> Keys:
+    return np.array([int(digest[:16], 16) for digest in digests], dtype=np.uint64)
+
+
+def _embeds(inputs: PackInputs, store: ShardStore, ids: Ids) -> Any:
+    """Return the image embeddings (n, d) of the pictures ``ids``."""
+    if not inputs.embed:
+        raise PackInputError(
+            "the reports of the embed stage are needed to tell near-duplicates from pictures with close hashes: give "
+            "them, set pack.duplicates.max_phash_distance to null, or min_image_similarity to -1"
+        )
+    embeds, missing = np.zeros((len(ids), 1), np.float16), np.ones(len(ids), bool)
+    for report in inputs.embed:
+        rows = read_embeds(store, report, "image_embeds")
+        vectors = rows.held("image_embeds")
+        if missing.all():
+            embeds = np.zeros((len(ids), vectors.shape[1]), np.float16)
+        at = places_of(ids, rows.ids)
+        embeds[at[at >= 0]] = vectors[at >= 0]
+        missing[at[at >= 0]] = False
+    if missing.any():
+        raise PackInputError(
+            f"the picture {id_at(ids, int(np.argmax(missing)))} of a pair is in no table of the stage embed"
+        )
+    return embeds
+
+
+def _plan_table(
+    pairs: "pa.Table", images: "pa.Table", sources: Ids, assignment: Assignment, samples_per_tar: int
+) -> "pa.Table":
+    """Return the rows of ``PACK_PLAN`` for the pairs that are kept; ``images`` are those of the targets."""
+    import pyarrow as pa
+
+    kept = np.flatnonzero(assignment.splits >= 0)
+    splits = assignment.splits[kept]
+    pairs, images = pairs.take(kept), images.take(kept)
+    place = np.zeros(len(kept), np.int64)
+    for code in range(len(SPLITS)):
+        rows = np.flatnonzero(splits == code)
+        place[rows[_input_order(pairs.take(rows))]] = np.arange(len(rows))
+    names = np.array(SPLITS)[splits]
+    tars = [tar_name(split, int(number)) for split, number in zip(names, place // samples_per_tar, strict=True)]
+    columns = {
+        "sample_id": pairs["sample_id"],
+        "shard": pairs["shard"],
+        "tar": pa.array(tars, pa.string()),
+        "place": pa.array(place),
+        "split": pa.array(names, pa.string()),
+        "group_id": pa.array(sources[assignment.clusters[kept]].astype(str), pa.string()),
+        **{f"target_{name}": images[name] for name in (*_TARGET_COLUMNS, *_PLACE_COLUMNS)},
+    }
+    return pa.table({name: columns[name] for name in PACK_PLAN.names})
+
+
+def _input_order(pairs: "pa.Table") -> Int64s:
+    """Return the rows in the order of the metadata, in which the shards of all stages were cut.
+
+    So a tar needs the tables of few shards, and how many samples a shard has does not show in the tars.
+    """
+    keys = [(name, "ascending") for name in ("source_file", "source_row", "sample_id")]
+    return compute().sort_indices(pairs, sort_keys=keys).to_numpy()
+
+
+def _conflicts(sources: Ids, assignment: Assignment) -> Iterator[Dropped]:
+    for row in np.flatnonzero(assignment.splits < 0).tolist():
+        wanted, claim = SPLITS[assignment.wanted[row]], _CLAIMS[assignment.conflicts[row]]
+        detail = f"its template is in {wanted}, its {claim} in another split"
+        yield Dropped(sample_id=id_at(sources, row), reason="split_conflict", detail=detail)

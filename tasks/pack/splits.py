@@ -1,0 +1,196 @@
+"""Train, val and test without leaks: no edit template, picture or text stands on two sides (docs/decisions/0006).
+
+Pairs link pictures to pictures, so that the connected components of a real corpus are one giant and some crumbs, and
+keeping components whole would put everything into train. Instead:
+
+1. Samples of one template are a *unit*, which is never cut.
+2. Units that share pictures or texts are joined, those that share most first, as long as they stay small: small
+   components stay whole, a giant one is cut where it is thinnest.
+3. Whole clusters go to test, then to val, in an order that the seed decides, until their shares are full; units over
+   the limit are train.
+4. A picture or text that is still wanted by several splits goes to one of them by a vote, in which a held-out sample
+   weighs more; samples that want what another split got are dropped. What those did not claim in the end is voted on
+   again.
+
+Everything depends on the samples and the seed alone. Axis names: n = samples, k = things that a sample claims.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from storage import sample_seed
+from tasks.corpus import Ids
+from tasks.errors import TaskConfigError
+from tasks.pack.components import CappedGroups, Int64s
+
+SPLITS: Final = ("train", "val", "test")
+"""Names of the codes of a split."""
+
+TRAIN, VAL, TEST = 0, 1, 2
+DROPPED: Final = -1
+_FILLED: Final = (TEST, VAL)
+"""Held-out splits in the order in which they choose."""
+_ROUNDS: Final = 8
+
+Codes = npt.NDArray[np.int8]
+Bools = npt.NDArray[np.bool_]
+Names = npt.NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How samples are divided; every field is part of the fingerprint.
+
+    Raises:
+        TaskConfigError: a value is out of range, or nothing is left for train.
+    """
+
+    val_share: float = 0.05
+    """Share of the samples that val may have, [0, 0.5)."""
+    test_share: float = 0.05
+    """Share of the samples that test may have, [0, 0.5)."""
+    seed: int = 0
+    """Decides which clusters are held out."""
+    max_cluster_share: float = 0.005
+    """Largest cluster of templates that is kept whole, as a share of the samples; larger templates are train."""
+    held_out_weight: float = 4.0
+    """How many samples of train may be lost for one that is held out; see ``vote_weight``."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("val_share", 0, 0.499),
+            ("test_share", 0, 0.499),
+            ("max_cluster_share", 0, 1),
+            ("held_out_weight", 0.01, 1e6),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise TaskConfigError(f"splits.{name} is {value}, expected a number in [{low}, {high}]")
+
+    @property
+    def vote_weight(self) -> float:
+        """Votes of a held-out sample, of which one in train has 1.
+
+        ``held_out_weight``, but never so many that a hub which all splits claim alike could be taken from train, with a
+        factor of 2 to spare.
+        """
+        held_out = max(self.val_share, self.test_share)
+        most = (1 - self.val_share - self.test_share) / (2 * held_out) if held_out else self.held_out_weight
+        return min(self.held_out_weight, most)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What became of n samples."""
+
+    splits: Codes
+    """Position in ``SPLITS`` (n,), or ``DROPPED``."""
+    wanted: Codes
+    """Position in ``SPLITS`` of the sample's cluster (n,): where it would be if it did not conflict."""
+    clusters: Int64s
+    """First sample of the cluster (n,); no cluster crosses a split."""
+    conflicts: Int64s
+    """Which of the sample's k claims another split has, the first of them (n,), or -1."""
+
+
+def assign_splits(ids: Ids, units: Names, claims: Int64s, config: SplitConfig) -> Assignment:
+    """Divide samples so that no unit and nothing claimed is on two sides.
+
+    Args:
+        ids: sample ids (n,), sorted: with that, no other order can show in the result.
+        units: a number (n,) that is equal for samples which stay together (their template).
+        claims: numbers (n, k), equal for equal things, of what a sample shows or says.
+        config: the shares.
+    """
+    units, claims = _numbered(units), _numbered(claims.ravel()).reshape(claims.shape)
+    limit = max(1, int(config.max_cluster_share * len(ids)))
+    clusters = _clusters(units, claims, limit)
+    wanted = _held_out(ids, clusters, limit, config)
+    owners = _owners(wanted, claims, config.vote_weight)
+    foreign = owners[claims] != wanted[:, None]
+    conflicts = np.where(foreign.any(axis=1), foreign.argmax(axis=1), -1)
+    splits = np.where(conflicts < 0, wanted, DROPPED).astype(np.int8)
+    return Assignment(splits=splits, wanted=wanted, clusters=clusters, conflicts=conflicts)
+
+
+def _numbered(names: Names) -> Int64s:
+    """Return numbers from 0 in the order in which the names first come, so that the names themselves do not matter."""
+    _, first, inverse = np.unique(names, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]
+
+
+def _clusters(units: Int64s, claims: Int64s, limit: int) -> Int64s:
+    """Return for each sample the first sample of its cluster."""
+    sizes = np.bincount(units)
+    groups = CappedGroups(sizes, limit)
+    for one, other in _links(units, claims, sizes <= limit):
+        groups.join(one, other)
+    merged = groups.labels()[units]
+    _, first, inverse = np.unique(merged, return_index=True, return_inverse=True)
+    return first[inverse].astype(np.int64)
+
+
+def _links(units: Int64s, claims: Int64s, small: Bools) -> list[tuple[int, int]]:
+    """Return pairs of small units that claim the same, those first that would lose most samples if they were parted."""
+    rows = np.flatnonzero(small[units])
+    num_units = len(small)
+    # One line a (thing, unit) with the number of its claims, the unit that claims the thing most often on top.
+    lines, counts = np.unique((claims[rows] * num_units + units[rows, None]).ravel(), return_counts=True)
+    things, claimers = lines // num_units, lines % num_units
+    order = np.lexsort((claimers, -counts, things))
+    things, claimers, counts = things[order], claimers[order], counts[order]
+    first = np.concatenate([[True], things[1:] != things[:-1]]) if len(things) else np.zeros(0, bool)
+    top = claimers[first][np.cumsum(first) - 1]
+    ends = np.minimum(top, claimers), np.maximum(top, claimers)
+    pairs, inverse = np.unique((ends[0] * num_units + ends[1])[~first], return_inverse=True)
+    weights = np.bincount(inverse, weights=counts[~first], minlength=len(pairs))
+    strongest = np.lexsort((pairs, -weights))
+    return [divmod(pair, num_units) for pair in pairs[strongest].tolist()]
+
+
+def _held_out(ids: Ids, clusters: Int64s, limit: int, config: SplitConfig) -> Codes:
+    """Return the split that each sample's cluster is put into."""
+    names, sizes = np.unique(clusters, return_counts=True)
+    names, sizes = names[sizes <= limit], sizes[sizes <= limit]
+    shares = {VAL: config.val_share, TEST: config.test_share}
+    room = {split: round(shares[split] * len(ids)) for split in _FILLED}
+    seeds = [sample_seed(config.seed, "splits", bytes(ids[name]).decode()) for name in names]
+    chosen = np.full(len(ids), TRAIN, np.int8)
+    for place in np.argsort(np.array(seeds, dtype=np.int64), kind="stable"):
+        if not any(room.values()):
+            break
+        split = next((split for split in _FILLED if sizes[place] <= room[split]), None)
+        if split is not None:
+            chosen[names[place]] = split
+            room[split] -= int(sizes[place])
+    return chosen[clusters]
+
+
+def _owners(wanted: Codes, claims: Int64s, weight: float) -> Int64s:
+    """Return the split that each claimed thing belongs to, after as many votes as bring something."""
+    num = int(claims.max(initial=-1)) + 1
+    owners = np.full(num, DROPPED)
+    kept = np.zeros(len(wanted), bool)
+    for _ in range(_ROUNDS):
+        # What a kept sample claims is decided; of the rest those vote that could still be kept.
+        could = ~kept & ((owners[claims] == wanted[:, None]) | (owners[claims] == DROPPED)).all(axis=1)
+        votes = _votes(wanted[could], claims[could], num, weight)
+        decided = np.where(owners == DROPPED, votes, owners)
+        more = could & (decided[claims] == wanted[:, None]).all(axis=1)
+        if not more.any():
+            break
+        kept |= more
+        owners[claims[more]] = wanted[more, None]
+    final = _votes(wanted, claims, num, weight)
+    return np.where(owners == DROPPED, final, owners)
+
+
+def _votes(wanted: Codes, claims: Int64s, num: int, weight: float) -> Int64s:
+    """Return the split with most votes for each thing; test before val before train when they are equal."""
+    ballots = np.bincount((claims * len(SPLITS) + wanted[:, None]).ravel(), minlength=num * len(SPLITS))
+    weights = np.array([1.0, weight, weight])
+    weighted = ballots.reshape(num, len(SPLITS)) * weights
+    return TEST - weighted[:, ::-1].argmax(axis=1)

@@ -1,1 +1,0 @@
-"""Stage pack: groups, splits and the sample as it lies in a tar."""

@@ -1,1 +1,0 @@
-"""Decoded pictures, shared by every stage that looks at them."""

@@ -1,0 +1,1 @@
+"""Stage plan: LAION-style metadata to filtered shards of URLs."""

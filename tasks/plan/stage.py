@@ -1,0 +1,262 @@
+"""Stage 0, plan: LAION-style metadata -> filtered rows without duplicate URLs, cut into shards.
+
+The rows are read in order (files by name, rows as they stand) and cut whenever a shard is full. A dropped row belongs
+to the shard in whose stretch of the input it stands, so that the shards' counts add up to the whole input.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from storage import DROPPED, PLAN, ShardReport, ShardStore, ShardTarget, fingerprint, sample_id
+from tasks.download.urls import is_url
+from tasks.errors import EmptyPlanError, MetadataError, TaskConfigError
+from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
+from tasks.plan.metadata_reader import Identity, Kind, Metadata, MetadataFile
+from tasks.plan.seen import SeenNumbers, url_number
+
+STAGE: Final = "plan"
+VERSION: Final = 1
+
+_HASH_DIGITS: Final = (32, 64)
+_HEX: Final = frozenset("0123456789abcdef")
+_MOST_DROPPED: Final = 1_000_000
+_MOST_SIDE: Final = 2**31 - 1
+_NUMBERS: Final = ("width", "height", "similarity", "punsafe", "pwatermark", "aesthetic_score")
+_Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnNames:
+    """What the metadata calls its columns; those of LAION by default. None, or one that is absent, is all unknown."""
+
+    url: str = "URL"
+    alt_text: str | None = "TEXT"
+    width: str | None = "WIDTH"
+    """Pixels."""
+    height: str | None = "HEIGHT"
+    """Pixels."""
+    similarity: str | None = "similarity"
+    punsafe: str | None = "punsafe"
+    pwatermark: str | None = "pwatermark"
+    aesthetic_score: str | None = "AESTHETIC_SCORE"
+    language: str | None = "LANGUAGE"
+    expected_hash: str | None = "hash"
+    """md5 or sha256 of the image's bytes, as hex; anything else (LAION's number is of URL and text) is unknown."""
+
+    def named(self) -> dict[str, str]:
+        """Return our name -> the metadata's, for all that have one."""
+        names = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: column for name, column in names.items() if column is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """Which rows of the metadata are downloaded, and in what portions.
+
+    Raises:
+        TaskConfigError: a field is out of range.
+    """
+
+    columns: ColumnNames = field(default_factory=ColumnNames)
+    """What the metadata calls its columns."""
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    """Which rows are kept."""
+    shard_size: int = 10_000
+    """Rows of every shard but the last."""
+    sample_share: float = 1.0
+    """Share of the URLs that is taken, in (0, 1]; a URL's own hash decides, so that equal shares take equal URLs."""
+    identity: Identity = "content"
+    """What the metadata files are known by: ``content``, or ``footer`` for terabytes that take too long to read."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.shard_size <= 1_000_000:
+            raise TaskConfigError(f"plan.shard_size is {self.shard_size}, expected 1 to 1000000")
+        if not 0 < self.sample_share <= 1:
+            raise TaskConfigError(f"plan.sample_share is {self.sample_share}, expected a number in (0, 1]")
+        if self.identity not in ("content", "footer"):
+            raise TaskConfigError(f"plan.identity is {self.identity!r}, expected 'content' or 'footer'")
+        names = list(self.columns.named().values())
+        if len(set(names)) != len(names):
+            raise TaskConfigError(f"plan.columns names a column twice: {', '.join(names)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A whole plan."""
+
+    reports: tuple[ShardReport, ...]
+    """The shards, in the order of the input."""
+    input_digest: str
+    """Identity of the metadata, for the lineage of a version: 64 hex characters."""
+
+
+def plan_shards(metadata: str, config: PlanConfig, store: ShardStore) -> Plan:
+    """Filter the metadata, drop repeated and broken URLs, and write the rows as shards; a finished plan is returned.
+
+    Args:
+        metadata: a parquet file, a folder of them, or a pattern, at any fsspec address.
+        config: columns, filters and size of the shards.
+        store: where the shards go.
+
+    Raises:
+        MetadataError: no file, a damaged one, or one that lacks a needed column; the message names file and column.
+        EmptyPlanError: no row is left; the message counts the reasons.
+    """
+    source = Metadata(metadata)
+    digest = source.digest(config.identity)
+    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(digest,))
+    if (reports := _finished(store, name)) is None:
+        reports = _Planner(source, config, store, name).run()
+    return Plan(reports=reports, input_digest=digest)
+
+
+def _finished(store: ShardStore, name: str) -> tuple[ShardReport, ...] | None:
+    reports: list[ShardReport] = []
+    while (report := _target(store, len(reports), name).finished()) is not None:
+        reports.append(report)
+        if report.extra.get("is_last"):
+            return tuple(reports)
+    return None
+
+
+def _target(store: ShardStore, number: int, name: str) -> ShardTarget:
+    return store.target(STAGE, f"{number:05d}", name)
+
+
+_NUMBERS_OF_URLS: Final = 2**64
+
+
+class _Stretch:
+    """The part of the input that becomes one shard."""
+
+    def __init__(self) -> None:
+        self.rows: list[_Row] = []
+        self.lost_ids: list[str] = []
+        self.lost_reasons: list[str] = []
+        self.lost_details: list[str] = []
+        self.start = time.monotonic()
+
+    def lose(self, name: str, reason: str, detail: str) -> None:
+        self.lost_ids.append(name)
+        self.lost_reasons.append(reason)
+        self.lost_details.append(detail)
+
+
+class _Planner:
+    """One pass over the metadata."""
+
+    def __init__(self, source: Metadata, config: PlanConfig, store: ShardStore, name: str) -> None:
+        self._source, self._config, self._store, self._name = source, config, store, name
+        self._seen = SeenNumbers()
+        self._reports: list[ShardReport] = []
+        self._reasons: Counter[str] = Counter()
+
+    def run(self) -> tuple[ShardReport, ...]:
+        stretch = _Stretch()
+        for file in self._source.files:
+            for row, reason in self._judged(file):
+                if self._is_full(stretch, reason):
+                    self._commit(stretch, is_last=False)
+                    stretch = _Stretch()
+                if reason is None:
+                    stretch.rows.append(row)
+                else:
+                    self._reasons[reason] += 1
+                    stretch.lose(row["sample_id"], reason, f"{row['source_file']} row {row['source_row']}")
+        self._refuse_empty(stretch)
+        self._commit(stretch, is_last=True)
+        return tuple(self._reports)
+
+    def _is_full(self, stretch: _Stretch, reason: str | None) -> bool:
+        # A full shard takes the dropped rows up to the next one that is kept, so that no shard holds only those.
+        if reason is None:
+            return len(stretch.rows) >= self._config.shard_size
+        return len(stretch.lost_ids) >= _MOST_DROPPED
+
+    def _refuse_empty(self, stretch: _Stretch) -> None:
+        if stretch.rows or any(report.num_out for report in self._reports):
+            return
+        if not self._reasons:
+            raise EmptyPlanError(f"the metadata at {self._source.address} has no rows")
+        counts = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common())
+        raise EmptyPlanError(f"no row of the metadata at {self._source.address} is left to download; dropped: {counts}")
+
+    def _commit(self, stretch: _Stretch, *, is_last: bool) -> None:
+        import pyarrow as pa
+
+        names = pa.schema([(name, pa.string()) for name in DROPPED.names])
+        lost = pa.table([stretch.lost_ids, stretch.lost_reasons, stretch.lost_details], schema=names)
+        report = _target(self._store, len(self._reports), self._name).commit(
+            num_in=len(stretch.rows) + len(stretch.lost_ids),
+            seconds=round(time.monotonic() - stretch.start, 3),
+            table=PLAN.table(stretch.rows),
+            dropped=lost,
+            extra={"is_last": is_last},
+        )
+        self._reports.append(report)
+
+    def _judged(self, file: MetadataFile) -> Iterator[tuple[_Row, str | None]]:
+        """Yield each row of a file with the reason why it is dropped, None for those that are kept."""
+        names = self._config.columns.named()
+        kinds: dict[str, Kind] = {column: _kind(name) for name, column in names.items()}
+        position = 0
+        for batch in self._source.batches(file, kinds, required=self._required(names, file)):
+            rows = []
+            for number in range(len(batch[names["url"]])):
+                given = {name: batch[column][number] for name, column in names.items()}
+                rows.append(_planned(given, file.name, position + number))
+            position += len(rows)
+            yield from self._without_repeated(rows)
+
+    def _required(self, names: dict[str, str], file: MetadataFile) -> list[str]:
+        needed = ("url", *self._config.filters.needed())
+        if unnamed := [name for name in needed if name not in names]:
+            raise MetadataError(f"a filter needs plan.columns.{unnamed[0]}, which is None; {file.name} was not read")
+        return [names[name] for name in needed]
+
+    def _without_repeated(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, str | None]]:
+        reasons = [self._reason(row) for row in rows]
+        kept = [place for place, reason in enumerate(reasons) if reason is None]
+        numbers = np.array([url_number(rows[place]["sample_id"]) for place in kept], dtype=np.uint64)
+        for place, is_new in zip(kept, self._seen.add(numbers), strict=True):
+            if not is_new:
+                reasons[place] = "duplicate_url"
+        return zip(rows, reasons, strict=True)
+
+    def _reason(self, row: _Row) -> str | None:
+        if row["url"] is None or not is_url(row["url"]):
+            return "bad_url"
+        if url_number(row["sample_id"]) >= self._config.sample_share * _NUMBERS_OF_URLS:
+            return "not_sampled"
+        given = {name: row[name] for name in MetadataRow.__dataclass_fields__}
+        return reason_against(MetadataRow(**given), self._config.filters)
+
+
+def _planned(given: _Row, file: str, position: int) -> _Row:
+    url = (given["url"] or "").strip()
+    row: _Row = dict.fromkeys(PLAN.names) | given
+    row |= {name: _pixels(row[name]) for name in ("width", "height")}
+    # A row without a URL has no id of its own, but is counted like the others: its place stands for it.
+    row |= {"url": url or None, "sample_id": sample_id(url or f"{file}#{position}")}
+    row |= {"expected_hash": _content_hash(row["expected_hash"]), "source_file": file, "source_row": position}
+    return row
+
+
+def _kind(name: str) -> Kind:
+    if name == "expected_hash":
+        return "hash"
+    return "number" if name in _NUMBERS else "text"
+
+
+def _pixels(value: float | None) -> int | None:
+    return int(value) if value is not None and 1 <= value <= _MOST_SIDE else None
+
+
+def _content_hash(value: str | None) -> str | None:
+    digits = (value or "").strip().lower()
+    return digits if len(digits) in _HASH_DIGITS and set(digits) <= _HEX else None

@@ -1,1 +1,0 @@
-"""Stage plan: what the metadata rows say before any fetch."""

@@ -1,1 +1,0 @@
-"""The report of an evaluation: one page that asks for nothing from anywhere, and its tables as JSON and LaTeX."""

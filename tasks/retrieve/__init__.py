@@ -1,0 +1,1 @@
+"""Stage retrieve: the pseudo-target of each source image."""

@@ -1,0 +1,1 @@
+"""Stage swap: a caption to an edit prompt, by WordNet."""

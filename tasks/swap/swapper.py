@@ -1,0 +1,208 @@
+"""Caption -> edit prompt: one noun or adjective becomes its antonym or a random co-hyponym (WordNet).
+
+A pure function of the caption, a seed, the configuration and the corpus's vocabulary.
+"""
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from tasks.errors import TaskConfigError
+from tasks.swap.adjective_replacements import AdjectiveReplacements
+from tasks.swap.caption_check import read_caption
+from tasks.swap.caption_units import Unit, find_units
+from tasks.swap.config import SwapConfig
+from tasks.swap.inflection import indefinite_article, is_mass, looks_singular, match_case, plural, singular_forms
+from tasks.swap.noun_replacements import NounReplacements
+from tasks.swap.replacements import Admission, Replacement, Tier
+from tasks.swap.result import Swap, SwapDrop
+from tasks.swap.tagger import Tagger, Token, load_tagger
+from tasks.swap.wordlists import PAIRED
+from tasks.swap.wordnet import WordNet, load_wordnet
+
+_DETAIL_CHARACTERS: Final = 200
+_BETWEEN: Final = " \t\r\n\u00a0\"'(\u2018\u201c"
+"""What may stand between an article and its word."""
+
+
+class Swapper:
+    """Turns captions into edit prompts; made once for a configuration and a vocabulary, called for each caption."""
+
+    def __init__(
+        self,
+        config: SwapConfig,
+        vocabulary: Mapping[str, int] | None = None,
+        *,
+        tagger: Tagger | None = None,
+        wordnet: WordNet | None = None,
+    ) -> None:
+        """Make a swapper.
+
+        Args:
+            config: the settings.
+            vocabulary: how often the corpus's captions hold each word, by the keys of ``count_terms``.
+            tagger: by default ``load_tagger()``.
+            wordnet: by default ``load_wordnet()``.
+
+        Raises:
+            TaskConfigError: ``min_corpus_count`` asks for a vocabulary and there is none, or one with other keys.
+            WordNetError: WordNet cannot be loaded.
+        """
+        _check_vocabulary(config, vocabulary)
+        self.config = config
+        self._wordnet = wordnet or load_wordnet()
+        self._tagger = tagger or load_tagger()
+        self._stop_words = frozenset(word.replace(" ", "_") for word in config.extra_stop_words)
+        vocabulary = vocabulary or {}
+        admission = Admission(
+            self._wordnet,
+            vocabulary=vocabulary,
+            min_corpus_count=config.min_corpus_count,
+            min_sense_share=config.min_sense_share,
+        )
+        self._nouns = NounReplacements(
+            self._wordnet,
+            admission,
+            corpus_nouns=(key[:-2] for key, count in vocabulary.items() if key.endswith(".n") and count > 0),
+            only_corpus=config.min_corpus_count > 0,
+            max_levels=config.max_levels,
+            sense_policy=config.sense_policy,
+            min_sense_share=config.min_sense_share,
+        )
+        self._adjectives = AdjectiveReplacements(
+            self._wordnet,
+            admission,
+            only_first_sense=config.sense_policy == "first",
+            only_contrasting=config.only_contrasting,
+        )
+
+    def __call__(self, caption: str, *, seed: int) -> Swap | SwapDrop:
+        """Swap one word of ``caption``; the result depends on the arguments alone, not on earlier calls.
+
+        Args:
+            caption: any text.
+            seed: decides between equally good words; ``storage.ids.sample_seed`` makes one for each sample.
+        """
+        tokens = read_caption(caption, self.config, self._tagger)
+        if isinstance(tokens, SwapDrop):
+            return tokens
+        units = [unit for unit in find_units(caption, tokens, self._wordnet) if unit.lemma not in self._stop_words]
+        if not units:
+            return SwapDrop(caption=caption, reason="no_candidate_word")
+        rng = random.Random(seed)
+        present = _words_of(tokens)
+        for unit in self._in_random_order(units, rng):
+            if (replacement := self._draw(unit, present, rng)) is not None:
+                return _swap(caption, tokens, unit, replacement)
+        tried = ", ".join(caption[unit.start : unit.end] for unit in units)[:_DETAIL_CHARACTERS]
+        return SwapDrop(caption=caption, reason="no_replacement", detail=tried)
+
+    def _in_random_order(self, units: list[Unit], rng: random.Random) -> list[Unit]:
+        """Shuffle, the part of speech drawn by its weight first; one with weight 0 is left out."""
+        weights = {"n": self.config.noun_weight, "a": self.config.adjective_weight}
+        noun_first = rng.random() * sum(weights.values()) < weights["n"]
+        rng.shuffle(units)
+        order = ("n", "a") if noun_first else ("a", "n")
+        return [unit for pos in order if weights[pos] > 0 for unit in units if unit.pos == pos]
+
+    def _draw(self, unit: Unit, present: frozenset[str], rng: random.Random) -> Replacement | None:
+        """Draw one of the nearest replacements that fit the caption, all with the same chance."""
+        others = present.difference(unit.lemma.split("_"))
+        for tier in self._tiers(unit):
+            fitting = [
+                replacement
+                for replacement in tier
+                if others.isdisjoint(replacement.lemma.split("_"))
+                and replacement.lemma not in self._stop_words
+                and _can_stand_as(replacement.lemma, unit)
+            ]
+            if fitting:
+                return fitting[rng.randrange(len(fitting))]
+        return None
+
+    def _tiers(self, unit: Unit) -> Iterator[Tier]:
+        if unit.pos == "a":
+            yield self._adjectives.tier(unit.lemma, is_animate=unit.is_animate, is_shade=unit.is_shade)
+        else:
+            for place in range(self._nouns.num_tiers):
+                yield self._nouns.tier(unit.lemma, place)
+
+
+def swap_caption(
+    caption: str, *, seed: int, config: SwapConfig, vocabulary: Mapping[str, int] | None = None
+) -> Swap | SwapDrop:
+    """Swap one word of one caption; for more than one make a ``Swapper``, which remembers what it looked up.
+
+    Raises:
+        TaskConfigError: ``config.min_corpus_count`` asks for a vocabulary and there is none.
+        WordNetError: WordNet cannot be loaded.
+    """
+    return Swapper(config, vocabulary)(caption, seed=seed)
+
+
+def _check_vocabulary(config: SwapConfig, vocabulary: Mapping[str, int] | None) -> None:
+    if config.min_corpus_count > 0 and vocabulary is None:
+        raise TaskConfigError(
+            f"swap.min_corpus_count is {config.min_corpus_count} but no vocabulary was given; count the corpus's "
+            "captions with count_terms, or set it to 0"
+        )
+    wrong = next((key for key in vocabulary or () if not key.endswith((".n", ".a"))), None)
+    if wrong is not None:
+        raise TaskConfigError(
+            f"the vocabulary has the key {wrong!r}, expected keys as of count_terms: 'bus.n', 'red.a'"
+        )
+
+
+def _words_of(tokens: Iterable[Token]) -> frozenset[str]:
+    """Return the words of a caption that mean something, plurals as singulars, too."""
+    words: set[str] = set()
+    for token in tokens:
+        if token.tag in {"NOUN", "PROPN", "ADJ", "VERB"}:
+            words.add(token.lower)
+            words.update(singular_forms(token.lower))
+    return frozenset(words)
+
+
+def _can_stand_as(lemma: str, unit: Unit) -> bool:
+    """Return whether a replacement has the number that the unit has in its caption."""
+    if unit.pos == "a":
+        return True
+    word = lemma.replace("_", " ")
+    if unit.number == "mass":
+        return is_mass(word)
+    comes_alone = looks_singular(word) and word.rpartition(" ")[2] not in PAIRED
+    return not is_mass(word) and (unit.number == "plural" or comes_alone)
+
+
+def _swap(caption: str, tokens: list[Token], unit: Unit, replacement: Replacement) -> Swap:
+    old = caption[unit.start : unit.end]
+    new = replacement.lemma.replace("_", " ")
+    if unit.number == "plural":
+        new = plural(new)
+    new = match_case(new, like=old)
+    before = _with_article(caption[: unit.start], tokens, unit.start, new)
+    prompts = (old, new) if unit.pos == "n" else (f"{old} {unit.described}", f"{new} {unit.described}")
+    return Swap(
+        caption=caption,
+        edit_prompt=before + new + caption[unit.end :],
+        swapped_from=old,
+        swapped_to=new,
+        relation=replacement.relation,
+        pos="noun" if unit.pos == "n" else "adjective",
+        source_synset=replacement.source_synset,
+        target_synset=replacement.target_synset,
+        level=replacement.level,
+        source_diff=prompts[0],
+        target_diff=prompts[1],
+    )
+
+
+def _with_article(before: str, tokens: list[Token], start: int, new: str) -> str:
+    """Return the text before the new word with "a" or "an" made right when it ends in one."""
+    token = next((token for token in reversed(tokens) if token.end <= start and token.tag != "PUNCT"), None)
+    if token is None or token.lower not in {"a", "an"} or before[token.end :].strip(_BETWEEN):
+        return before
+    article = indefinite_article(new.lower())
+    if token.text.isupper() and (len(token.text) > 1 or new.isupper()):
+        article = article.upper()
+    return before[: token.start] + match_case(article, like=token.text) + before[token.end :]

@@ -1,0 +1,1 @@
+"""Stage train: a dataset version to a fine-tuned model."""

@@ -1,1 +1,0 @@
-"""Stage swap: words, their forms and WordNet's relations between them."""

@@ -1,0 +1,166 @@
+"""A run's folder: checkpoints that diffusers opens, that are whole or not there, and that belong to one run."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+from iedit_model.training.config import LayerPolicy
+from storage import ShardStore, VersionInfo
+from tasks.train.errors import RunFolderError
+from tasks.train.run_config import LoopConfig
+from tasks.train.run_folder import RunFolder, SavedState
+from tasks.train.stage import train
+from tasks.train.train_log import read_log
+from tests.reference.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
+
+
+def open_unet(folder: Path) -> torch.nn.Module:
+    return DiffusionPipeline.from_pretrained(folder, local_files_only=True).unet
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_diffusers_opens_a_checkpoint_with_the_averaged_weights_where_there_are_any(
+    averaged: bool, pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    config = tiny_run(pipeline, tiny_train(ema_decay=0.9 if averaged else None))
+    report = train(version.id, config, store, tmp_path)
+    opened = open_unet(tmp_path / "checkpoints" / "latest").state_dict()
+    saved = load_file(report.checkpoint / "training/state.safetensors")
+    base = open_unet(pipeline).state_dict()
+    prefix = "average." if averaged else "weight."
+    learned = {name.removeprefix(prefix) for name in saved if name.startswith(prefix)}
+    assert {name.split(".")[0] for name in learned} == {"conv_in", "down_blocks", "mid_block"}
+    for name, value in opened.items():
+        expected = saved[prefix + name] if name in learned else base[name]
+        assert torch.equal(value, expected), name
+    raw = {name: value for name, value in saved.items() if name.startswith("weight.")}
+    assert any(not torch.equal(value, opened[name.removeprefix("weight.")]) for name, value in raw.items()) == averaged
+
+
+@pytest.mark.parametrize("layers", ["lora", "attention"])
+def test_a_checkpoint_predicts_what_the_trained_network_predicts(
+    layers: LayerPolicy, pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    config = tiny_run(pipeline, tiny_train(layers=layers, lora_rank=2, learning_rate=1e-2))
+    report = train(version.id, config, store, tmp_path)
+    ready = prepared(config, store, version, tmp_path).parts
+    state = ready.folder.load(report.step)
+    ready.learner.load(state.tensors, state.scaler)
+    inputs = (torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([10, 700]))
+    prompt = torch.randn(2, 20, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        trained = ready.models.unet(*inputs, encoder_hidden_states=prompt).sample
+        opened = open_unet(report.checkpoint)(*inputs, encoder_hidden_states=prompt).sample
+        untrained = open_unet(pipeline)(*inputs, encoder_hidden_states=prompt).sample
+    torch.testing.assert_close(opened, trained, rtol=1e-4, atol=1e-5)
+    assert float((untrained - trained).abs().max()) > 1e-3
+    assert [
+        name for name in load_file(report.checkpoint / "unet/diffusion_pytorch_model.safetensors") if "lora" in name
+    ] == []
+
+
+def test_checkpoints_hold_no_pickle_and_only_the_last_ones_stay(
+    pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    loop = LoopConfig(sinks=("tensorboard",), save_every=1, keep_last=2, validate_every=3, num_validation=2)
+    train(version.id, tiny_run(pipeline, tiny_train(num_steps=5), loop=loop), store, tmp_path)
+    folder = RunFolder(tmp_path)
+    assert folder.saved_steps() == [4, 5]
+    suffixes = {path.suffix for path in (tmp_path / "checkpoints").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+    vae = "vae/diffusion_pytorch_model.safetensors"
+    assert folder.checkpoint(4).joinpath(vae).stat().st_ino == folder.checkpoint(5).joinpath(vae).stat().st_ino
+    assert folder.checkpoint(5).joinpath(vae).read_bytes() == (pipeline / vae).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["step_00000003.png"]
+    with Image.open(tmp_path / "samples/step_00000003.png") as sheet:
+        assert sheet.size == (4 * 134 + 6, 24 + 2 * 152)
+
+
+def test_tensorboard_has_each_step_once_after_a_resume(
+    pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_run(pipeline, tiny_train(num_steps=5), loop=LoopConfig(sinks=("tensorboard",), save_every=2))
+    train(version.id, config, store, tmp_path, stop_at=3)
+    train(version.id, config, store, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    logged = read_log(tmp_path / "log.parquet").to_pylist()
+    assert [event.step for event in events.Scalars("loss")] == [0, 1, 2, 3, 4]
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx([row["loss"] for row in logged])
+    assert [event.value for event in events.Scalars("term/noise")] == pytest.approx(
+        [row["term_noise"] for row in logged]
+    )
+
+
+def test_the_manifest_says_what_the_run_is(
+    pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    loss = dataclasses.replace(PLAIN, t_min=200)
+    config = tiny_run(pipeline, tiny_train(loss, num_steps=1, batch_size=1, learning_rate=2e-4))
+    report = train(version.id, config, store, tmp_path)
+    manifest = json.loads((tmp_path / "run.json").read_text())
+    assert manifest["version"] == version.id
+    assert manifest["config"]["train"]["loss"]["t_min"] == 200
+    assert manifest["num_samples"] == report.num_samples == 7
+    assert set(manifest["models"]) == {"model"}
+    assert "loss.t_min = 200 instead of 0" in manifest["deviations"]
+    assert "loss.use_perc = False instead of True" in manifest["deviations"]
+    outcome = manifest["outcome"]
+    assert (outcome["status"], outcome["step"], outcome["checkpoint"]) == ("finished", 1, "checkpoints/step_00000001")
+    assert outcome["mean_loss"] == pytest.approx(report.mean_loss)
+
+
+def test_a_folder_takes_no_other_run(pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path) -> None:
+    train(version.id, tiny_run(pipeline, tiny_train(num_steps=1)), store, tmp_path)
+    for other in (
+        tiny_run(pipeline, tiny_train(num_steps=1, learning_rate=3e-4)),
+        tiny_run(pipeline, tiny_train(dataclasses.replace(PLAIN, mask_policy="union"), num_steps=1)),
+    ):
+        with pytest.raises(RunFolderError, match="holds another run"):
+            train(version.id, other, store, tmp_path)
+
+
+def test_a_folder_in_use_is_refused(pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path) -> None:
+    with RunFolder(tmp_path).locked(), pytest.raises(RunFolderError, match="another process is training in"):
+        train(version.id, tiny_run(pipeline), store, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["training/state.safetensors", "training/progress.json"])
+def test_a_damaged_checkpoint_is_named(
+    name: str, pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    config = tiny_run(pipeline, tiny_train(num_steps=1))
+    report = train(version.id, config, store, tmp_path)
+    damaged = report.checkpoint / name
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.raises(RunFolderError, match="step_00000001"):
+        train(version.id, config, store, tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+
+    def state(step: int) -> SavedState:
+        tensors = {"weight.x": torch.full((2,), float(step))}
+        return SavedState(step=step, tensors=tensors, scaler={}, lambda_perc=None, seconds=1.5)
+
+    def fails(path: Path) -> None:
+        (path / "half").write_text("half")
+        raise OSError(5, "the disk is gone")
+
+    with folder.locked():
+        folder.save(state(1), lambda path: None, keep_last=1)
+        with pytest.raises(OSError, match="the disk is gone"):
+            folder.save(state(2), fails, keep_last=1)
+    assert folder.saved_steps() == [1]
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["latest", "step_00000001"]
+    assert folder.load(1).tensors["weight.x"].tolist() == [1.0, 1.0]
+    assert (folder.checkpoints / "latest").resolve() == folder.checkpoint(1).resolve()
