@@ -12,8 +12,8 @@ import torch
 from _edit_cases import EditCase
 
 from iedit_model.editing.edit_masks import MaskConfig
-from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings, build_editor, editor_spec
+from iedit_model.editing.sampling import SamplingConfig
 from iedit_model.metrics.ssim import ssim_normconv
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource

@@ -24,10 +24,7 @@ from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
 from iedit_model.editing.batches import to_images
-from iedit_model.editing.latent_editor import embed_prompts
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editing.partial_noising import SamplingConfig, edit_latents
-from iedit_model.editing.samplers import noise_schedule_from_config
+from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.latent_diffusion import LatentDiffusion
 from miniature.family.latent_diffusion import build_scheduler
@@ -77,7 +74,7 @@ def main() -> None:
     _speed_up(parts, compiled=options.compile, channels_last=options.channels_last)
     model = LatentDiffusion(
         **{name: parts[name] for name in ("unet", "vae", "text_encoder", "tokenizer")},
-        schedule=noise_schedule_from_config(parts["scheduler"].config),
+        scheduler_config=parts["scheduler"].config,
     )
     side = options.size or model.native_px
     sampling = SamplingConfig(strength=options.strength, num_inference_steps=options.steps)
@@ -129,7 +126,7 @@ def _img2img(parts: dict[str, Any]) -> Any:
 def _ours(
     model: LatentDiffusion, image: Image.Image, sampling: SamplingConfig, count: int, mask: torch.Tensor | None
 ) -> Any:
-    source_latents = model.encode(_pixels(image)).to(model.device)
+    source_latents = model.encode_images(_pixels(image)).to(model.device)
     noise = SeededNoise(range(count), shape=tuple(source_latents.shape[1:]), device=model.device)
     latents = edit_latents(
         model,
@@ -139,13 +136,13 @@ def _ours(
         config=sampling,
         latent_mask=mask,
     )
-    return to_images(model.decode(latents))
+    return to_images(model.decode_latents(latents))
 
 
 def _check_equal(parts: dict[str, Any], model: LatentDiffusion, image: Image.Image, sampling: SamplingConfig) -> None:
     """Say how far the two sides' pictures differ where the source latents and the noise are the same."""
     pipeline = _img2img(parts)
-    latents = model.encode(_pixels(image)).to(model.device, model.unet.dtype)
+    latents = model.encode_images(_pixels(image)).to(model.device, model.unet.dtype)
     theirs = pipeline(
         PROMPT,
         image=latents,

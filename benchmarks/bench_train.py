@@ -166,10 +166,10 @@ class _Bench:
         config = self._run_config(TrainConfig(loss=MASK, precision=self._precision), cached=False)
         accelerator = build_accelerator(config.train, config.compute)
         networks: Any = load_networks(config, accelerator.device)
-        networks.unet.requires_grad_(requires_grad=True).train()
+        networks.model.unet.requires_grad_(requires_grad=True).train()
         if self._options.compile:
-            networks.unet.compile()
-        optimiser: Any = accelerator.prepare_optimizer(torch.optim.AdamW(networks.unet.parameters(), lr=1e-4))
+            networks.model.unet.compile()
+        optimiser: Any = accelerator.prepare_optimizer(torch.optim.AdamW(networks.model.unet.parameters(), lr=1e-4))
         pixels, tokens = self._in_memory(networks)
         place_of = iter(range(10**9))
 
@@ -186,7 +186,7 @@ class _Bench:
         rows = read_rows(VersionStore(self._store.files), self._info, RowsConfig())
         pairs = [read_pair(self._store.files, row, "edit") for row in rows.of_ids(rows.chosen)]
         pixels = torch.stack([torch.from_numpy(pair.source_pixels).float() / 127.5 - 1 for pair in pairs])
-        tokenizer = networks.tokenizer
+        tokenizer = networks.model.tokenizer
         tokens = tokenizer(
             [pair.source_prompt for pair in pairs],
             padding="max_length",
@@ -211,17 +211,20 @@ class _Bench:
 
 def _plain_step(networks: Any, accelerator: Any, optimiser: Any, pixels: torch.Tensor, tokens: torch.Tensor) -> None:
     """What ``train_text_to_image.py`` of diffusers does with one batch."""
-    device, scheduler = accelerator.device, networks.scheduler
+    from diffusers import DDPMScheduler
+
+    device, scheduler = accelerator.device, DDPMScheduler.from_config(networks.model.scheduler_config)
     with accelerator.autocast():
-        latents = networks.vae.encode(pixels.to(device)).latent_dist.sample() * networks.vae.config.scaling_factor
+        vae = networks.model.vae
+        latents = vae.encode(pixels.to(device)).latent_dist.sample() * vae.config.scaling_factor
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, scheduler.config.num_train_timesteps, (len(latents),), device=device)
         noisy = scheduler.add_noise(latents, noise, timesteps)
-        states = networks.text_encoder(tokens.to(device), return_dict=False)[0]
-        predicted = networks.unet(noisy, timesteps, states, return_dict=False)[0]
+        states = networks.model.text_encoder(tokens.to(device), return_dict=False)[0]
+        predicted = networks.model.unet(noisy, timesteps, states, return_dict=False)[0]
         loss = functional.mse_loss(predicted.float(), noise.float(), reduction="mean")
     accelerator.backward(loss)
-    accelerator.clip_grad_norm_(networks.unet.parameters(), _CLIP_NORM)
+    accelerator.clip_grad_norm_(networks.model.unet.parameters(), _CLIP_NORM)
     optimiser.step()
     optimiser.zero_grad()
 

@@ -8,13 +8,17 @@ Everything here is computed in fp32 or better, whatever precision the networks r
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from iedit_model.errors import ScheduleError, TimestepError
+
+PredictionType = Literal["epsilon", "v_prediction"]
+"""What the UNet predicts: the noise eps, or the velocity v = sqrt(alpha_t) eps - sqrt(1 - alpha_t) z (Salimans and Ho
+2022, arXiv:2202.00512), as Stable Diffusion 2.1 does."""
 
 # What diffusers' schedulers take where a config says nothing; configs of the v1 models leave some of it out.
 _DIFFUSERS_DEFAULTS: dict[str, Any] = {
@@ -26,12 +30,7 @@ _DIFFUSERS_DEFAULTS: dict[str, Any] = {
     "trained_betas": None,
     "rescale_betas_zero_snr": False,
 }
-_COVERED: dict[str, Any] = {
-    "prediction_type": "epsilon",
-    "beta_schedule": "scaled_linear",
-    "trained_betas": None,
-    "rescale_betas_zero_snr": False,
-}
+_COVERED: dict[str, Any] = {"beta_schedule": "scaled_linear", "trained_betas": None}
 
 
 def at_least_fp32(values: Tensor) -> Tensor:
@@ -39,44 +38,62 @@ def at_least_fp32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def scaled_linear_alphas_cumprod(
-    *, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
-) -> Float[Tensor, " T"]:
-    """Return the cumulative products of Stable Diffusion's schedule, fp32: the square roots of beta grow linearly.
-
-    The same operations as in diffusers' schedulers, so the values agree bit for bit.
+def check_schedule(config: Mapping[str, Any]) -> None:
+    """Refuse a diffusers scheduler's config that the equations do not cover.
 
     Raises:
-        ScheduleError: not 0 < beta_start <= beta_end < 1, or no timesteps.
-    """
-    if num_train_timesteps < 1 or not 0 < beta_start <= beta_end < 1:
-        raise ScheduleError(
-            f"a schedule of {num_train_timesteps} steps with betas {beta_start} to {beta_end} cannot be built: "
-            "expected at least one step and 0 < beta_start <= beta_end < 1"
-        )
-    betas = torch.linspace(beta_start**0.5, beta_end**0.5, num_train_timesteps, dtype=torch.float32) ** 2
-    return torch.cumprod(1.0 - betas, dim=0)
-
-
-def alphas_cumprod_from_config(config: Mapping[str, Any]) -> Float[Tensor, " T"]:
-    """Return ``alphas_cumprod`` of a diffusers scheduler's config.
-
-    Raises:
-        ScheduleError: the model does not predict noise, or the schedule is another than Stable Diffusion v1's kind.
+        ScheduleError: another kind of schedule than Stable Diffusion's, a prediction that is neither noise nor
+            velocity, or noise at a level without any signal, which says nothing about the image.
     """
     full = {**_DIFFUSERS_DEFAULTS, **config}
     for key, expected in _COVERED.items():
         if full[key] != expected:
             raise ScheduleError(f"the scheduler has {key}={full[key]!r}; iEdit's equations are for {key}={expected!r}")
-    return scaled_linear_alphas_cumprod(
-        num_train_timesteps=full["num_train_timesteps"], beta_start=full["beta_start"], beta_end=full["beta_end"]
-    )
+    if full["prediction_type"] not in get_args(PredictionType):
+        raise ScheduleError(
+            f"the scheduler has prediction_type={full['prediction_type']!r}, expected one of "
+            f"{', '.join(get_args(PredictionType))}"
+        )
+    if full["rescale_betas_zero_snr"] and full["prediction_type"] == "epsilon":
+        raise ScheduleError(
+            "the scheduler has rescale_betas_zero_snr with prediction_type='epsilon': at the last timestep there is "
+            "no signal, and noise says nothing about the image; expected prediction_type='v_prediction'"
+        )
+    steps, start, end = full["num_train_timesteps"], full["beta_start"], full["beta_end"]
+    if steps < 1 or not 0 < start <= end < 1:
+        raise ScheduleError(
+            f"a schedule of {steps} steps with betas {start} to {end} cannot be built: expected at least one step and "
+            "0 < beta_start <= beta_end < 1"
+        )
+
+
+def alphas_cumprod_from_config(config: Mapping[str, Any]) -> Float[Tensor, " T"]:
+    """Return ``alphas_cumprod`` of a diffusers scheduler's config, fp32 on the CPU, as diffusers computes it.
+
+    Raises:
+        ScheduleError: see ``check_schedule``.
+    """
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    check_schedule(config)
+    kept = {name: config[name] for name in _DIFFUSERS_DEFAULTS if name in config}
+    return DDIMScheduler(**kept).alphas_cumprod
+
+
+def prediction_type(config: Mapping[str, Any]) -> PredictionType:
+    """Return what the UNet of a diffusers scheduler's config predicts.
+
+    Raises:
+        ScheduleError: see ``check_schedule``.
+    """
+    check_schedule(config)
+    return config.get("prediction_type", "epsilon")
 
 
 def sample_timesteps(
     batch_size: int, *, t_min: int = 0, t_max: int = 1000, generator: torch.Generator
 ) -> Int[Tensor, " b"]:
-    """Draw timesteps uniformly from [t_min, t_max), on the generator's device.
+    """Sample timesteps uniformly from [t_min, t_max), on the generator's device.
 
     Raises:
         TimestepError: the range is empty or starts below 0.
@@ -97,11 +114,16 @@ def snr(timesteps: Int[Tensor, " b"], alphas_cumprod: Float[Tensor, " T"]) -> Fl
 
 
 def min_snr_weight(
-    timesteps: Int[Tensor, " b"], alphas_cumprod: Float[Tensor, " T"], *, gamma: float
+    timesteps: Int[Tensor, " b"],
+    alphas_cumprod: Float[Tensor, " T"],
+    *,
+    gamma: float,
+    prediction: PredictionType = "epsilon",
 ) -> Float[Tensor, " b"]:
     """Return min(SNR, gamma) / SNR, the weight of a noise loss (Hang et al. 2023, arXiv:2303.09556).
 
-    It is 1 where SNR <= gamma, also for SNR = 0, and falls as gamma / SNR towards t = 0. The paper has no such weight.
+    It is 1 where SNR <= gamma, also for SNR = 0, and falls as gamma / SNR towards t = 0. A velocity loss already weighs
+    SNR + 1 times as much, so that there the weight is min(SNR, gamma) / (SNR + 1). The paper has no such weight.
 
     Raises:
         ScheduleError: gamma is not positive.
@@ -109,7 +131,10 @@ def min_snr_weight(
     """
     if not gamma > 0:
         raise ScheduleError(f"min-SNR gamma is {gamma}, expected a positive number")
-    return (gamma / snr(timesteps, alphas_cumprod)).clamp(max=1)
+    ratio = snr(timesteps, alphas_cumprod)
+    if prediction == "v_prediction":
+        return ratio.clamp(max=gamma) / (ratio + 1)
+    return (gamma / ratio).clamp(max=1)
 
 
 def add_noise(
@@ -148,22 +173,45 @@ def target_noise(
     return noise + (alpha / (1 - alpha)).sqrt() * difference
 
 
-def predict_original(
-    noisy_latents: Float[Tensor, "b c h w"],
-    noise_pred: Float[Tensor, "b c h w"],
+def prediction_target(
+    latents: Float[Tensor, "b c h w"],
+    noise: Float[Tensor, "b c h w"],
     timesteps: Int[Tensor, " b"],
     alphas_cumprod: Float[Tensor, " T"],
+    prediction: PredictionType = "epsilon",
 ) -> Float[Tensor, "b c h w"]:
-    """Return the clean latents that a predicted noise implies: (z_t - sqrt(1 - alpha_t) eps) / sqrt(alpha_t) (Eq. 7).
+    """Return what the UNet should say of latents under this noise: the noise, or sqrt(alpha_t) eps - sqrt(1-alpha_t) z.
 
-    An error of the prediction is multiplied by sqrt(1 / SNR): 0.03 at t = 0, 14.6 at t = 999.
+    Raises:
+        TimestepError: a timestep lies outside [0, T).
+    """
+    if prediction == "epsilon":
+        return noise
+    latents = at_least_fp32(latents)
+    alpha = _alpha(timesteps, alphas_cumprod).to(latents.dtype).view(-1, 1, 1, 1)
+    return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+
+
+def predict_original(
+    noisy_latents: Float[Tensor, "b c h w"],
+    predicted: Float[Tensor, "b c h w"],
+    timesteps: Int[Tensor, " b"],
+    alphas_cumprod: Float[Tensor, " T"],
+    prediction: PredictionType = "epsilon",
+) -> Float[Tensor, "b c h w"]:
+    """Return the clean latents that a prediction implies: (z_t - sqrt(1 - alpha_t) eps) / sqrt(alpha_t) (Eq. 7).
+
+    For a velocity they are sqrt(alpha_t) z_t - sqrt(1 - alpha_t) v, which is defined without any signal, too. An error
+    of a predicted noise is multiplied by sqrt(1 / SNR): 0.03 at t = 0, 14.6 at t = 999; one of a velocity by 1 or less.
 
     Raises:
         TimestepError: a timestep lies outside [0, T).
     """
     noisy_latents = at_least_fp32(noisy_latents)
     alpha = _alpha(timesteps, alphas_cumprod).to(noisy_latents.dtype).view(-1, 1, 1, 1)
-    return (noisy_latents - (1 - alpha).sqrt() * noise_pred) / alpha.sqrt()
+    if prediction == "v_prediction":
+        return alpha.sqrt() * noisy_latents - (1 - alpha).sqrt() * predicted
+    return (noisy_latents - (1 - alpha).sqrt() * predicted) / alpha.sqrt()
 
 
 def _alpha(timesteps: Int[Tensor, " b"], alphas_cumprod: Float[Tensor, " T"]) -> Float[Tensor, " b"]:

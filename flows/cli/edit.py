@@ -68,8 +68,8 @@ def _job(options: argparse.Namespace) -> "EditJob":
     from iedit_model.editing.edit_masks import MaskConfig
     from iedit_model.editing.framing import FramingConfig
     from iedit_model.editing.instruct_editor import InstructSampling
-    from iedit_model.editing.partial_noising import SamplingConfig
     from iedit_model.editing.registry import EditorSettings
+    from iedit_model.editing.sampling import SamplingConfig
     from tasks.edit.record import EditJob
 
     num_steps = options.steps if options.steps is not None else STEPS[options.sampler]

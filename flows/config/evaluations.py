@@ -11,8 +11,8 @@ from flows.config.tree import RunnerConfig, TagLimit, TaskOptions
 from flows.errors import ProfileError
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instruct_editor import InstructSampling
-from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings
+from iedit_model.editing.sampling import SamplingConfig
 from iedit_model.models.clip import ClipSpec
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource

@@ -15,119 +15,118 @@ from jaxtyping import Float
 from torch import Tensor
 
 from iedit_model.batching import map_batches
+from iedit_model.editing.edit_masks import shown_mask
 from iedit_model.editing.editor import EditRequest, EditResult, Mask
 from iedit_model.editing.framing import Frame, FramingConfig, frame, from_canvas, mask_from_canvas, to_canvas
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-EDITING_VERSION = 1
+EDITING_VERSION = 2
 """Part of every editor's fingerprint; raised by hand when the same weights and settings come to give other results."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FramedRequest:
-    """One request with its place in a canvas and its mask."""
+class CanvasBatch:
+    """Requests whose canvases have one size."""
 
-    request: EditRequest
-    frame: Frame
-    mask: Mask | None = None
-    """(height, width) of the source; None edits everywhere."""
-    seconds: float = 0.0
-    """Time that the mask took."""
+    indices: tuple[int, ...]
+    """Which requests of all they are; a batch that was filled up holds its last one again."""
+    requests: tuple[EditRequest, ...]
+    frames: tuple[Frame, ...]
+    masks: tuple[Mask | None, ...]
+    """(height, width) of each source; None edits everywhere."""
+
+    def pixel_values(self) -> Float[Tensor, "b 3 H W"]:
+        """Return the canvases in [-1, 1]."""
+        canvases = [
+            np.asarray(to_canvas(request.image, place))
+            for request, place in zip(self.requests, self.frames, strict=True)
+        ]
+        return torch.from_numpy(np.stack(canvases)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EditedCanvas:
-    """What a method made of one canvas."""
+class EditedBatch:
+    """What a method made of a batch of canvases."""
 
-    canvas: "Image"
-    mask: Mask | None
-    """(height, width) of the canvas: where the method could change it."""
-
-
-def framed(
-    requests: Sequence[EditRequest],
-    config: FramingConfig,
-    *,
-    native_px: int,
-    multiple_px: int,
-    masks: Sequence[Mask | None] | None = None,
-    seconds: float = 0.0,
-) -> list[FramedRequest]:
-    """Return requests with their places in canvases.
-
-    Args:
-        requests: what is asked for.
-        config: area and longest shape of the canvases.
-        native_px: side of the model's own squares.
-        multiple_px: both sides of a canvas are multiples of it: one latent cell.
-        masks: one a request, in its image's size; None edits everywhere.
-        seconds: time that each mask took.
-
-    Raises:
-        EditError: an image is too narrow to be edited.
-    """
-    masks = [None] * len(requests) if masks is None else masks
-    return [
-        FramedRequest(
-            request=request,
-            frame=frame(request.image.size, config, native_px=native_px, multiple_px=multiple_px),
-            mask=mask,
-            seconds=seconds,
-        )
-        for request, mask in zip(requests, masks, strict=True)
-    ]
+    pixel_values: Float[Tensor, "b 3 H W"]
+    """Around [-1, 1]."""
+    latent_mask: Float[Tensor, "b 1 h w"] | None = None
+    """Where the method could change each canvas; None is everywhere."""
 
 
 def edit_in_batches(
-    items: Sequence[FramedRequest],
-    function: Callable[[Sequence[FramedRequest]], Sequence[EditedCanvas]],
+    requests: Sequence[EditRequest],
+    function: Callable[[CanvasBatch], EditedBatch],
     *,
+    framing: FramingConfig,
+    native_px: int,
+    cell_px: int,
     batch_size: int,
     num_unet_evaluations: int,
+    masks: Sequence[Mask | None] | None = None,
+    mask_seconds: float = 0.0,
     paste_back: bool = False,
 ) -> list[EditResult]:
-    """Return the results of all items in order, computed in batches whose canvases have one size.
+    """Return the results of all requests in order, computed in batches whose canvases have one size.
 
     Args:
-        items: framed requests.
+        requests: what is asked for.
         function: edits one batch.
-        batch_size: most items a batch; a batch that does not fit into memory is halved.
+        framing: area and longest shape of the canvases.
+        native_px: side of the model's own squares.
+        cell_px: side of a latent cell; both sides of a canvas are multiples of it.
+        batch_size: most requests per batch; a batch that does not fit into memory is halved.
         num_unet_evaluations: for one result.
+        masks: one per request, in its image's size; None edits everywhere.
+        mask_seconds: time that each mask took.
         paste_back: put the source's own pixels back wherever the mask is 0, in parts where it is between.
 
     Raises:
-        MemoryLimitError: not even one item fits into memory.
+        EditError: an image is too narrow to be edited.
+        MemoryLimitError: not even one request fits into memory.
     """
-    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, item in enumerate(items):
-        by_size[item.frame.canvas_size].append(index)
+    masks = [None] * len(requests) if masks is None else masks
+    frames = [frame(one.image.size, framing, native_px=native_px, multiple_px=cell_px) for one in requests]
 
-    def timed(batch: Sequence[FramedRequest]) -> list[tuple[EditedCanvas, float]]:
+    def timed(indices: Sequence[int]) -> "list[tuple[Image, Mask | None, float]]":
         began = time.perf_counter()
-        edited = function(batch)
-        return [(one, (time.perf_counter() - began) / len(batch)) for one in edited]
+        edited = function(
+            CanvasBatch(
+                indices=tuple(indices),
+                requests=tuple(requests[index] for index in indices),
+                frames=tuple(frames[index] for index in indices),
+                masks=tuple(masks[index] for index in indices),
+            )
+        )
+        canvases = to_images(edited.pixel_values)
+        cells = [None] * len(indices) if edited.latent_mask is None else edited.latent_mask
+        shown = [None if one is None else shown_mask(one, cell_px=cell_px) for one in cells]
+        seconds = (time.perf_counter() - began) / len(indices) + mask_seconds
+        return [(canvas, mask, seconds) for canvas, mask in zip(canvases, shown, strict=True)]
 
+    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, one in enumerate(frames):
+        by_size[one.canvas_size].append(index)
     results: dict[int, EditResult] = {}
-    for indices in by_size.values():
-        batched = map_batches(timed, [items[index] for index in indices], batch_size=min(batch_size, len(indices)))
-        for index, (item, (edited, seconds)) in zip(indices, batched, strict=True):
-            results[index] = _result(item, edited, seconds, num_unet_evaluations, paste_back=paste_back)
-    return [results[index] for index in range(len(items))]
+    for group in by_size.values():
+        for index, (canvas, shown, seconds) in map_batches(timed, group, batch_size=min(batch_size, len(group))):
+            image = from_canvas(canvas, frames[index])
+            mask = None if shown is None else mask_from_canvas(shown, frames[index])
+            if paste_back and mask is not None:
+                image = _pasted(image, requests[index].image, mask)
+            results[index] = EditResult(
+                image=image, mask=mask, seconds=seconds, num_unet_evaluations=num_unet_evaluations
+            )
+    return [results[index] for index in range(len(requests))]
 
 
-def pixel_values(items: Sequence[FramedRequest]) -> Float[Tensor, "b 3 H W"]:
-    """Return the canvases of items of one canvas size in [-1, 1]."""
-    canvases = np.stack([np.asarray(to_canvas(item.request.image, item.frame)) for item in items])
-    return torch.from_numpy(canvases).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_images(pixels: Float[Tensor, "b 3 H W"]) -> "list[Image]":
-    """Return images in [-1, 1] as RGB pictures, clamped and rounded."""
+def to_images(pixel_values: Float[Tensor, "b 3 H W"]) -> "list[Image]":
+    """Return images in [-1, 1] as RGB PIL images, clamped and rounded."""
     from PIL import Image
 
-    levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+    levels = ((pixel_values.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return [Image.fromarray(array) for array in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
@@ -139,16 +138,6 @@ def config_digest(*configs: Any) -> str:
     ]
     text = json.dumps([EDITING_VERSION, values], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _result(
-    item: FramedRequest, edited: EditedCanvas, seconds: float, num_unet_evaluations: int, *, paste_back: bool
-) -> EditResult:
-    image = from_canvas(edited.canvas, item.frame)
-    mask = None if edited.mask is None else mask_from_canvas(edited.mask, item.frame)
-    if paste_back and mask is not None:
-        image = _pasted(image, item.request.image, mask)
-    return EditResult(image=image, mask=mask, seconds=seconds + item.seconds, num_unet_evaluations=num_unet_evaluations)
 
 
 def _pasted(image: "Image", source: "Image", mask: Mask) -> "Image":

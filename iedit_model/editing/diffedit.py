@@ -1,10 +1,10 @@
 """DiffEdit (arXiv:2210.11427): the mask is where two prompts' noise predictions differ; the source is inverted.
 
 First the source is noised to ``mask_strength`` several times; where the predictions for the edit prompt and for the
-source prompt differ most, on average over the draws, is the mask. Then the source is inverted with DDIM, asked with the
+source prompt differ most, on average over the noise samples, is the mask. Then the source is inverted by DDIM, with the
 source prompt and without guidance. At last the inverted latents are denoised with the edit prompt, and outside the mask
 the inverted latents of the same level are put back, after the last step the source. Axis names as in
-``iedit_model.editing.partial_noising``.
+``iedit_model.editing.sampling``.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from iedit_model.editing.batches import (
-    EditedCanvas,
-    FramedRequest,
-    config_digest,
-    edit_in_batches,
-    framed,
-    pixel_values,
-)
+from iedit_model.editing.batches import CanvasBatch, EditedBatch, config_digest, edit_in_batches
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
-from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, denoise, edit_steps, noised
-from iedit_model.editing.samplers import Trajectory, ddim_step
+from iedit_model.editing.sampling import (
+    PromptEmbeds,
+    SamplingConfig,
+    SeededNoise,
+    add_noise,
+    build_inverse_scheduler,
+    build_scheduler,
+    denoise,
+    edit_timesteps,
+    embed_prompts,
+)
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
@@ -43,7 +43,7 @@ class ContrastConfig:
     """How DiffEdit finds its mask; the paper's values, and diffusers' for what the paper leaves open."""
 
     num_maps: int = 10
-    """Noise draws that the differences are averaged over."""
+    """Noise samples that the differences are averaged over."""
     mask_strength: float = 0.5
     """Noise level of the comparison, as a share of the steps."""
     clamp_ratio: float = 3.0
@@ -112,33 +112,36 @@ class DiffEditor:
         model, spec = load_latent_diffusion(self._spec.model), self._spec
         num_steps = spec.sampling.num_edit_steps
         return edit_in_batches(
-            framed(requests, spec.framing, native_px=model.native_px, multiple_px=model.cell_px),
+            requests,
             lambda batch: self._edited(model, batch),
+            framing=spec.framing,
+            native_px=model.native_px,
+            cell_px=model.cell_px,
             batch_size=spec.batch_size,
             num_unet_evaluations=2 * spec.contrast.num_maps + num_steps + spec.sampling.num_unet_evaluations,
             paste_back=spec.paste_back,
         )
 
-    def _edited(self, model: LatentDiffusion, items: Sequence[FramedRequest]) -> list[EditedCanvas]:
-        spec = self._spec
-        source_latents = model.encode(pixel_values(items)).to(model.device)
-        prompts = embed_prompts(model, [item.request.edit_prompt for item in items])
-        sources = embed_prompts(model, [item.request.source_prompt or UNCONDITIONAL for item in items]).conditional
-        seeds = [item.request.seed for item in items]
-        draw = SeededNoise(seeds, shape=tuple(source_latents.shape[1:]), device=model.device)
+    def _edited(self, model: LatentDiffusion, batch: CanvasBatch) -> EditedBatch:
+        spec, requests = self._spec, batch.requests
+        source_latents = model.encode_images(batch.pixel_values()).to(model.device)
+        prompts = embed_prompts(model, [request.edit_prompt for request in requests])
+        sources = embed_prompts(model, [request.source_prompt or UNCONDITIONAL for request in requests]).conditional
+        seeds = [request.seed for request in requests]
+        new_noise = SeededNoise(seeds, shape=tuple(source_latents.shape[1:]), device=model.device)
         latent_mask = contrast_mask(
             model,
             source_latents,
             source_embeds=sources,
             edit_embeds=prompts.conditional,
-            draw=draw,
+            new_noise=new_noise,
             sampling=spec.sampling,
             contrast=spec.contrast,
         )
         latents = diffedit_latents(
             model, source_latents, prompts, source_embeds=sources, latent_mask=latent_mask, sampling=spec.sampling
         )
-        return edited_canvases(model, latents, latent_mask)
+        return EditedBatch(pixel_values=model.decode_latents(latents), latent_mask=latent_mask)
 
 
 @torch.inference_mode()
@@ -148,22 +151,24 @@ def contrast_mask(
     *,
     source_embeds: Float[Tensor, "b s d"],
     edit_embeds: Float[Tensor, "b s d"],
-    draw: SeededNoise,
+    new_noise: SeededNoise,
     sampling: SamplingConfig,
     contrast: ContrastConfig,
 ) -> Float[Tensor, "b 1 h w"]:
     """Return 1 where the noise predicted for the two prompts differs by more than the threshold, else 0.
 
-    Guidance would multiply all differences by the same number, which the scaling takes away again: it is left out.
+    Guidance, or predicting a velocity, multiplies all differences by the same number, which the scaling takes away
+    again: the one is left out, and the other makes no difference.
     """
-    level = edit_steps(model, replace(sampling, strength=contrast.mask_strength))
+    scheduler = build_scheduler(model.scheduler_config, "ddim")
+    timesteps = edit_timesteps(scheduler, replace(sampling, strength=contrast.mask_strength))
     differences = torch.zeros_like(source_latents[:, :1])
-    if not level.timesteps:
+    if not timesteps:
         return differences
     embeds = torch.cat([source_embeds, edit_embeds])
     for _ in range(contrast.num_maps):
-        latents = noised(source_latents, draw(), level.alphas[0])
-        of_source, of_edit = model.predict_noise(torch.cat([latents, latents]), level.timesteps[0], embeds).chunk(2)
+        latents = add_noise(scheduler, source_latents, new_noise(), timesteps[0])
+        of_source, of_edit = model.predict(torch.cat([latents, latents]), timesteps[0], embeds).chunk(2)
         differences += (of_edit - of_source).abs().mean(dim=1, keepdim=True) / contrast.num_maps
     ceiling = contrast.clamp_ratio * differences.mean(dim=(1, 2, 3), keepdim=True)
     # No division: two equal prompts have no difference anywhere, and then nothing is edited.
@@ -176,19 +181,20 @@ def invert(
     source_latents: Float[Tensor, "b c h w"],
     source_embeds: Float[Tensor, "b s d"],
     *,
-    steps: Trajectory,
-) -> list[Float[Tensor, "b c h w"]]:
-    """Return the inverted latents at each of the steps' levels, the noisiest first and the source itself last.
+    sampling: SamplingConfig,
+) -> dict[int | None, Float[Tensor, "b c h w"]]:
+    """Return the inverted latents at each timestep of an edit, the least noisy first; None is the source itself.
 
-    DDIM run backwards; the UNet is asked for the level that a step leads to, as diffusers does.
+    DDIM run backwards by diffusers' scheduler: the UNet is asked for the level that a step leads to.
     """
-    latents, alpha = source_latents, steps.alphas[-1]
-    found = [source_latents]
-    for timestep, noisier in zip(reversed(steps.timesteps), reversed(steps.alphas[:-1]), strict=True):
-        noise_pred = model.predict_noise(latents, timestep, source_embeds)
-        latents, alpha = ddim_step(latents, noise_pred, alpha=alpha, next_alpha=noisier), noisier
-        found.append(latents)
-    return found[::-1]
+    scheduler = build_inverse_scheduler(model.scheduler_config)
+    scheduler.set_timesteps(sampling.num_inference_steps)
+    latents = source_latents
+    inverted: dict[int | None, Tensor] = {None: source_latents}
+    for timestep in scheduler.timesteps[: sampling.num_edit_steps].tolist():
+        predicted = model.predict(latents, timestep, source_embeds)
+        latents = inverted[timestep] = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+    return inverted
 
 
 @torch.inference_mode()
@@ -202,15 +208,18 @@ def diffedit_latents(
     sampling: SamplingConfig,
 ) -> Float[Tensor, "b c h w"]:
     """Return the latents denoised from the inverted source, which stays outside the mask."""
-    steps = edit_steps(model, sampling)
-    inverted = invert(model, source_latents, source_embeds, steps=steps)
-    by_level = dict(zip((*steps.alphas[:-1], 1.0), inverted, strict=True))
+    scheduler = build_scheduler(model.scheduler_config, "ddim")
+    timesteps = edit_timesteps(scheduler, sampling)
+    if not timesteps:
+        return source_latents
+    inverted = invert(model, source_latents, source_embeds, sampling=sampling)
     return denoise(
         model,
-        inverted[0],
+        scheduler,
+        inverted[timesteps[0]],
         prompts,
-        steps=steps,
+        timesteps=timesteps,
         config=sampling,
         latent_mask=latent_mask,
-        kept=lambda alpha: by_level[alpha],
+        kept=lambda timestep: inverted[timestep],
     )

@@ -7,15 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from iedit_model.editing.batches import (
-    EditedCanvas,
-    FramedRequest,
-    config_digest,
-    edit_in_batches,
-    framed,
-    pixel_values,
-    to_images,
-)
+from iedit_model.editing.batches import CanvasBatch, EditedBatch, config_digest, edit_in_batches
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
@@ -104,29 +96,31 @@ class InstructEditor:
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
         spec, pipeline = self._spec, _load_pipeline(self._spec.model)
-        instructions = {id(request): instruction_of(request) for request in requests}
+        instructions = [instruction_of(request) for request in requests]
         cell_px = pipeline.vae_scale_factor
-        native_px = int(pipeline.unet.config.sample_size) * cell_px
         return edit_in_batches(
-            framed(requests, spec.framing, native_px=native_px, multiple_px=cell_px),
-            lambda batch: self._edited(pipeline, batch, [instructions[id(item.request)] for item in batch]),
+            requests,
+            lambda batch: self._edited(pipeline, batch, [instructions[index] for index in batch.indices]),
+            framing=spec.framing,
+            native_px=int(pipeline.unet.config.sample_size) * cell_px,
+            cell_px=cell_px,
             batch_size=spec.batch_size,
             num_unet_evaluations=3 * spec.sampling.num_inference_steps,
         )
 
-    def _edited(self, pipeline: Any, items: Sequence[FramedRequest], instructions: Sequence[str]) -> list[EditedCanvas]:
+    def _edited(self, pipeline: Any, batch: CanvasBatch, instructions: list[str]) -> EditedBatch:
         sampling = self._spec.sampling
         pixels = pipeline(
-            list(instructions),
+            instructions,
             # The pipeline takes tensors in [0, 1].
-            image=(pixel_values(items) + 1) / 2,
+            image=(batch.pixel_values() + 1) / 2,
             num_inference_steps=sampling.num_inference_steps,
             guidance_scale=sampling.guidance_scale,
             image_guidance_scale=sampling.image_guidance_scale,
-            generator=[torch.Generator().manual_seed(item.request.seed) for item in items],
+            generator=[torch.Generator().manual_seed(request.seed) for request in batch.requests],
             output_type="pt",
         ).images
-        return [EditedCanvas(canvas=canvas, mask=None) for canvas in to_images(pixels * 2 - 1)]
+        return EditedBatch(pixel_values=pixels * 2 - 1)
 
 
 @loaded_once

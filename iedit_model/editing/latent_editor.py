@@ -3,36 +3,21 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-import torch
-
-from iedit_model.editing.batches import (
-    EditedCanvas,
-    FramedRequest,
-    config_digest,
-    edit_in_batches,
-    framed,
-    pixel_values,
-    to_images,
-)
-from iedit_model.editing.edit_masks import MaskConfig, latent_masks, pixel_masks, shown_mask
+from iedit_model.editing.batches import CanvasBatch, EditedBatch, config_digest, edit_in_batches
+from iedit_model.editing.edit_masks import MaskConfig, latent_masks, pixel_masks
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, edit_latents
+from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import (
-    UNCONDITIONAL,
     LatentDiffusion,
     LatentDiffusionSpec,
     latent_diffusion_fingerprint,
     load_latent_diffusion,
 )
 from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,77 +67,43 @@ class LatentEditor:
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
-        spec = self._spec
-        return edit_in_batches(
-            self._framed(requests),
-            self._edited,
-            batch_size=spec.batch_size,
-            num_unet_evaluations=spec.sampling.num_unet_evaluations,
-            paste_back=spec.paste_back,
-        )
-
-    @property
-    def _model(self) -> LatentDiffusion:
-        return load_latent_diffusion(self._spec.model)
-
-    def _framed(self, requests: Sequence[EditRequest]) -> list[FramedRequest]:
-        model, spec = self._model, self._spec
+        model, spec = load_latent_diffusion(self._spec.model), self._spec
         if self._segmenter is not None and requests:
             self._segmenter.prepare(requests[0].image)  # loads it, so that the time below is that of the masks
         began = time.perf_counter()
         masks = pixel_masks(requests, spec.masks, self._segmenter)
-        seconds = (time.perf_counter() - began) / max(1, len(requests))
-        return framed(
-            requests, spec.framing, native_px=model.native_px, multiple_px=model.cell_px, masks=masks, seconds=seconds
+        return edit_in_batches(
+            requests,
+            lambda batch: self._edited(model, batch),
+            framing=spec.framing,
+            native_px=model.native_px,
+            cell_px=model.cell_px,
+            batch_size=spec.batch_size,
+            num_unet_evaluations=spec.sampling.num_unet_evaluations,
+            masks=masks,
+            mask_seconds=(time.perf_counter() - began) / max(1, len(requests)),
+            paste_back=spec.paste_back,
         )
 
-    def _edited(self, items: Sequence[FramedRequest]) -> list[EditedCanvas]:
-        model, spec = self._model, self._spec
-        source_latents = model.encode(pixel_values(items)).to(model.device)
-        draw = SeededNoise(
-            [item.request.seed for item in items], shape=tuple(source_latents.shape[1:]), device=model.device
-        )
-        latent_mask = self._latent_mask(items)
+    def _edited(self, model: LatentDiffusion, batch: CanvasBatch) -> EditedBatch:
+        spec = self._spec
+        source_latents = model.encode_images(batch.pixel_values()).to(model.device)
+        seeds = [request.seed for request in batch.requests]
+        new_noise = SeededNoise(seeds, shape=tuple(source_latents.shape[1:]), device=model.device)
+        latent_mask = None
+        if spec.masks.source != "none":
+            latent_mask = latent_masks(batch.masks, batch.frames, spec.masks, cell_px=model.cell_px).to(model.device)
         latents = edit_latents(
             model,
             source_latents,
-            embed_prompts(model, [item.request.edit_prompt for item in items]),
-            noise=draw(),
+            embed_prompts(model, [request.edit_prompt for request in batch.requests]),
+            noise=new_noise(),
             config=spec.sampling,
-            latent_mask=None if latent_mask is None else latent_mask.to(model.device),
+            latent_mask=latent_mask,
             start=spec.start,
-            draw=draw,
+            new_noise=new_noise,
         )
-        return edited_canvases(model, latents, latent_mask)
-
-    def _latent_mask(self, items: Sequence[FramedRequest]) -> "Tensor | None":
-        if self._spec.masks.source == "none":
-            return None
-        masks, frames = [item.mask for item in items], [item.frame for item in items]
-        return latent_masks(masks, frames, self._spec.masks, cell_px=self._model.cell_px)
-
-
-def embed_prompts(model: LatentDiffusion, prompts: Sequence[str]) -> PromptEmbeds:
-    """Return the embeddings of prompts and as many of the empty one; each distinct prompt is embedded once, alone.
-
-    Alone, so that its embedding does not depend on who else is in the batch.
-    """
-    known = {prompt: model.embed([prompt]) for prompt in dict.fromkeys((UNCONDITIONAL, *prompts))}
-    return PromptEmbeds(
-        conditional=torch.cat([known[prompt] for prompt in prompts]),
-        unconditional=torch.cat([known[UNCONDITIONAL]] * len(prompts)),
-    )
-
-
-def edited_canvases(model: LatentDiffusion, latents: "Tensor", latent_mask: "Tensor | None") -> list[EditedCanvas]:
-    """Return decoded latents with the masks that were used, in canvas pixels."""
-    canvases = to_images(model.decode(latents))
-    if latent_mask is None:
-        return [EditedCanvas(canvas=canvas, mask=None) for canvas in canvases]
-    return [
-        EditedCanvas(canvas=canvas, mask=shown_mask(mask, cell_px=model.cell_px))
-        for canvas, mask in zip(canvases, latent_mask, strict=True)
-    ]
+        return EditedBatch(pixel_values=model.decode_latents(latents), latent_mask=latent_mask)
 
 
 def _fingerprint(spec: LatentEditorSpec, segmenter: Segmenter | None) -> str:

@@ -1,4 +1,4 @@
-"""``IEditPipeline``: editing in diffusers' own manner, on any Stable Diffusion v1 folder, fine-tuned or not."""
+"""``IEditPipeline``: editing in diffusers' own manner, on any Stable Diffusion v1 or v2 folder, fine-tuned or not."""
 
 import os
 from collections.abc import Sequence
@@ -20,14 +20,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
-from iedit_model.editing.batches import EditedCanvas, FramedRequest, edit_in_batches, framed, pixel_values
+from iedit_model.editing.batches import CanvasBatch, EditedBatch, edit_in_batches
 from iedit_model.editing.edit_masks import MaskConfig, latent_masks
 from iedit_model.editing.editor import EditRequest
-from iedit_model.editing.framing import FramingConfig
-from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
-from iedit_model.editing.partial_noising import SamplingConfig, edit_latents
+from iedit_model.editing.framing import FramingConfig, frame
 from iedit_model.editing.pipeline_inputs import Images, Masks, broadcast, images_of, masks_of
-from iedit_model.editing.samplers import SamplerName, noise_schedule_from_config
+from iedit_model.editing.sampling import SamplerName, SamplingConfig, edit_latents, embed_prompts
 from iedit_model.errors import ConfigError, EditError
 from iedit_model.models.latent_diffusion import LatentDiffusion
 
@@ -42,7 +40,8 @@ class IEditPipeline(DiffusionPipeline):
     """Edits images by prompts, everywhere or inside a mask; images of any size, results in the size of their source.
 
     The scheduler says how it samples: ``DDIMScheduler`` and ``PNDMScheduler`` (Stable Diffusion's own folder) mean
-    DDIM, the paper's sampler, ``DPMSolverMultistepScheduler`` means DPM-Solver++(2M).
+    DDIM, the paper's sampler, ``DPMSolverMultistepScheduler`` means DPM-Solver++(2M). Its config says the rest, also
+    that the UNet predicts a velocity, trailing timestep spacing and a schedule that ends without signal.
 
     Example:
         >>> pipeline = IEditPipeline.from_pretrained("runs/iedit")
@@ -161,25 +160,18 @@ class IEditPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             sampler=self._sampler,
         )
-        requests = _requests(image, prompt, mask_image, num_images_per_prompt)
-        model = self._model()
-        items = framed(
-            requests,
-            framing or FramingConfig(),
-            native_px=model.native_px,
-            multiple_px=model.cell_px,
-            masks=[request.mask_array for request in requests],
-        )
-        noise = _noise_of(items, model, generator)
-
-        def edited(batch: Sequence[FramedRequest]) -> list[EditedCanvas]:
-            return _edited(model, batch, [noise[id(item)] for item in batch], sampling, mask_config or MaskConfig())
-
+        requests, model = _requests(image, prompt, mask_image, num_images_per_prompt), self._model()
+        framing, masks = framing or FramingConfig(), mask_config or MaskConfig()
+        noise = _noise_of(requests, model, framing, generator)
         results = edit_in_batches(
-            items,
-            edited,
-            batch_size=len(items),
+            requests,
+            lambda batch: _edited(model, batch, [noise[index] for index in batch.indices], sampling, masks),
+            framing=framing,
+            native_px=model.native_px,
+            cell_px=model.cell_px,
+            batch_size=len(requests),
             num_unet_evaluations=sampling.num_unet_evaluations,
+            masks=[request.mask_array for request in requests],
             paste_back=paste_back,
         )
         images, flags = self._screened([result.image for result in results])
@@ -203,7 +195,7 @@ class IEditPipeline(DiffusionPipeline):
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
-            schedule=noise_schedule_from_config(self.scheduler.config),
+            scheduler_config=self.scheduler.config,
         )
 
     def _screened(self, images: "list[Image]") -> "tuple[list[Image], list[bool] | None]":
@@ -237,41 +229,43 @@ def _requests(
     ]
 
 
-def _noise_of(items: Sequence[FramedRequest], model: LatentDiffusion, generator: Generators) -> dict[int, Tensor]:
-    """Return the noise (c, h, w) of each item: all of one canvas size from one draw, as diffusers' pipelines draw."""
-    if isinstance(generator, list) and len(generator) != len(items):
-        raise EditError(f"there are {len(generator)} generators for {len(items)} results: give one for all or one each")
+def _noise_of(
+    requests: Sequence[EditRequest], model: LatentDiffusion, framing: FramingConfig, generator: Generators
+) -> dict[int, Tensor]:
+    """Return the noise (c, h, w) of each request: all of one canvas size at once, as diffusers' pipelines sample it."""
+    if isinstance(generator, list) and len(generator) != len(requests):
+        raise EditError(
+            f"there are {len(generator)} generators for {len(requests)} results: give one for all or one each"
+        )
+    sizes = [
+        frame(request.image.size, framing, native_px=model.native_px, multiple_px=model.cell_px).canvas_size
+        for request in requests
+    ]
     noise: dict[int, Tensor] = {}
-    for size in dict.fromkeys(item.frame.canvas_size for item in items):
-        chosen = [index for index, item in enumerate(items) if item.frame.canvas_size == size]
+    for size in dict.fromkeys(sizes):
+        chosen = [index for index, own in enumerate(sizes) if own == size]
         rows = [generator[index] for index in chosen] if isinstance(generator, list) else generator
         shape = (len(chosen), model.latent_channels, size[1] // model.cell_px, size[0] // model.cell_px)
-        drawn = randn_tensor(shape, generator=rows, device=model.device, dtype=torch.float32)
-        noise |= {id(items[index]): row for index, row in zip(chosen, drawn, strict=True)}
+        sampled = randn_tensor(shape, generator=rows, device=model.device, dtype=torch.float32)
+        noise |= dict(zip(chosen, sampled, strict=True))
     return noise
 
 
 def _edited(
-    model: LatentDiffusion,
-    items: Sequence[FramedRequest],
-    noise: Sequence[Tensor],
-    sampling: SamplingConfig,
-    masks: MaskConfig,
-) -> list[EditedCanvas]:
+    model: LatentDiffusion, batch: CanvasBatch, noise: list[Tensor], sampling: SamplingConfig, masks: MaskConfig
+) -> EditedBatch:
     latent_mask = None
-    if any(item.mask is not None for item in items):
-        latent_mask = latent_masks(
-            [item.mask for item in items], [item.frame for item in items], masks, cell_px=model.cell_px
-        ).to(model.device)
+    if any(mask is not None for mask in batch.masks):
+        latent_mask = latent_masks(batch.masks, batch.frames, masks, cell_px=model.cell_px).to(model.device)
     latents = edit_latents(
         model,
-        model.encode(pixel_values(items)).to(model.device),
-        embed_prompts(model, [item.request.edit_prompt for item in items]),
-        noise=torch.stack(list(noise)),
+        model.encode_images(batch.pixel_values()).to(model.device),
+        embed_prompts(model, [request.edit_prompt for request in batch.requests]),
+        noise=torch.stack(noise),
         config=sampling,
         latent_mask=latent_mask,
     )
-    return edited_canvases(model, latents, latent_mask)
+    return EditedBatch(pixel_values=model.decode_latents(latents), latent_mask=latent_mask)
 
 
 def _as_output(images: "list[Image]", output_type: OutputType) -> Any:

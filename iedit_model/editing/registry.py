@@ -15,8 +15,8 @@ from iedit_model.editing.instruct_editor import (
     InstructSampling,
 )
 from iedit_model.editing.latent_editor import LatentEditor, LatentEditorSpec
-from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.references import CopySource, CopySourceSpec, MaskedNoise, MaskedNoiseSpec
+from iedit_model.editing.sampling import SamplingConfig
 from iedit_model.errors import ConfigError
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.latent_diffusion import LatentDiffusionSpec

@@ -1,4 +1,4 @@
-"""Pictures from words alone: the latent diffusion model from pure noise, as the paper draws its generated set (4.1)."""
+"""Images from words alone: the latent diffusion model from pure noise, as the paper makes its generated set (4.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from iedit_model.errors import ConfigError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from iedit_model.editing.samplers import SamplerName
+    from iedit_model.editing.sampling import SamplerName
     from iedit_model.models.latent_diffusion import LatentDiffusion
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawConfig:
-    """How a picture is drawn.
+    """How an image is sampled.
 
     Raises:
         ConfigError: no step, or a guidance scale below 1.
@@ -37,28 +37,26 @@ class DrawConfig:
 def draw_images(
     model: "LatentDiffusion", prompts: Sequence[str], seeds: Sequence[int], config: DrawConfig | None = None
 ) -> "list[Image]":
-    """Return one picture a prompt, at the model's native size, RGB.
+    """Return one image per prompt, at the model's native size, RGB.
 
-    The noise of a picture depends on its own seed alone, drawn on the CPU.
+    The noise of an image depends on its own seed alone, whatever the device.
 
     Args:
         model: the networks.
-        prompts: what the pictures shall show.
-        seeds: one a prompt, in [0, 2**63).
+        prompts: what the images shall show.
+        seeds: one per prompt, in [0, 2**63).
         config: the settings.
 
     Raises:
         ConfigError: prompts and seeds differ in number.
         ScheduleError: more steps than the schedule has.
     """
-    import torch
-    from torchvision.transforms.functional import to_pil_image
-
-    from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, denoise, edit_steps
+    from iedit_model.editing.batches import to_images
+    from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
 
     config = config or DrawConfig()
     if len(prompts) != len(seeds) or not prompts:
-        raise ConfigError(f"{len(prompts)} prompts with {len(seeds)} seeds: expected one seed a prompt, and some")
+        raise ConfigError(f"{len(prompts)} prompts with {len(seeds)} seeds: expected one seed per prompt, and some")
     sampling = SamplingConfig(
         strength=1,
         guidance_scale=config.guidance_scale,
@@ -66,17 +64,6 @@ def draw_images(
         sampler=config.sampler,
     )
     side = model.native_px // model.cell_px
-    shape = (model.latent_channels, side, side)
-    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-    empty, wanted = model.embed([""] * len(prompts) + list(prompts)).chunk(2)
-    latents = denoise(
-        model,
-        noise.to(model.device),
-        PromptEmbeds(conditional=wanted, unconditional=empty),
-        steps=edit_steps(model, sampling),
-        config=sampling,
-        latent_mask=None,
-        kept=lambda _: noise,
-    )
-    pixels = ((model.decode(latents).clamp(-1, 1) + 1) * 127.5).round().byte().cpu()
-    return [to_pil_image(image) for image in pixels]
+    noise = SeededNoise(seeds, shape=(model.latent_channels, side, side), device=model.device)()
+    latents = edit_latents(model, noise, embed_prompts(model, prompts), noise=noise, config=sampling, start="noise")
+    return to_images(model.decode_latents(latents))

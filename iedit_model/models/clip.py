@@ -56,7 +56,7 @@ class ClipSpec:
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
+class ClipEncoder(LazyModel[ClipSpec, "OpenClip"]):
     """An open_clip model that embeds images and texts; loaded at the first use, fit for threads."""
 
     def __init__(self, spec: ClipSpec) -> None:
@@ -101,7 +101,9 @@ class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
             return _unit(loaded.model.encode_text(loaded.tokenizer(list(texts)).to(self._device.type)))
 
 
-class _OpenClip(NamedTuple):
+class OpenClip(NamedTuple):
+    """What open_clip makes of a model's folder."""
+
     model: Any
     preprocess: Any
     tokenizer: Any
@@ -119,22 +121,39 @@ def load_clip(spec: ClipSpec) -> ClipEncoder:
 
 
 @loaded_once
-def _load_open_clip(spec: ClipSpec) -> _OpenClip:
-    from open_clip import create_model, get_tokenizer
+def _load_open_clip(spec: ClipSpec) -> OpenClip:
+    device = resolve_device(spec.device)
+    return read_open_clip(spec.model, precision=device.dtype, device=device.type)
+
+
+def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str = "cpu") -> OpenClip:
+    """Return the frozen parts of an open_clip model, read anew from safetensors.
+
+    open_clip itself only warns when the weights are missing, and goes on with random ones; and it would read a pickled
+    file. Here either is an error.
+
+    Raises:
+        WeightsError: the model cannot be had, needs QuickGELU and does not say so, or its files do not fit together.
+        ConfigError: open_clip lists no such model.
+    """
+    from open_clip import CLIP, CustomTextCLIP, create_model, get_tokenizer
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    device = resolve_device(spec.device)
-    name = f"local-dir:{model_folder(_listed_source(spec.model), files=CLIP_FILES)}"
+    folder = model_folder(_listed_source(source), files=CLIP_FILES)
+    _checked_config(folder, source.name)
+    name = f"local-dir:{folder}"
     try:
-        model: Any = create_model(
-            name, precision=device.dtype, device=device.type, require_pretrained=True, weights_only=True
-        )
+        model: Any = create_model(name, precision=precision, device=device, require_pretrained=True, weights_only=True)
         tokenizer = get_tokenizer(name)
     except (*BROKEN_MODEL, AssertionError) as error:  # open_clip asserts some shapes
-        raise WeightsError(f"{spec.model.name} cannot be loaded as an open_clip model: {error}") from error
+        raise WeightsError(f"{source.name} cannot be loaded as an open_clip model: {error}") from error
+    if not isinstance(model, CLIP | CustomTextCLIP):
+        raise WeightsError(
+            f"{source.name} holds a {type(model).__name__}, expected open_clip's model of image and text"
+        )
     model.eval().requires_grad_(requires_grad=False)
     preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-    return _OpenClip(model, preprocess, tokenizer)
+    return OpenClip(model, preprocess, tokenizer)
 
 
 def _unit(embeds: "Tensor") -> Embeds:

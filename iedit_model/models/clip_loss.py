@@ -1,4 +1,4 @@
-"""CLIP as a differentiable judge of decoded images (Eq. 5 and 11): preprocessing in torch, gradients to the pixels.
+"""CLIP as a differentiable loss network on images (Eq. 5 and 11): preprocessing in torch, gradients to the pixels.
 
 CLIP's own processors work on PIL images and cut the gradient. Here the resize is antialiased bicubic, as PIL's is, and
 nothing is clamped: a clamped pixel would have no gradient to bring it back. Axis names: b = batch, H W = image height
@@ -7,20 +7,17 @@ and width, s = CLIP's input size, e = its embedding.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from open_clip import CLIP, CustomTextCLIP, create_model, get_model_preprocess_cfg, get_tokenizer
-from safetensors import SafetensorError
+from open_clip import CLIP, CustomTextCLIP, get_model_preprocess_cfg
 from torch import Tensor, nn
 from torch.nn import functional
 
-from iedit_model.errors import ConfigError, PickledWeightsError, WeightsError
-
-WEIGHTS_FILE = "open_clip_model.safetensors"
-CONFIG_FILE = "open_clip_config.json"
+from iedit_model.errors import ConfigError
+from iedit_model.models.clip import read_open_clip
+from iedit_model.models.source import ModelSource
 
 
 def clip_preprocess(
@@ -129,30 +126,10 @@ class DifferentiableClip(nn.Module):
         return torch.stack([known[text] for text in texts])
 
 
-def load_differentiable_clip(folder: Path, *, device: torch.device | str = "cpu") -> DifferentiableClip:
-    """Load an open_clip folder: config, safetensors weights and the tokenizer's files side by side, fp32.
-
-    open_clip itself only warns when the weights are missing, and goes on with random ones; and it would read a pickled
-    file. Here either is an error.
-
-    Raises:
-        PickledWeightsError: the weights are there as a pickle only.
-        WeightsError: a file is missing, does not fit the config, or belongs to another kind of model.
-    """
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            pickled = [path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth")]
-            if name == WEIGHTS_FILE and pickled:
-                raise PickledWeightsError(f"{folder} has {pickled[0]} but no {name}; convert it to safetensors")
-            raise WeightsError(f"{folder} has no {name}; it is not a complete open_clip folder")
-    try:
-        model = create_model(f"local-dir:{folder}", require_pretrained=True, device=device)
-        tokenizer = get_tokenizer(f"local-dir:{folder}")
-    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
-        raise WeightsError(f"{folder} cannot be loaded as an open_clip model: {error}") from error
-    if not isinstance(model, CLIP | CustomTextCLIP):
-        raise WeightsError(f"{folder} holds a {type(model).__name__}, expected an image and text model of open_clip")
-    return DifferentiableClip(model, tokenizer)
+def load_differentiable_clip(source: ModelSource) -> DifferentiableClip:
+    """Return an open_clip model as a loss network, fp32 on the CPU; raises what ``read_open_clip`` raises."""
+    loaded = read_open_clip(source)
+    return DifferentiableClip(loaded.model, loaded.tokenizer)
 
 
 def _unit(embeds: Tensor) -> Tensor:

@@ -1,21 +1,23 @@
-"""The latent diffusion model as one object: pictures to latents and back, prompts to embeddings, noise predictions.
+"""The latent diffusion model as one object: images to latents and back, prompts to embeddings, the UNet's predictions.
 
-Read from an ordinary diffusers folder (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``), safetensors only. Latents
+Read from an ordinary diffusers folder (``unet/ vae/ text_encoder/ tokenizer/ scheduler/``), safetensors only, and used
+alike by training, editing and ``IEditPipeline``. Another generation of Stable Diffusion (2.1, v-prediction, zero-SNR
+schedules) is another folder: what its UNet predicts and at which noise levels stands in its scheduler's config. Latents
 are fp32 between the networks, whatever precision those run in. Axis names: b = batch, c = latent channels, h w = latent
 height and width, H W = the same in pixels, s = prompt tokens, d = their width.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from iedit_model.editing.samplers import NoiseSchedule, noise_schedule_from_config
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
@@ -27,6 +29,7 @@ from iedit_model.models.source import (
     read_model_json,
     without_progress_bars,
 )
+from iedit_model.schedule import check_schedule
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,10 @@ class LatentDiffusion:
     text_encoder: Any
     """transformers' ``CLIPTextModel``."""
     tokenizer: Any
-    schedule: NoiseSchedule
+    scheduler_config: Mapping[str, Any]
+    """What the model's own scheduler says: noise levels, timestep spacing, and what the UNet predicts."""
+    differentiable: bool = False
+    """Whether results may be part of a graph, as in training; else all methods run in ``torch.inference_mode``."""
 
     @property
     def latent_channels(self) -> int:
@@ -80,38 +86,48 @@ class LatentDiffusion:
 
     @property
     def device(self) -> torch.device:
-        """Where the UNet lies."""
+        """Device of the UNet."""
         return self.unet.device
 
-    @torch.inference_mode()
-    def encode(self, pixel_values: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
-        """Return the scaled latents of images in [-1, 1]: the mean of the posterior, so that nothing is drawn."""
-        pixels = pixel_values.to(self.vae.device, self.vae.dtype)
-        return self.vae.encode(pixels).latent_dist.mode().float() * self.vae.config.scaling_factor
+    def encode_images(self, pixel_values: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b c h w"]:
+        """Return the scaled latents of images in [-1, 1], fp32: the posterior's mean, so that nothing is sampled."""
+        with self._mode():
+            posterior = self.vae.encode(pixel_values.to(self.vae.device, self.vae.dtype)).latent_dist
+            return posterior.mode().float() * self.vae.config.scaling_factor
 
-    @torch.inference_mode()
-    def decode(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+    def decode_latents(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
         """Return the images of scaled latents, about [-1, 1] and not clamped, fp32."""
-        return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+        with self._mode():
+            return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
 
-    @torch.inference_mode()
-    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "b s d"]:
-        """Return the text encoder's states of prompts; what is beyond its context is cut off, with a warning."""
-        limit = self.tokenizer.model_max_length
-        for prompt in prompts:
+    def encode_prompts(self, prompts: Sequence[str]) -> Float[Tensor, "b s d"]:
+        """Return the text encoder's states of prompts; each distinct prompt is encoded once.
+
+        What is beyond the encoder's context is cut off, with a warning.
+        """
+        unique, limit = list(dict.fromkeys(prompts)), self.tokenizer.model_max_length
+        for prompt in unique:
             if (length := len(self.tokenizer(prompt).input_ids)) > limit:
                 logger.warning("a prompt of %d tokens is cut to %d: %.80s", length, limit, prompt)
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
-        ).input_ids
-        return self.text_encoder(tokens.to(self.text_encoder.device))[0]
+        tokens = self.tokenizer(unique, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
+        with self._mode():
+            embeds = self.text_encoder(tokens.input_ids.to(self.text_encoder.device))[0]
+            return embeds[[unique.index(prompt) for prompt in prompts]]
 
-    def predict_noise(
-        self, latents: Float[Tensor, "b c h w"], timestep: int, prompt_embeds: Float[Tensor, "b s d"]
+    def predict(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        timesteps: int | Int[Tensor, " b"],
+        prompt_embeds: Float[Tensor, "b s d"],
     ) -> Float[Tensor, "b c h w"]:
-        """Return the UNet's noise prediction, fp32."""
-        dtype = prompt_embeds.dtype
-        return self.unet(latents.to(dtype), timestep, encoder_hidden_states=prompt_embeds).sample.float()
+        """Return the UNet's prediction, fp32: the noise, or the velocity where the scheduler's config says so."""
+        with self._mode():
+            given = latents.to(prompt_embeds.dtype)
+            return self.unet(given, timesteps, encoder_hidden_states=prompt_embeds).sample.float()
+
+    def _mode(self) -> AbstractContextManager[object]:
+        # Not inference_mode(False): that would switch gradients on, also inside the caller's no_grad.
+        return nullcontext() if self.differentiable else torch.inference_mode()
 
 
 @loaded_once
@@ -120,32 +136,64 @@ def load_latent_diffusion(spec: LatentDiffusionSpec) -> LatentDiffusion:
 
     Raises:
         WeightsError: the model cannot be had, or its parts do not make a latent diffusion model of this kind.
-        ScheduleError: its noise schedule is not one that editing covers.
+        ScheduleError: its noise schedule is not one that the equations cover.
         ConfigError: the device is not there.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    device = resolve_device(spec.device)
+    vae_dtype = torch.float32 if spec.vae_dtype == "fp32" else device.torch_dtype
+    return read_latent_diffusion(
+        spec.model, device=torch.device(device.type), dtype=device.torch_dtype, vae_dtype=vae_dtype
+    )
+
+
+def read_latent_diffusion(
+    source: ModelSource,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    vae_dtype: torch.dtype = torch.float32,
+    differentiable: bool = False,
+) -> LatentDiffusion:
+    """Return a model read anew, frozen and in evaluation mode: what a training changes is its own.
+
+    Args:
+        source: the model.
+        device: where its networks go.
+        dtype: of the UNet and the text encoder.
+        vae_dtype: of the VAE.
+        differentiable: see ``LatentDiffusion.differentiable``.
+
+    Raises:
+        WeightsError: as ``load_latent_diffusion``.
+        ScheduleError: likewise.
+    """
+    # From their own modules: diffusers' top level would load its pipelines as well.
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder, device = _folder(spec.model), resolve_device(spec.device)
-    schedule = noise_schedule_from_config(read_model_json(folder / "scheduler", "scheduler_config.json"))
+    folder = _folder(source)
+    scheduler_config = read_model_json(folder / "scheduler", "scheduler_config.json")
+    check_schedule(scheduler_config)
     readers: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     try:
         with without_progress_bars():
             parts = {name: _part(folder / name, reader) for name, reader in readers.items()}
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except BROKEN_MODEL as error:
-        raise WeightsError(f"{spec.model.name} cannot be loaded as a latent diffusion model: {error}") from error
+        raise WeightsError(f"{source.name} cannot be loaded as a latent diffusion model: {error}") from error
     if (channels := parts["unet"].config.in_channels) != parts["vae"].config.latent_channels:
         raise WeightsError(
-            f"the UNet of {spec.model.name} takes {channels} channels and its VAE gives "
+            f"the UNet of {source.name} takes {channels} channels and its VAE gives "
             f"{parts['vae'].config.latent_channels}: it is no text-to-image model (in-painting and instruction models "
             "take more)"
         )
     for name, part in parts.items():
-        dtype = torch.float32 if (name, spec.vae_dtype) == ("vae", "fp32") else device.torch_dtype
         # diffusers' own method warns of modules to keep in fp32 even where a model has none.
-        nn.Module.to(part, device.type, dtype)
-    return LatentDiffusion(**parts, tokenizer=tokenizer, schedule=schedule)
+        nn.Module.to(part, device, vae_dtype if name == "vae" else dtype)
+    return LatentDiffusion(
+        **parts, tokenizer=tokenizer, scheduler_config=scheduler_config, differentiable=differentiable
+    )
 
 
 def latent_diffusion_fingerprint(spec: LatentDiffusionSpec) -> str:

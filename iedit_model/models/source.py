@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import re
+import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -171,16 +172,18 @@ def read_model_json(folder: Path, name: str) -> dict[str, object]:
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars while it loads."""
+    """Keep transformers and, where it is imported, diffusers from drawing bars while they load."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    libraries = [logging, *(sys.modules[name] for name in ("diffusers.utils.logging",) if name in sys.modules)]
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for library in shown:
+            library.enable_progress_bar()
 
 
 def _hub_folder(source: ModelSource, files: tuple[str, ...]) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from iedit_model.errors import ConfigError
 from iedit_model.models.clip_loss import DifferentiableClip
 from iedit_model.models.perceptual import PerceptualFeatures
+from iedit_model.schedule import PredictionType
 from iedit_model.training.config import LossConfig
 
 Model = TypeVar("Model")
@@ -24,6 +25,8 @@ class TrainModels:
     """eps_theta, called as diffusers' ``UNet2DConditionModel`` is; may be compiled or wrapped for several GPUs."""
     alphas_cumprod: Float[Tensor, " T"]
     """On the UNet's device."""
+    prediction: PredictionType = "epsilon"
+    """What the UNet predicts, as its scheduler's config says."""
     decoder: AutoencoderKL | AutoencoderTiny | None = None
     """D of Eq. 6."""
     clip: DifferentiableClip | None = None

@@ -20,6 +20,7 @@ from iedit_model.schedule import (
     at_least_fp32,
     min_snr_weight,
     predict_original,
+    prediction_target,
     sample_timesteps,
     target_noise,
 )
@@ -136,7 +137,9 @@ def step_with_draws(
     if noise_pred is not None and config.noise_weight:
         terms |= _noise_terms(models, batch, config, draws, noise_pred, empty)
     if noise_pred is not None and decoded:
-        original = predict_original(noisy_latents, noise_pred, draws.timesteps, models.alphas_cumprod)
+        original = predict_original(
+            noisy_latents, noise_pred, draws.timesteps, models.alphas_cumprod, models.prediction
+        )
         terms |= _judged_terms(models, batch, config, original, decoded, empty)
     weights = _term_weights(models, config, draws)
     applying = {name: term.values * term.applies for name, term in terms.items() if name in weights}
@@ -251,10 +254,13 @@ def _predict(
     predictions = dict(zip(names, at_least_fp32(sample).split(len(batch.sample_ids)), strict=True))
     noise_pred = predictions.pop("pairs", None)
     gamma = config.replay_min_snr_gamma
-    weight = 1.0 if gamma is None else min_snr_weight(draws.replay_timesteps, models.alphas_cumprod, gamma=gamma)
-    return noise_pred, {
-        name: weight * losses.ldm_loss(value, draws.replay_noise) for name, value in predictions.items()
+    schedule = draws.replay_timesteps, models.alphas_cumprod
+    weight = 1.0 if gamma is None else min_snr_weight(*schedule, gamma=gamma, prediction=models.prediction)
+    clean = {"replay_target": batch.target_latents, "replay_source": batch.source_latents}
+    wanted = {
+        name: prediction_target(clean[name], draws.replay_noise, *schedule, models.prediction) for name in predictions
     }
+    return noise_pred, {name: weight * losses.ldm_loss(value, wanted[name]) for name, value in predictions.items()}
 
 
 def _with_dropped(
@@ -273,21 +279,28 @@ def _noise_terms(
     noise_pred: Float[Tensor, "b c h w"],
     empty: Bool[Tensor, " b"],
 ) -> dict[str, _Term]:
-    """Return the configured noise loss; Eq. 1 for dropped prompts and, if so configured, for empty masks."""
-    plain = losses.ldm_loss(noise_pred, draws.noise)
+    """Return the configured noise loss; Eq. 1 for dropped prompts and, if so configured, for empty masks.
+
+    Compared is what the UNet predicts: for a model of velocities, those of both noises.
+    """
+    wanted = prediction_target(
+        batch.source_latents, draws.noise, draws.timesteps, models.alphas_cumprod, models.prediction
+    )
+    plain = losses.ldm_loss(noise_pred, wanted)
     kept = ~empty if config.empty_mask == "drop" else torch.ones_like(empty)
     if config.noise_loss == "ldm":
         return {"noise": _Term(values=plain, applies=kept)}
     target = target_noise(
         draws.noise, batch.source_latents, batch.target_latents, draws.timesteps, models.alphas_cumprod
     )
+    target = prediction_target(batch.target_latents, target, draws.timesteps, models.alphas_cumprod, models.prediction)
     falls_back = draws.dropped | empty if config.empty_mask == "ldm" else draws.dropped
     if config.noise_loss == "paired":
         paired = losses.paired_loss(noise_pred, target)
         return {"noise": _Term(values=torch.where(falls_back, plain, paired), applies=kept)}
     masked = losses.masked_noise_loss(
         noise_pred,
-        draws.noise,
+        wanted,
         target,
         batch.require("source_mask", needed_by="noise_loss=mask"),
         batch.require("target_mask", needed_by="noise_loss=mask"),
@@ -339,7 +352,9 @@ def _term_weights(models: TrainModels, config: LossConfig, draws: Draws) -> dict
     )
     if config.min_snr_gamma is not None:
         gamma = config.min_snr_gamma
-        weights["noise"] = weights["noise"] * min_snr_weight(draws.timesteps, models.alphas_cumprod, gamma=gamma)
+        weights["noise"] = weights["noise"] * min_snr_weight(
+            draws.timesteps, models.alphas_cumprod, gamma=gamma, prediction=models.prediction
+        )
     return weights
 
 

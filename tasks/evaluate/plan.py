@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from iedit_model.editing.latent_editor import LatentEditorSpec
-from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import METHODS, EditorModels, EditorSettings, EditorSpec, editor_spec
+from iedit_model.editing.sampling import SamplingConfig
 from iedit_model.models.source import ModelSource
 from tasks.errors import TaskConfigError
 from tasks.evaluate.networks import ScoringConfig

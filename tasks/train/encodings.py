@@ -96,7 +96,7 @@ def build_encodings(networks: Networks, config: TrainRunConfig, *, keep_features
 
 def cell_px(networks: Networks) -> int:
     """Return how many pixels a latent cell stands for, each way."""
-    return 2 ** (len(networks.vae.config.block_out_channels) - 1)
+    return networks.model.cell_px
 
 
 class _Kinds:
@@ -107,8 +107,8 @@ class _Kinds:
     def latents(self) -> Encoding:
         def encode(pairs: Sequence[PairSample]) -> "Mapping[str, Tensor]":
             return {
-                "source_latents": self._networks.encode_images(_pixels(pairs, "source_pixels")),
-                "target_latents": self._networks.encode_images(_pixels(pairs, "target_pixels")),
+                "source_latents": self._networks.model.encode_images(_pixels(pairs, "source_pixels")),
+                "target_latents": self._networks.model.encode_images(_pixels(pairs, "target_pixels")),
             }
 
         return self._encoding("latents", encode, "model")
@@ -186,7 +186,7 @@ class _Kinds:
         return self._encoding("target-features", encode, "perceptual", options)
 
     def _tau(self, prompts: Sequence[str]) -> "Tensor":
-        return self._networks.encode_prompts(prompts)
+        return self._networks.model.encode_prompts(prompts)
 
     def _clip_texts(self, texts: Sequence[str]) -> "Tensor":
         import torch
@@ -204,7 +204,7 @@ class _Kinds:
             device=self._networks.device.type,
             options=options,
         )
-        identity = None if network is None else self._networks.identities[network]
+        identity = None if network is None else self._networks.weights_digests[network]
         return Encoding(settings=settings, identity=identity, encode=encode, keeps_dtype=keeps_dtype)
 
 

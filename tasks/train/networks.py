@@ -1,8 +1,8 @@
-"""The networks of a run, loaded once: the pipeline that learns, and the frozen ones that encode and judge."""
+"""The networks of a run, loaded once: the model that learns, and the frozen ones of its losses."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,51 +13,32 @@ from tasks.train.run_config import TrainRunConfig
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from iedit_model.models.clip_loss import DifferentiableClip
+    from iedit_model.models.latent_diffusion import LatentDiffusion
     from iedit_model.models.perceptual import PerceptualFeatures
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
+Move = Callable[[Any], Any]
+"""Brings a loss network to the run's device and precision, frozen."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """Everything on one device, weights in fp32 but for the judges."""
+    """Everything on one device, weights in fp32 but for the loss networks."""
 
     folder: Path
-    """Of the pipeline."""
-    unet: Any
-    vae: Any
-    """Encodes and, unless a tiny decoder is configured, decodes."""
+    """Of the model's files."""
+    model: "LatentDiffusion"
+    """What learns (its UNet) and what encodes images and prompts."""
     decoder: Any
-    """For the losses on pixels; None where there are none."""
-    text_encoder: Any
-    tokenizer: Any
-    scheduler: Any
+    """For the losses on pixels: the model's VAE, a copy in lower precision or a tiny one; None where there are none."""
     clip: "DifferentiableClip | None"
     perceptual: "PerceptualFeatures | None"
     device: "torch.device"
-    identities: dict[str, str]
-    """Model -> hash of its content."""
-
-    def encode_images(self, pixels: "Tensor") -> "Tensor":
-        """Return scaled latents, the posterior's mean, of images in [-1, 1]; fp32."""
-        posterior = self.vae.encode(pixels.to(self.device)).latent_dist
-        return posterior.mode() * self.vae.config.scaling_factor
-
-    def encode_prompts(self, prompts: Sequence[str]) -> "Tensor":
-        """Return tau(y) of prompts, (n, tokens, width); what exceeds the encoder's context is cut off."""
-        unique = list(dict.fromkeys(prompts))
-        tokens = self.tokenizer(
-            unique,
-            padding="max_length",
-            max_length=self.tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        embeds = self.text_encoder(tokens.input_ids.to(self.device))[0]
-        return embeds[[unique.index(prompt) for prompt in prompts]]
+    weights_digests: dict[str, str]
+    """Model -> digest of its weights."""
 
 
 def load_networks(config: TrainRunConfig, device: "torch.device") -> Networks:
@@ -65,123 +46,85 @@ def load_networks(config: TrainRunConfig, device: "torch.device") -> Networks:
 
     Raises:
         WeightsError: a model cannot be had or is of another kind.
+        ScheduleError: the model's noise schedule is not one that the losses cover.
         ConfigError: a loss needs a model that is not configured.
     """
     import torch
-    from diffusers import StableDiffusionPipeline
 
-    folder = model_folder(config.model)
-    try:
-        with _without_progress_bars():
-            pipeline: Any = StableDiffusionPipeline.from_pretrained(
-                folder, dtype=torch.float32, safety_checker=None, use_safetensors=True, local_files_only=True
-            )
-    except BROKEN_MODEL as error:
-        raise WeightsError(f"{config.model.name} cannot be loaded as a Stable Diffusion pipeline: {error}") from error
-    for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
-        part.to(device).eval().requires_grad_(requires_grad=False)
-    found = _Judges(config, device)
+    from iedit_model.models.latent_diffusion import read_latent_diffusion
+
+    loss = config.train.loss
+    sources = {"model": config.model}
+    if loss.use_global or loss.use_loc:
+        sources["clip"] = _needed("clip", config.clip, "use_global or use_loc")
+    if loss.use_perc:
+        sources["perceptual"] = _needed("perceptual", config.perceptual, "use_perc")
+    if loss.uses_pixels and loss.decoder == "tiny":
+        sources["tiny_decoder"] = _needed("tiny_decoder", config.tiny_decoder, "loss.decoder = tiny")
+    dtype: torch.dtype = getattr(torch, _DTYPES[config.compute.loss_precision])
+    move = functools.partial(_moved, device=device, dtype=dtype)
+    model = read_latent_diffusion(config.model, device=device, differentiable=True)
     return Networks(
-        folder=folder,
-        unet=pipeline.unet,
-        vae=pipeline.vae,
-        decoder=found.decoder(pipeline.vae),
-        text_encoder=pipeline.text_encoder,
-        tokenizer=pipeline.tokenizer,
-        scheduler=pipeline.scheduler,
-        clip=found.clip,
-        perceptual=found.perceptual,
+        folder=model_folder(config.model),
+        model=model,
+        decoder=_decoder(config, model.vae, sources.get("tiny_decoder"), move) if loss.uses_pixels else None,
+        clip=_clip(sources["clip"], move) if "clip" in sources else None,
+        perceptual=_perceptual(config, sources["perceptual"], move) if "perceptual" in sources else None,
         device=device,
-        identities={"model": weights_digest(config.model)} | found.identities,
+        weights_digests={name: weights_digest(source) for name, source in sources.items()},
     )
 
 
-class _Judges:
-    """The frozen networks of the losses on pixels, as far as they are used."""
-
-    def __init__(self, config: TrainRunConfig, device: "torch.device") -> None:
-        import torch
-
-        self._config, self._loss = config, config.train.loss
-        self._to = functools.partial(_moved, device=device)
-        self._dtype: torch.dtype = getattr(torch, _DTYPES[config.compute.loss_precision])
-        self.identities: dict[str, str] = {}
-        self.clip, self.perceptual = self._clip(), self._perceptual()
-
-    def _source(self, name: str, source: ModelSource | None, used_by: str) -> ModelSource:
-        if source is None:
-            raise ConfigError(f"{used_by} needs the model {name!r}, which is not configured")
-        self.identities[name] = weights_digest(source)
-        return source
-
-    def _clip(self) -> "DifferentiableClip | None":
-        if not (self._loss.use_global or self._loss.use_loc):
-            return None
-        from iedit_model.models.clip_loss import load_differentiable_clip
-
-        clip = load_differentiable_clip(model_folder(self._source("clip", self._config.clip, "use_global or use_loc")))
-        return self._to(clip, dtype=self._dtype)
-
-    def _perceptual(self) -> "PerceptualFeatures | None":
-        loss = self._loss
-        if not loss.use_perc:
-            return None
-        from iedit_model.models.perceptual import PerceptualFeatures
-        from iedit_model.models.vgg import load_vgg
-
-        source = self._source("perceptual", self._config.perceptual, "use_perc")
-        try:
-            vgg = load_vgg(model_folder(source))
-        except BROKEN_MODEL as error:
-            raise WeightsError(f"{source.name} cannot be loaded as a VGG: {error}") from error
-        features = PerceptualFeatures(
-            vgg,
-            layer=loss.perc_layer,
-            align=loss.perc_align,
-            fill=loss.mask_fill,
-            size_px=loss.perc_size_px,
-            crop_margin=loss.crop_margin,
-        )
-        return self._to(features, dtype=self._dtype)
-
-    def decoder(self, vae: Any) -> Any:
-        """Return the decoder of the losses on pixels; a copy of the VAE where precision or layout differ."""
-        import torch
-
-        if not self._loss.uses_pixels:
-            return None
-        if self._loss.decoder == "vae":
-            from copy import deepcopy
-
-            # The encoder stays in fp32: the caches must not depend on how the judges compute.
-            decoder = deepcopy(vae) if self._dtype != torch.float32 else vae
-        else:
-            from diffusers import AutoencoderTiny
-
-            source = self._source("tiny_decoder", self._config.tiny_decoder, "loss.decoder = tiny")
-            try:
-                decoder = AutoencoderTiny.from_pretrained(model_folder(source), local_files_only=True)
-            except BROKEN_MODEL as error:
-                raise WeightsError(f"{source.name} cannot be loaded as an AutoencoderTiny: {error}") from error
-        decoder = self._to(decoder, dtype=self._dtype)
-        if self._config.compute.channels_last:
-            decoder.decoder.to(memory_format=torch.channels_last)
-        return decoder
+def _needed(name: str, source: ModelSource | None, used_by: str) -> ModelSource:
+    if source is None:
+        raise ConfigError(f"{used_by} needs the model {name!r}, which is not configured")
+    return source
 
 
-@contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    import diffusers
-    import transformers
+def _clip(source: ModelSource, move: Move) -> "DifferentiableClip":
+    from iedit_model.models.clip_loss import load_differentiable_clip
 
-    shown = [library for library in (diffusers, transformers) if library.utils.logging.is_progress_bar_enabled()]
-    for library in shown:
-        library.utils.logging.disable_progress_bar()
+    return move(load_differentiable_clip(source))
+
+
+def _perceptual(config: TrainRunConfig, source: ModelSource, move: Move) -> "PerceptualFeatures":
+    from iedit_model.models.perceptual import PerceptualFeatures
+    from iedit_model.models.vgg import load_vgg
+
+    loss = config.train.loss
     try:
-        yield
-    finally:
-        for library in shown:
-            library.utils.logging.enable_progress_bar()
+        vgg = load_vgg(model_folder(source))
+    except BROKEN_MODEL as error:
+        raise WeightsError(f"{source.name} cannot be loaded as a VGG: {error}") from error
+    features = PerceptualFeatures(
+        vgg,
+        layer=loss.perc_layer,
+        align=loss.perc_align,
+        fill=loss.mask_fill,
+        size_px=loss.perc_size_px,
+        crop_margin=loss.crop_margin,
+    )
+    return move(features)
+
+
+def _decoder(config: TrainRunConfig, vae: Any, tiny: ModelSource | None, move: Move) -> Any:
+    """Return the decoder of the losses on pixels; a copy of the VAE where the precision differs."""
+    import torch
+
+    if tiny is not None:
+        from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+
+        try:
+            decoder: Any = AutoencoderTiny.from_pretrained(model_folder(tiny), local_files_only=True)
+        except BROKEN_MODEL as error:
+            raise WeightsError(f"{tiny.name} cannot be loaded as an AutoencoderTiny: {error}") from error
+    else:
+        # The encoder stays in fp32: the caches must not depend on the precision of the losses.
+        decoder = deepcopy(vae) if config.compute.loss_precision != "fp32" else vae
+    decoder = move(decoder)
+    if config.compute.channels_last:
+        decoder.decoder.to(memory_format=torch.channels_last)
+    return decoder
 
 
 def _moved(module: Any, *, device: "torch.device", dtype: "torch.dtype") -> Any:

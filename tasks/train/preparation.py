@@ -92,11 +92,11 @@ def _parts(
     sheet: ValidationSheet | None,
 ) -> RunParts:
     models, plan = _models(config, networks)
-    set_up_unet(networks.unet, config.compute, on_gpu=accelerator.device.type == "cuda")
-    learner = Learner(networks.unet, plan, config.train, accelerator)
+    set_up_unet(networks.model.unet, config.compute, on_gpu=accelerator.device.type == "cuda")
+    learner = Learner(networks.model.unet, plan, config.train, accelerator)
     return RunParts(
         config=config,
-        models=replace(models, unet=autocast_unet(networks.unet, accelerator)),
+        models=replace(models, unet=autocast_unet(networks.model.unet, accelerator)),
         learner=learner,
         plan=plan,
         accelerator=accelerator,
@@ -104,7 +104,7 @@ def _parts(
         sample_ids=sample_ids,
         folder=folder,
         pipeline=PipelineWriter(
-            unet=networks.unet,
+            unet=networks.model.unet,
             learner=learner,
             layers=config.train.layers,
             base=networks.folder,
@@ -119,7 +119,7 @@ def _parts(
 def _models(config: TrainRunConfig, networks: Networks) -> "tuple[TrainModels, LayerPlan]":
     import torch
 
-    from iedit_model.schedule import alphas_cumprod_from_config
+    from iedit_model.schedule import alphas_cumprod_from_config, prediction_type
     from iedit_model.training.train_models import TrainModels, prepare_models
     from iedit_model.training.trainable import plan_layers
 
@@ -127,16 +127,17 @@ def _models(config: TrainRunConfig, networks: Networks) -> "tuple[TrainModels, L
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(train.seed)  # new adapters are random
         plan = plan_layers(
-            networks.unet,
+            networks.model.unet,
             train.layers,
             steps_per_phase=train.alternate_every,
             lora_rank=train.lora_rank,
             lora_alpha=train.lora_alpha,
         )
-        empty_prompt_embeds = networks.encode_prompts([""]).clone()
+        empty_prompt_embeds = networks.model.encode_prompts([""]).clone()
     models = TrainModels(
-        unet=networks.unet,
-        alphas_cumprod=alphas_cumprod_from_config(networks.scheduler.config).to(networks.device),
+        unet=networks.model.unet,
+        prediction=prediction_type(networks.model.scheduler_config),
+        alphas_cumprod=alphas_cumprod_from_config(networks.model.scheduler_config).to(networks.device),
         decoder=networks.decoder,
         clip=networks.clip,
         perceptual=networks.perceptual,

@@ -29,7 +29,7 @@ def run_identity(config: TrainRunConfig, info: VersionInfo, networks: Networks) 
         train = replace(train, num_steps=1)
     decisive = canonical_json(replace(config, train=train))
     return digest_of(
-        str(_FORMAT), decisive, info.id, *(part for pair in sorted(networks.identities.items()) for part in pair)
+        str(_FORMAT), decisive, info.id, *(part for pair in sorted(networks.weights_digests.items()) for part in pair)
     )
 
 
@@ -51,7 +51,7 @@ def describe_run(
         "left_out": dict(left_out),
         "config": as_json(config),
         "deviations": deviations(config.train),
-        "models": networks.identities,
+        "models": networks.weights_digests,
         "device": networks.device.type,
         "packages": {name: package_version(name) for name in _PACKAGES},
         "code": code_digest(),

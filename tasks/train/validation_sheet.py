@@ -14,8 +14,6 @@ from tasks.train.train_rows import PairSample
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from iedit_model.models.latent_diffusion import LatentDiffusion
-
 _PX: Final = 128
 _GAP: Final = 6
 _LINE: Final = 18
@@ -47,14 +45,12 @@ class ValidationSheet:
         import torch
 
         from iedit_model.editing.batches import to_images
-        from iedit_model.editing.latent_editor import embed_prompts
-        from iedit_model.editing.noise import SeededNoise
-        from iedit_model.editing.partial_noising import SamplingConfig, edit_latents
+        from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
 
-        model, loop = self._model(), self.config.loop
+        model, loop = self.networks.model, self.config.loop
         pixels = torch.from_numpy(np.stack([pair.source_pixels for pair in self.pairs])).float() / 127.5 - 1
-        latents = model.encode(pixels).to(self.networks.device)
-        draw = SeededNoise(range(len(self.pairs)), shape=tuple(latents.shape[1:]), device=self.networks.device)
+        latents = model.encode_images(pixels).to(self.networks.device)
+        new_noise = SeededNoise(range(len(self.pairs)), shape=tuple(latents.shape[1:]), device=self.networks.device)
         mask = None
         if masked:
             masks = torch.from_numpy(np.stack([pair.source_mask for pair in self.pairs])).float() / 255
@@ -64,25 +60,12 @@ class ValidationSheet:
             model,
             latents,
             embed_prompts(model, [pair.prompt for pair in self.pairs]),
-            noise=draw(),
+            noise=new_noise(),
             config=SamplingConfig(num_inference_steps=loop.validation_steps, blend_noise=self.config.train.blend_noise),
             latent_mask=mask,
-            draw=draw,
+            new_noise=new_noise,
         )
-        return to_images(model.decode(edited))
-
-    def _model(self) -> "LatentDiffusion":
-        from iedit_model.editing.samplers import noise_schedule_from_config
-        from iedit_model.models.latent_diffusion import LatentDiffusion
-
-        networks = self.networks
-        return LatentDiffusion(
-            unet=networks.unet,
-            vae=networks.vae,
-            text_encoder=networks.text_encoder,
-            tokenizer=networks.tokenizer,
-            schedule=noise_schedule_from_config(networks.scheduler.config),
-        )
+        return to_images(model.decode_latents(edited))
 
 
 def _picture(pixels: Any) -> "Image":

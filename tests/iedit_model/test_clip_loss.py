@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from iedit_model.errors import ConfigError, IEditError, PickledWeightsError, WeightsError
 from iedit_model.models.clip_loss import DifferentiableClip, clip_preprocess, load_differentiable_clip
+from iedit_model.models.source import ModelSource
 from tests.reference.tiny_models import CLIP_MODEL, CLIP_PREPROCESSING, byte_tokenizer, tiny_clip
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
@@ -160,7 +161,7 @@ def test_preprocessing_that_is_not_covered_is_refused(change):
 
 
 def test_a_folder_is_loaded_with_its_weights_tokenizer_and_preprocessing(folder: Path):
-    clip = load_differentiable_clip(folder)
+    clip = load_differentiable_clip(ModelSource(str(folder)))
     assert all(torch.equal(value, clip.model.state_dict()[key]) for key, value in tiny_clip(5).state_dict().items())
     assert (clip.size_px, clip.mean) == (12, (0.1, 0.2, 0.3))
     tokens = torch.tensor([[3, 1, *[299] * 6], [0, 2, *[299] * 6]])
@@ -172,14 +173,14 @@ def test_a_folder_is_loaded_with_its_weights_tokenizer_and_preprocessing(folder:
 def test_a_folder_without_weights_or_config_is_an_error_not_a_random_model(folder: Path, name: str):
     (next(folder.glob(f"{name}.*"))).unlink()
     with pytest.raises(WeightsError, match=name) as caught:
-        load_differentiable_clip(folder)
+        load_differentiable_clip(ModelSource(str(folder)))
     assert isinstance(caught.value, IEditError)
 
 
 def test_a_pickled_file_is_never_read_in_their_place(folder: Path):
     (folder / "open_clip_model.safetensors").rename(folder / "open_clip_pytorch_model.bin")
     with pytest.raises(PickledWeightsError, match=r"open_clip_pytorch_model\.bin"):
-        load_differentiable_clip(folder)
+        load_differentiable_clip(ModelSource(str(folder)))
 
 
 def test_weights_that_do_not_fit_and_a_truncated_file_are_errors(folder: Path):
@@ -187,10 +188,10 @@ def test_weights_that_do_not_fit_and_a_truncated_file_are_errors(folder: Path):
     state = load_file(weights)
     save_file({key: value for key, value in state.items() if key != "visual.proj"}, weights)
     with pytest.raises(WeightsError, match=r"visual\.proj"):
-        load_differentiable_clip(folder)
+        load_differentiable_clip(ModelSource(str(folder)))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(WeightsError, match=str(folder)):
-        load_differentiable_clip(folder)
+        load_differentiable_clip(ModelSource(str(folder)))
     (folder / "open_clip_config.json").write_text("{}")
     with pytest.raises(WeightsError, match="model_cfg"):
-        load_differentiable_clip(folder)
+        load_differentiable_clip(ModelSource(str(folder)))

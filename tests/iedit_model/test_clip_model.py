@@ -89,7 +89,7 @@ def test_the_preprocessing_is_that_of_the_configuration():
 
 
 def test_the_differentiable_twin_embeds_the_same(embeds):
-    twin = load_differentiable_clip(FOLDER)
+    twin = load_differentiable_clip(ModelSource(str(FOLDER)))
     pixels = np.stack([np.asarray(image) for image in IMAGES]).transpose(0, 3, 1, 2)
     with torch.no_grad():
         expected = twin.embed_images(torch.from_numpy(pixels).float() / 127.5 - 1)

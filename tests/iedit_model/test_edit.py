@@ -7,26 +7,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editing.partial_noising import (
+from iedit_model.editing.sampling import (
     PromptEmbeds,
     SamplingConfig,
+    SeededNoise,
     blend,
+    build_scheduler,
     edit_latents,
-    edit_steps,
-    guided_noise,
+    edit_timesteps,
+    guided_prediction,
 )
-from iedit_model.editing.samplers import noise_schedule_from_config
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusion
 from tests.reference.editing_twin import edited_latents
 from tests.reference.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet, tiny_vae
 
-SCHEDULE = noise_schedule_from_config({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 def model_of(unet: Any) -> LatentDiffusion:
-    return LatentDiffusion(unet=unet, vae=tiny_vae(), text_encoder=None, tokenizer=None, schedule=SCHEDULE)
+    return LatentDiffusion(unet=unet, vae=tiny_vae(), text_encoder=None, tokenizer=None, scheduler_config=SCHEDULE)
 
 
 MODEL = model_of(tiny_unet().eval().requires_grad_(requires_grad=False))
@@ -148,16 +148,17 @@ def test_the_stated_number_of_unet_evaluations_is_the_real_one(guidance: float, 
 def test_the_start_is_at_the_rounded_share_of_the_steps(num_steps: int, strength: float, expected: int):
     # int(50 * 0.58) is 28 and int(100 * 0.57) is 56, since the products lie just below.
     config = SamplingConfig(num_inference_steps=num_steps, strength=strength)
-    assert (config.num_edit_steps, len(edit_steps(MODEL, config).timesteps)) == (expected, expected)
+    timesteps = edit_timesteps(build_scheduler(SCHEDULE, "ddim"), config)
+    assert (config.num_edit_steps, len(timesteps)) == (expected, expected)
 
 
 def test_guidance_of_one_is_the_conditional_prediction_and_of_zero_strength_none():
     latents, words = drawn(1, 2, *LATENT_SHAPE), prompts(3, 2)
-    conditional = MODEL.predict_noise(latents, 500, words.conditional)
-    unconditional = MODEL.predict_noise(latents, 500, words.unconditional)
-    assert torch.equal(guided_noise(MODEL, latents, 500, words, guidance_scale=1.0), conditional)
+    conditional = MODEL.predict(latents, 500, words.conditional)
+    unconditional = MODEL.predict(latents, 500, words.unconditional)
+    assert torch.equal(guided_prediction(MODEL, latents, 500, words, guidance_scale=1.0), conditional)
     torch.testing.assert_close(
-        guided_noise(MODEL, latents, 500, words, guidance_scale=4.0),
+        guided_prediction(MODEL, latents, 500, words, guidance_scale=4.0),
         4 * conditional - 3 * unconditional,
         rtol=1e-4,
         atol=1e-5,
@@ -191,7 +192,7 @@ def test_fresh_noise_is_drawn_anew_at_each_step_and_leaves_the_outside_the_sourc
 
     source, mask = drawn(1, 1, *LATENT_SHAPE), some_mask(1)
     config = SamplingConfig(num_inference_steps=5, strength=1, blend_noise="fresh")
-    fresh = edit_latents(MODEL, source, prompts(3, 1), noise=draw(), config=config, latent_mask=mask, draw=draw)
+    fresh = edit_latents(MODEL, source, prompts(3, 1), noise=draw(), config=config, latent_mask=mask, new_noise=draw)
     fixed = edit_latents(
         MODEL,
         source,
@@ -200,7 +201,7 @@ def test_fresh_noise_is_drawn_anew_at_each_step_and_leaves_the_outside_the_sourc
         config=SamplingConfig(num_inference_steps=5, strength=1),
         latent_mask=mask,
     )
-    assert len(draws) == 6
+    assert len(draws) == 5  # the start and four steps; after the last one the clean source is put back
     outside = (mask == 0).expand_as(source)
     assert torch.equal(fresh[outside], source[outside])
     assert not torch.equal(fresh, fixed)

@@ -49,7 +49,7 @@ def test_with_a_mask_of_ones_an_edit_is_diffusers_img2img(pipeline: Any, sampler
     expected = theirs(
         PROMPTS[:2],
         # Latents, as diffusers samples them from the posterior where we take its mean.
-        image=mini_ldm().encode(pixels.float() / 127.5 - 1),
+        image=mini_ldm().encode_images(pixels.float() / 127.5 - 1),
         strength=0.7,
         guidance_scale=7.5,
         num_inference_steps=10,

@@ -15,16 +15,19 @@ from iedit_model.schedule import (
     alphas_cumprod_from_config,
     min_snr_weight,
     predict_original,
+    prediction_target,
+    prediction_type,
     sample_timesteps,
-    scaled_linear_alphas_cumprod,
     snr,
     target_noise,
 )
 from tests.reference import iedit_equations as twin
 
-ALPHAS = scaled_linear_alphas_cumprod()
-CORNERS = torch.tensor([0, 1, 10, 500, 998, 999])
 SD14 = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+SD21 = {**SD14, "prediction_type": "v_prediction"}
+ALPHAS = alphas_cumprod_from_config(SD14)
+ZERO_SNR = alphas_cumprod_from_config({**SD21, "rescale_betas_zero_snr": True})
+CORNERS = torch.tensor([0, 1, 10, 500, 998, 999])
 
 
 def relative_error(ours: torch.Tensor, expected: np.ndarray) -> float:
@@ -56,7 +59,7 @@ def test_a_scheduler_config_gives_the_table_that_the_scheduler_holds():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"prediction_type": "v_prediction"}, "v_prediction"),
+        ({"prediction_type": "sample"}, "sample"),
         ({"beta_schedule": "linear"}, "linear"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr"),
         ({"trained_betas": [0.1]}, "trained_betas"),
@@ -176,3 +179,44 @@ def test_the_gradient_of_the_original_is_minus_the_root_of_one_over_snr():
     alpha = ALPHAS[t].double()
     expected = -((1 - alpha) / alpha).sqrt().view(-1, 1, 1, 1).expand_as(noisy)
     assert torch.allclose(noise_pred.grad, expected, rtol=1e-12)
+
+
+def test_a_schedule_that_ends_without_signal_is_diffusers_own():
+    theirs = DDIMScheduler(**SD21, rescale_betas_zero_snr=True)
+    assert torch.equal(ZERO_SNR, theirs.alphas_cumprod)
+    assert float(ZERO_SNR[-1]) == 0.0
+    assert (prediction_type(SD21), prediction_type(SD14)) == ("v_prediction", "epsilon")
+
+
+def test_the_velocity_is_diffusers_and_leads_back_to_the_image_even_without_signal():
+    z, _, noise = latents(7, len(CORNERS))
+    theirs = DDIMScheduler(**SD21, rescale_betas_zero_snr=True)
+    timesteps = cast("torch.IntTensor", CORNERS)
+    velocity = prediction_target(z, noise, CORNERS, ZERO_SNR, "v_prediction")
+    assert torch.allclose(velocity, theirs.get_velocity(z, noise, timesteps), rtol=0, atol=1e-6)
+    noisy = add_noise(z, noise, CORNERS, ZERO_SNR)
+    assert torch.allclose(predict_original(noisy, velocity, CORNERS, ZERO_SNR, "v_prediction"), z, rtol=0, atol=1e-5)
+    assert torch.equal(prediction_target(z, noise, CORNERS, ALPHAS), noise)
+
+
+def test_the_original_of_a_velocity_is_the_float64_estimate_of_eq_7():
+    noisy, _, velocity = latents(8, len(CORNERS))
+    ours = predict_original(noisy, velocity, CORNERS, ALPHAS, "v_prediction")
+    for index, t in enumerate(CORNERS.tolist()):
+        alpha, z_t, v = float(ALPHAS[t]), noisy[index].double().numpy(), velocity[index].double().numpy()
+        # The noise that a velocity implies, put into the printed equation.
+        expected = twin.original(z_t, np.sqrt(alpha) * v + np.sqrt(1 - alpha) * z_t, alpha)
+        assert relative_error(ours[index], expected) < 1e-5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 999), st.floats(0.01, 2000))
+def test_min_snr_of_a_velocity_loss_is_that_of_the_noise_loss_over_the_size_of_its_error(t, gamma):
+    ratio = float(ALPHAS[t]) / (1 - float(ALPHAS[t]))
+    weight = min_snr_weight(torch.tensor([t]), ALPHAS, gamma=gamma, prediction="v_prediction")
+    assert float(weight) == pytest.approx(min(ratio, gamma) / (ratio + 1), rel=1e-5)
+
+
+def test_noise_predicted_where_there_is_no_signal_is_refused():
+    with pytest.raises(ScheduleError, match="v_prediction"):
+        alphas_cumprod_from_config({**SD14, "rescale_betas_zero_snr": True})

@@ -54,7 +54,7 @@ def test_a_picture_depends_on_its_own_seed_and_prompt_alone(model):
 
 @pytest.mark.parametrize(("prompts", "seeds"), [(("a",), ()), ((), ()), (("a",), (1, 2))])
 def test_prompts_without_a_seed_each_are_refused(model, prompts, seeds):
-    with pytest.raises(ConfigError, match="one seed a prompt"):
+    with pytest.raises(ConfigError, match="one seed per prompt"):
         draw_images(model, prompts, seeds)
 
 

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import InterpolationMode, resize
 from iedit_model.models.clip_loss import DifferentiableClip
 from iedit_model.models.perceptual import PerceptualFeatures
 from iedit_model.models.vgg import VGG
-from iedit_model.schedule import scaled_linear_alphas_cumprod
+from iedit_model.schedule import alphas_cumprod_from_config
 from iedit_model.training.batch import EditBatch
 from iedit_model.training.config import LossConfig
 from iedit_model.training.train_models import TrainModels, prepare_models
@@ -35,8 +35,8 @@ from tests.reference.tiny_models import (
     tiny_vae,
 )
 
-ALPHAS = scaled_linear_alphas_cumprod()
 SCHEDULER = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+ALPHAS = alphas_cumprod_from_config(SCHEDULER.config)
 PLAIN = LossConfig(use_global=False, use_loc=False, use_perc=False)
 FULL = LossConfig(lambda_perc=0.7, perc_layer="relu2_1")
 PIXELS_ONLY = dataclasses.replace(FULL, noise_weight=0.0)

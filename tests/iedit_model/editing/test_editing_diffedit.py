@@ -8,13 +8,18 @@ import torch
 from diffusers import DDIMInverseScheduler
 
 from iedit_model.editing.diffedit import ContrastConfig, DiffEditSpec, contrast_mask, diffedit_latents, invert
-from iedit_model.editing.latent_editor import embed_prompts
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, edit_steps, noised
-from iedit_model.editing.samplers import ddim_step
+from iedit_model.editing.sampling import (
+    PromptEmbeds,
+    SamplingConfig,
+    SeededNoise,
+    build_scheduler,
+    edit_timesteps,
+    embed_prompts,
+)
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusionSpec
 from iedit_model.models.source import ModelSource
+from iedit_model.schedule import add_noise, alphas_cumprod_from_config
 from tests.reference.editing_methods import WEIGHTS, mini_ldm, single_pairs
 
 SAMPLING = SamplingConfig(num_inference_steps=10)
@@ -24,7 +29,7 @@ PAIR = single_pairs(3)[1]
 @pytest.fixture(scope="module")
 def source_latents() -> torch.Tensor:
     pixels = torch.from_numpy(np.asarray(PAIR.source.render())).permute(2, 0, 1)[None] / 127.5 - 1
-    return mini_ldm().encode(pixels)
+    return mini_ldm().encode_images(pixels)
 
 
 def test_the_mask_is_the_one_of_diffusers_threshold(source_latents: torch.Tensor):
@@ -36,19 +41,19 @@ def test_the_mask_is_the_one_of_diffusers_threshold(source_latents: torch.Tensor
         source_latents,
         source_embeds=prompts[:1],
         edit_embeds=prompts[1:],
-        draw=draw,
+        new_noise=draw,
         sampling=SAMPLING,
         contrast=ContrastConfig(num_maps=4),
     )
     # Written out as in diffusers' generate_mask, guidance and all, for one image.
     again, unconditional = SeededNoise([3], shape=(4, 16, 16)), embed_prompts(model, [""]).conditional
+    alphas = alphas_cumprod_from_config(model.scheduler_config)
     maps = []
     for _ in range(4):
-        alpha = float(model.schedule.alphas_cumprod[401])
-        latents = noised(source_latents, again(), alpha)
+        latents = add_noise(source_latents, again(), torch.tensor([401]), alphas)
         with torch.no_grad():
             empty, of_source, of_edit = (
-                model.predict_noise(latents, 401, embeds) for embeds in (unconditional, prompts[:1], prompts[1:])
+                model.predict(latents, 401, embeds) for embeds in (unconditional, prompts[:1], prompts[1:])
             )
         guided = (empty + 7.5 * (of_edit - empty)) - (empty + 7.5 * (of_source - empty))
         maps.append(guided.abs())
@@ -62,8 +67,7 @@ def test_the_mask_is_the_one_of_diffusers_threshold(source_latents: torch.Tensor
 def test_the_inversion_is_the_one_of_diffusers_scheduler(source_latents: torch.Tensor):
     model = mini_ldm()
     embeds = embed_prompts(model, [PAIR.source.caption]).conditional
-    steps = edit_steps(model, SAMPLING)
-    inverted = invert(model, source_latents, embeds, steps=steps)
+    inverted = invert(model, source_latents, embeds, sampling=SAMPLING)
     scheduler: Any = DDIMInverseScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -74,13 +78,14 @@ def test_the_inversion_is_the_one_of_diffusers_scheduler(source_latents: torch.T
     )
     scheduler.set_timesteps(10)
     latents = source_latents
-    for position, timestep in enumerate(scheduler.timesteps[: len(steps.timesteps)]):
+    for timestep in scheduler.timesteps[: SAMPLING.num_edit_steps]:
         with torch.no_grad():
-            noise_pred = model.predict_noise(latents, int(timestep), embeds)
+            noise_pred = model.predict(latents, int(timestep), embeds)
         latents = scheduler.step(noise_pred, timestep, latents).prev_sample
-        torch.testing.assert_close(inverted[-2 - position], latents, rtol=1e-4, atol=1e-4)
-    assert len(inverted) == len(steps.timesteps) + 1
-    assert torch.equal(inverted[-1], source_latents)
+        torch.testing.assert_close(inverted[int(timestep)], latents, rtol=1e-4, atol=1e-4)
+    timesteps = edit_timesteps(build_scheduler(model.scheduler_config, "ddim"), SAMPLING)
+    assert list(inverted) == [None, *reversed(timesteps)]
+    assert torch.equal(inverted[None], source_latents)
 
 
 def test_equal_prompts_have_no_contrast_and_leave_the_source(source_latents: torch.Tensor):
@@ -91,7 +96,7 @@ def test_equal_prompts_have_no_contrast_and_leave_the_source(source_latents: tor
         source_latents,
         source_embeds=embeds,
         edit_embeds=embeds.clone(),
-        draw=SeededNoise([1], shape=(4, 16, 16)),
+        new_noise=SeededNoise([1], shape=(4, 16, 16)),
         sampling=SAMPLING,
         contrast=ContrastConfig(num_maps=2),
     )
@@ -122,9 +127,13 @@ def test_inverting_and_denoising_with_the_same_words_nearly_gives_the_source_bac
     )
     error = float((edited - source_latents).square().mean() / source_latents.var())
     assert error < 0.05, error
-    steps = edit_steps(model, config)
-    inverted = invert(model, source_latents, embeds, steps=steps)
-    wrong = ddim_step(inverted[0], torch.zeros_like(source_latents), alpha=steps.alphas[0], next_alpha=steps.alphas[-1])
+    inverted = list(invert(model, source_latents, embeds, sampling=config).values())
+    alphas = alphas_cumprod_from_config(model.scheduler_config)
+    # One step of DDIM that takes everything for signal.
+    wrong = (
+        inverted[-1]
+        * (alphas[0] / alphas[edit_timesteps(build_scheduler(model.scheduler_config, "ddim"), config)[0]]).sqrt()
+    )
     assert float((wrong - source_latents).square().mean() / source_latents.var()) > 4 * error
 
 

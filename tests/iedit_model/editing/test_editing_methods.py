@@ -12,9 +12,8 @@ from PIL import Image
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.instructions import instruction_of, swap_instruction
-from iedit_model.editing.noise import SeededNoise
-from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import METHODS, NEEDS_MASK, EditorModels, build_editor, editor_spec
+from iedit_model.editing.sampling import SamplingConfig, SeededNoise
 from iedit_model.errors import ConfigError, EditError, WeightsError
 from iedit_model.models.source import ModelSource
 from miniature.judge import Judge
@@ -125,7 +124,7 @@ def test_in_painting_is_diffusers_own_on_a_text_to_image_model():
     theirs = pipeline(
         request.edit_prompt,
         # Latents: diffusers would sample them from the posterior where we take its mean.
-        image=model.encode(torch.from_numpy(pixels(request.image)).permute(2, 0, 1)[None] / 127.5 - 1),
+        image=model.encode_images(torch.from_numpy(pixels(request.image)).permute(2, 0, 1)[None] / 127.5 - 1),
         mask_image=Image.fromarray((ours.mask * 255).astype(np.uint8)),
         masked_image_latents=torch.zeros(1, 4, 16, 16),
         latents=SeededNoise([request.seed], shape=(4, 16, 16))(),

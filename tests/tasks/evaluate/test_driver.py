@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings
+from iedit_model.editing.sampling import SamplingConfig
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from iedit_model.models.devices import DeviceConfig
 from storage import ShardStore, canonical_json
