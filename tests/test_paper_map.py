@@ -26,9 +26,13 @@ def test_every_test_of_the_map_exists(test: str):
     assert f"def {function}" in (ROOT / path).read_text(encoding="utf-8")
 
 
+EQUATIONS = {
+    int(digits)
+    for row in re.findall(r"^\| (Eq\. [^,|]*)", PAPER_MAP, re.MULTILINE)
+    for digits in re.findall(r"\d+", row)
+}
+
+
 @pytest.mark.parametrize("number", range(1, 14))
 def test_every_equation_is_in_the_map(number: int):
-    listed = {
-        int(digits) for row in re.findall(r"^\| (Eq\. [^,|]*)", PAPER_MAP, re.MULTILINE) for digits in re.findall(r"\d+", row)
-    }
-    assert number in listed
+    assert number in EQUATIONS
