@@ -47,6 +47,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Edit and print where the results are."""
+    from iedit_model.models.lean_imports import lean_imports
+
+    with lean_imports():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     from flows.errors import SettingError
     from tasks.edit.edit import edit_file, repeat_edit
 
