@@ -15,7 +15,7 @@ from iedit_model.metrics.cmmd import cmmd
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
 from iedit_model.metrics.kid import KidConfig, draw_subsets, kid
 from iedit_model.metrics.mmd import polynomial_kernel, squared_mmd
-from tests.reference import metric_kernels as reference
+from tests.references import metric_kernels as reference
 
 
 def features(seed: int, count: int, width: int = 6, shift: float = 0.0) -> Tensor:
