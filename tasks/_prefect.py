@@ -11,7 +11,7 @@ from prefect.tasks import exponential_backoff
 
 from iedit_model.errors import ConfigError, WeightsError
 from storage import AddressError, FingerprintError, SchemaError, ShardNameError, VersionError
-from tasks.errors import MetadataError, TaskConfigError
+from tasks.errors import MetadataError
 from tasks.index.index_rows import EmptyIndexError
 from tasks.train.errors import TrainingError
 
@@ -26,7 +26,6 @@ PERMANENT = (
     MetadataError,
     SchemaError,
     ShardNameError,
-    TaskConfigError,
     TrainingError,
     VersionError,
     WeightsError,

@@ -1,7 +1,6 @@
 """Errors of the stages.
 
 TaskError
-├── TaskConfigError     a stage's configuration holds a value that cannot be
 ├── MetadataError       metadata that cannot be read: none found, damaged, a column missing
 │   └── EmptyPlanError  metadata of which no row is left to download
 ├── DownloaderChangedError  img2dataset is built otherwise than our use of it expects
@@ -18,10 +17,6 @@ Errors of a single module stand in that module and derive from TaskError too.
 
 class TaskError(Exception):
     """Root of all errors that a stage raises on purpose."""
-
-
-class TaskConfigError(TaskError, ValueError):
-    """A field of a stage's configuration is out of range; the message names field, value and range."""
 
 
 class WordNetError(TaskError):

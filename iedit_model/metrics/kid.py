@@ -5,41 +5,33 @@ The published default of 100 subsets of 1000 images fails where there are fewer;
 
 import statistics
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from iedit_model.configuration import configuration
 from iedit_model.metrics.checks import require_feature_sets
-from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
+from iedit_model.metrics.errors import TooFewSamplesError
 from iedit_model.metrics.mmd import polynomial_kernel, squared_mmd
 
 MAX_WHOLE_SET = 1000
 """Largest set that is used whole when no subset size is asked for; the published subset size."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class KidConfig:
     """How the distance is estimated."""
 
-    subset_size: int | None = None
+    subset_size: Annotated[int, Field(ge=2)] | None = None
     """Images drawn from each set for one estimate; None takes both sets whole, once, when each has at most
     ``MAX_WHOLE_SET`` images, and subsets of that size otherwise."""
-    num_subsets: int = 100
+    num_subsets: PositiveInt = 100
     """Estimates that are averaged when subsets are drawn."""
     seed: int = 0
     """Seed of the draw."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that are no counts.
-
-        Raises:
-            MetricInputError: fewer than two images a subset, or no subset.
-        """
-        if (self.subset_size is not None and self.subset_size < 2) or self.num_subsets < 1:
-            raise MetricInputError(
-                f"{self.num_subsets} subsets of {self.subset_size} images: expected at least 1 subset of at least 2"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

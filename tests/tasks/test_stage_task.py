@@ -17,7 +17,7 @@ from storage import (
     StorageError,
 )
 from tasks._prefect import PERMANENT, stage_task
-from tasks.errors import EmptyPlanError, ShardError, TaskConfigError
+from tasks.errors import EmptyPlanError, ShardError
 from tasks.index.index_rows import EmptyIndexError
 
 PASSING = (
@@ -38,7 +38,6 @@ FOR_GOOD = (
     EmptyVersionError,
     FingerprintError,
     SchemaError,
-    TaskConfigError,
     WeightsError,
 )
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
+from iedit_model.errors import ConfigError
 from iedit_model.metrics import mmd
 from iedit_model.metrics.cmmd import cmmd
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
@@ -132,5 +133,5 @@ def test_refusals() -> None:
         kid(features(1, 4), features(2, 4, width=5), network="n", reference_set="r")
     with pytest.raises(MetricInputError, match="1 embeddings are zero"):
         cmmd(torch.eye(3)[:, :2], torch.ones(2, 2), encoder="e", reference_set="r")
-    with pytest.raises(MetricInputError, match="at least 1 subset of at least 2"):
+    with pytest.raises(ConfigError, match="subset_size is 1, expected at least 2"):
         KidConfig(subset_size=1)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from iedit_model.errors import ConfigError
 from miniature.faults import FaultShares
 from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
@@ -25,7 +26,7 @@ from tasks.download.errors import FAILURES
 from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
-from tasks.errors import DownloaderChangedError, ShardError, TaskConfigError
+from tasks.errors import DownloaderChangedError, ShardError
 
 # Every kind of fault, some of them twice, among fine pictures.
 ALL_FAULTS = FaultShares.only(
@@ -457,5 +458,5 @@ def test_waits_double_up_to_the_cap_differ_by_sample_and_never_undercut_the_serv
     ],
 )
 def test_a_download_config_out_of_range_names_its_field(kind: type, wrong: dict[str, object]) -> None:
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         kind(**wrong)
