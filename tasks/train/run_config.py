@@ -82,7 +82,7 @@ class ComputeConfig:
     """Where and how the networks compute; ``TrainConfig.precision`` says in which precision the UNet does."""
 
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_SPEED)
-    judge_precision: Precision = "fp32"
+    loss_precision: Precision = "fp32"
     """Of the frozen decoder, CLIP and VGG that the losses on pixels go through."""
     channels_last: bool = field(default=True, metadata=_SPEED)
     """Memory format of the UNet and the decoder."""
