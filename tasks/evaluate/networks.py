@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from iedit_model.metrics.features import FeatureNetwork
-    from iedit_model.metrics.lpips import Lpips
+    from iedit_model.metrics.lpips_network import Lpips
 
 
 @configuration
@@ -148,7 +148,7 @@ def _feature_identity(spec: FeatureSpec) -> tuple[str, ...]:
 
 
 def _lpips(spec: LpipsSpec | None) -> "Lpips | None":
-    from iedit_model.metrics.lpips import load_lpips
+    from iedit_model.metrics.lpips_network import load_lpips
 
     return None if spec is None else load_lpips(Path(spec.folder).expanduser(), trunk=spec.trunk)
 

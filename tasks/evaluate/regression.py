@@ -2,24 +2,26 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
 from pydantic import PositiveFloat
 
 from iedit_model.configuration import configuration
-from iedit_model.metrics.catalogue import metric_info
+from iedit_model.metrics.catalogue import metric_info, metric_infos
 
-WATCHED: Final = ("clip_score", "ssim_zero_fill_outside", "ssim_normconv_outside", "fid")
-"""Metrics whose fall is a regression, every encoder and network of them."""
+
+def watched_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics whose fall is a regression."""
+    return tuple(name for name, info in metric_infos().items() if info.is_watched)
 
 
 @configuration
 class RegressionConfig:
     """When a fall is a regression."""
 
-    metrics: tuple[str, ...] = WATCHED
-    """Names in the catalogue; each encoder of them is watched."""
+    metrics: tuple[str, ...] = field(default_factory=watched_metrics)
+    """Names in the catalogue, each encoder and network of them; by default those that are registered as watched."""
     methods: tuple[str, ...] = ("iedit", "iedit_m")
     """Methods of the model; the baselines beside them are not ours to guard."""
     factor: PositiveFloat = 1.0

@@ -24,7 +24,7 @@ from miniature.server import serve
 from miniature.site import Site
 from tasks.download.client import FetchConfig, Fetched, Fetcher
 from tasks.download.errors import FetchError
-from tasks.download.stream import tls_context
+from tasks.download.sockets import tls_context
 
 Script = Callable[[socket.socket], None]
 QUICK = FetchConfig(max_bytes=10_000, socket_timeout_s=5, total_timeout_s=10)
