@@ -18,6 +18,7 @@ from urllib.error import URLError
 import pytest
 from PIL import Image
 
+from iedit_model.errors import ConfigError
 from miniature.faults import FaultShares
 from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
@@ -29,7 +30,7 @@ from tasks.download.errors import FAILURES
 from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
-from tasks.errors import ShardError, TaskConfigError
+from tasks.errors import ShardError
 
 # Every kind of fault, some of them twice, among fine pictures.
 ALL_FAULTS = FaultShares.only(
@@ -463,7 +464,7 @@ def test_without_img2dataset_the_error_says_how_to_get_it(
     store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "img2dataset.downloader", None)
-    with pytest.raises(TaskConfigError, match="pip install --no-deps 'img2dataset"):
+    with pytest.raises(ConfigError, match="pip install --no-deps 'img2dataset"):
         download_shard(_site_plan(store, fine), _config(fine), store)
 
 
@@ -495,5 +496,5 @@ def test_waits_double_up_to_the_cap_differ_by_sample_and_never_undercut_the_serv
     ],
 )
 def test_a_download_config_out_of_range_names_its_field(kind: type, wrong: dict[str, object]) -> None:
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         kind(**wrong)
