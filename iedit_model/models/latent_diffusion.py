@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from iedit_model.configuration import configuration
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
@@ -41,7 +42,7 @@ UNCONDITIONAL = ""
 """The prompt of the branch that guidance leads away from."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LatentDiffusionSpec:
     """Which model edits, and where it runs."""
 

@@ -20,8 +20,8 @@ from iedit_model.editing.pipeline import IEditPipeline
 from iedit_model.editing.sampling import SamplingConfig, embed_prompts
 from iedit_model.editing.text_to_image import DrawConfig, draw_images
 from iedit_model.schedule import alphas_cumprod_from_config
+from tests.builders.editing_methods import WEIGHTS, mini_ldm, single_pairs
 from tests.iedit_model.train_step_cases import ALPHAS, FULL, PLAIN, build_models, run
-from tests.reference.editing_methods import WEIGHTS, mini_ldm, single_pairs
 
 SD21: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -20,7 +20,7 @@ from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusionSpec
 from iedit_model.models.source import ModelSource
 from iedit_model.schedule import add_noise, alphas_cumprod_from_config
-from tests.reference.editing_methods import WEIGHTS, mini_ldm, single_pairs
+from tests.builders.editing_methods import WEIGHTS, mini_ldm, single_pairs
 
 SAMPLING = SamplingConfig(num_inference_steps=10)
 PAIR = single_pairs(3)[1]
