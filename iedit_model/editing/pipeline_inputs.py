@@ -8,7 +8,8 @@ import torch
 
 from iedit_model.editing.editor import Mask
 from iedit_model.errors import EditError, MaskError
-from iedit_model.imaging.untrusted import to_rgb
+from iedit_model.imaging.decode import to_rgb
+from iedit_model.imaging.mask_files import full_range, mask_levels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,10 +97,11 @@ def _mask(one: Any, size: tuple[int, int]) -> Mask:
     from PIL import Image
 
     if isinstance(one, Image.Image):
-        grey = to_rgb(one).convert("L")
+        grey = Image.fromarray(mask_levels(one))
         scaled = grey if grey.size == size else grey.resize(size, Image.Resampling.NEAREST)
         return np.asarray(scaled, np.float32) / np.float32(255)
-    mask = one[..., 0].astype(np.float32) / (np.float32(255) if one.dtype == np.uint8 else np.float32(1))
+    levels = one[..., 0]
+    mask = full_range(levels) / np.float32(255) if one.dtype == np.uint8 else levels.astype(np.float32)
     if mask.shape != size[::-1]:
         raise MaskError(f"the mask has the shape {mask.shape}, expected the image's (height, width) {size[::-1]}")
     return mask
