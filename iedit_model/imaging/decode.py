@@ -4,7 +4,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -58,7 +58,7 @@ LIMITS: Final = ImageLimits()
 """The bound wherever no other is configured."""
 
 
-def decode_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: Sequence[str] = FORMATS) -> "Image":
+def decode_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> "Image":
     """Return the image in ``data`` as ``to_rgb`` makes it.
 
     Raises:
@@ -71,7 +71,7 @@ def decode_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: Sequence
 
 
 @contextmanager
-def opened_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: Sequence[str] = FORMATS) -> "Iterator[Image]":
+def opened_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> "Iterator[Image]":
     """Open an image whose pixels are not decoded yet; what Pillow raises inside the block is an ``ImageFileError``.
 
     Raises:

@@ -1,12 +1,12 @@
 """What a mask file means, for every reader of mask files: white is where to edit, greys lie between.
 
-- Lightness counts, in any mode and depth; a file of zeros and ones alone means 0 and 255.
+- Lightness counts, in any mode and depth. A file whose brightest grey nobody can see, zeros and ones for example, is
+  refused: it was written for another range, and would mean that nothing is to be edited.
 - Colours have no lightness that anybody meant: one colour on black is the mask, more of them are refused.
 - With transparent parts, white strokes are the mask; in any other image the transparent hole is. Black and white beside
   transparent parts could mean either, and is refused.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,8 +30,18 @@ _LEAST_LEVEL: Final = 16
 """A mask whose brightest level lies below says nothing that anybody would see."""
 
 
-def decode_mask(data: bytes, *, limits: ImageLimits = LIMITS, formats: Sequence[str] = FORMATS) -> Levels:
+def decode_mask(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> Levels:
     """Return the levels of a mask file; one that is black all over is a mask, too.
+
+    Raises:
+        ImageFileError: not an image that can be read.
+        MaskError: it has no one meaning as a mask.
+    """
+    return checked_levels(decode_levels(data, limits=limits, formats=formats))
+
+
+def decode_levels(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> Levels:
+    """Return the levels of a mask file that may hold probabilities, however low.
 
     Raises:
         ImageFileError: not an image that can be read.
@@ -39,6 +49,20 @@ def decode_mask(data: bytes, *, limits: ImageLimits = LIMITS, formats: Sequence[
     """
     with opened_image(data, limits=limits, formats=formats) as image:
         return mask_levels(image)
+
+
+def checked_levels(levels: Levels) -> Levels:
+    """Return the levels of a mask that is meant to be seen, as they are.
+
+    Raises:
+        MaskError: the brightest is so dark that another range was meant.
+    """
+    if 0 < levels.max(initial=0) < _LEAST_LEVEL:
+        raise MaskError(
+            f"the mask's brightest level is {levels.max()} of 255, which edits nothing that anybody would see: 255 is "
+            "where to edit; multiply a mask of 0 and 1 by 255"
+        )
+    return levels
 
 
 def read_mask(data: bytes, *, size: tuple[int, int], limits: ImageLimits = LIMITS) -> npt.NDArray[np.float32]:
@@ -67,9 +91,7 @@ def read_mask(data: bytes, *, size: tuple[int, int], limits: ImageLimits = LIMIT
     levels = np.asarray(grey)
     if not levels.any():
         raise MaskError("the mask is black all over, so nothing would be edited: white is where to edit")
-    if levels.max() < _LEAST_LEVEL:
-        raise MaskError(f"the mask's brightest level is {levels.max()} of 255: white (255) is where to edit")
-    return levels / np.float32(255)
+    return np.asarray(levels, np.float32) / np.float32(255)
 
 
 def mask_levels(image: "Image") -> Levels:
@@ -81,37 +103,32 @@ def mask_levels(image: "Image") -> Levels:
     """
     image = upright(image)
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        return full_range(values.astype(np.uint8) if values.max() <= 1 else np.asarray(eight_bits(image)))
+        levels = np.asarray(eight_bits(image))
+        if not levels.any() and (brightest := np.asarray(image).max()):
+            raise MaskError(
+                f"the mask's brightest level is {brightest} of 65535: save it as 8 bit, 255 is where to edit"
+            )
+        return levels
     image = eight_bits(image)
-    if image.mode in {"1", "L"} and not image.has_transparency_data:
-        return full_range(np.asarray(image.convert("L")))
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
-        alpha = full_range(rgba[..., 3])
-        if alpha.min() < 255:
-            return _of_transparency(rgba[..., :3], alpha)
+        if rgba[..., 3].min() < 255:
+            return _of_transparency(rgba[..., :3], rgba[..., 3])
         return _of_colours(rgba[..., :3])
-    return _of_colours(np.asarray(on_white(image)))
-
-
-def full_range(levels: Levels) -> Levels:
-    """Return the levels of a mask array, in which zeros and ones alone mean 0 and 255."""
-    return levels * np.uint8(255) if levels.max(initial=0) == 1 else levels
+    return np.asarray(image.convert("L")) if image.mode in {"1", "L"} else _of_colours(np.asarray(on_white(image)))
 
 
 def encode_mask(levels: Levels) -> bytes:
-    """Return a mask as PNG of 8-bit grey, so that ``decode_mask`` gives the same levels again."""
+    """Return a mask as PNG of 8-bit grey, so that ``decode_levels`` gives the same levels again."""
     from PIL import Image
 
-    # A brightest level of 1 would be read as zeros and ones; as a probability it is none.
-    return encode_image(Image.fromarray(levels if levels.max(initial=0) != 1 else np.zeros_like(levels)))
+    return encode_image(Image.fromarray(levels))
 
 
 def _of_colours(rgb: Levels) -> Levels:
     """Return the lightness of greys (h, w, 3), or the one colour on black."""
     if int(np.ptp(rgb, axis=2).max(initial=0)) <= _GREY_SPREAD:
-        return full_range(_lightness(rgb))
+        return _lightness(rgb)
     lit = rgb.any(axis=2)
     if (rgb[lit] == rgb[lit][0]).all():
         return np.where(lit, 255, 0).astype(np.uint8)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iedit_model.errors import ImageFileError, MaskError
 from iedit_model.imaging.decode import STORED_FORMATS, decode_image
-from iedit_model.imaging.mask_files import decode_mask
+from iedit_model.imaging.mask_files import decode_levels
 from iedit_model.imaging.sheet import SheetCell, contact_sheet, overlaid
 from storage import SAMPLE_PARTS, CorruptFileError, VersionInfo, VersionStore
 from tasks.pack.packed_sample import read_sample
@@ -38,7 +38,7 @@ def _images(versions: VersionStore, row: dict[str, Any]) -> "list[Image]":
         parts = read_sample(versions.files, row)
         for part in ("source", "target"):
             image = decode_image(parts[part], formats=tuple(STORED_FORMATS))
-            shown += [image, overlaid(image, decode_mask(parts[f"{part}_mask"]))]
+            shown += [image, overlaid(image, decode_levels(parts[f"{part}_mask"]))]
     except (CorruptFileError, ImageFileError, MaskError):
         return shown
     return shown

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from iedit_model.errors import ImageFileError, MaskError
 from iedit_model.imaging.decode import STORED_FORMATS, decode_image
 from iedit_model.imaging.encode import SMALL_PX, image_url
-from iedit_model.imaging.mask_files import decode_mask
+from iedit_model.imaging.mask_files import decode_levels
 from iedit_model.imaging.sheet import mask_overlay, shrunk_levels
 from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, VersionInfo, VersionStore
 from storage.atomic import replace_bytes
@@ -131,6 +131,6 @@ def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCa
             is_small = is_small and max(image.size) <= SMALL_PX
             images[name] = image_url(image, thumb_px=thumb_px)
         with suppress(KeyError, ImageFileError, MaskError):
-            levels = decode_mask(parts[f"{part}_mask"])
+            levels = decode_levels(parts[f"{part}_mask"])
             images[f"{name}m"] = image_url(mask_overlay(shrunk_levels(levels, thumb_px)))
     return PageCard(row=row, images=images, is_small=is_small)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from iedit_model.imaging.mask_files import decode_mask, encode_mask
+from iedit_model.imaging.mask_files import decode_levels, encode_mask
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def score_mask(probabilities: Floats, *, threshold: float, soft: bool) -> MaskSc
 
 def read_mask(png: bytes, *, threshold: float) -> Bools:
     """Return which pixels of a stored mask are inside, (height, width)."""
-    return decode_mask(png) >= lowest_level(threshold)
+    return decode_levels(png) >= lowest_level(threshold)
 
 
 def mask_iou(source: Bools, target: Bools) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iedit_model.errors import ImageFileError, MaskError
-from iedit_model.imaging.mask_files import decode_mask
+from iedit_model.imaging.mask_files import decode_levels
 from storage import SAMPLE_PARTS, CorruptFileError, Files, VersionInfo, VersionStore
 from storage.arrow import compute
 from tasks.images.stored_images import ImageError, decode_stored
@@ -150,6 +150,6 @@ def _pixels(data: bytes) -> Bytes:
 
 def _mask(data: bytes) -> Bytes:
     try:
-        return decode_mask(data)[None]
+        return decode_levels(data)[None]
     except (ImageFileError, MaskError) as error:
         raise ImageError("undecodable_mask", str(error)[:200]) from error

@@ -11,7 +11,8 @@ from PIL import Image
 
 from iedit_model.editing.pipeline_inputs import masks_of
 from iedit_model.errors import MaskError
-from iedit_model.imaging.mask_files import decode_mask, encode_mask, read_mask
+from iedit_model.imaging.mask_files import decode_levels, decode_mask, encode_mask, read_mask
+from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.pixels import set_mask
 from tasks.mask.scores import read_mask as stored_mask
 
@@ -43,17 +44,13 @@ def with_alpha(grey: np.ndarray | int, alpha: np.ndarray) -> Image.Image:
 
 SAME = {
     "0 and 255": Image.fromarray(LEFT * 255),
-    "0 and 1": Image.fromarray(LEFT),
     "1 bit": Image.fromarray(LEFT * 255).convert("1"),
     "16 bit": Image.fromarray(LEFT.astype(np.uint16) * 65535),
-    "16 bit of 0 and 1": Image.fromarray(LEFT.astype(np.uint16)),
     "RGB": one_colour((255, 255, 255)),
-    "RGB of 0 and 1": one_colour((1, 1, 1)),
     "one colour on black": one_colour((200, 0, 0)),
     "palette": palette((128, 0, 0)),
     "opaque": with_alpha(LEFT * 255, np.full_like(LEFT, 255)),
     "white strokes": with_alpha(255, LEFT * 255),
-    "alpha of 0 and 1": with_alpha(255, LEFT),
     "a hole in something grey": with_alpha(90, (1 - LEFT) * 255),
 }
 
@@ -70,8 +67,8 @@ def test_every_reader_reads_every_kind_of_mask_as_the_same(image: Image.Image):
     assert np.array_equal(mask, LEFT)
 
 
-def test_an_array_of_zeros_and_ones_means_the_same_as_the_file():
-    for array in (LEFT, LEFT * 255, LEFT.astype(np.float32)):
+def test_an_array_means_the_same_as_the_file():
+    for array in (LEFT * 255, LEFT.astype(np.float32)):
         (mask,) = masks_of(array, [(6, 4)])
         assert mask is not None
         assert np.array_equal(mask, LEFT)
@@ -98,14 +95,34 @@ def test_what_could_mean_two_things_is_refused(image: Image.Image, said: str):
         decode_mask(saved(image))
 
 
-def test_a_mask_so_dark_that_nobody_sees_it_is_refused_for_an_edit():
-    with pytest.raises(MaskError, match="brightest level is 3 of 255"):
-        read_mask(saved(Image.fromarray(LEFT * 3)), size=(6, 4))
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (Image.fromarray(LEFT), "brightest level is 1 of 255.*multiply"),
+        (Image.fromarray(LEFT * 3), "brightest level is 3 of 255"),
+        (one_colour((1, 1, 1)), "brightest level is 1 of 255"),
+        (Image.fromarray(LEFT.astype(np.uint16)), "brightest level is 1 of 65535"),
+        (with_alpha(255, LEFT), "transparent all over"),
+    ],
+    ids=["0 and 1", "0 and 3", "RGB of 0 and 1", "16 bit of 0 and 1", "alpha of 0 and 1"],
+)
+def test_a_mask_of_another_range_is_refused_by_every_reader_and_not_taken_as_nothing(image: Image.Image, said: str):
+    data = saved(image)
+    with pytest.raises(MaskError, match=said):
+        read_mask(data, size=(6, 4))
+    with pytest.raises(EvalSetError, match=said):
+        set_mask(data, name="mask")
+    with pytest.raises(MaskError, match=said):
+        masks_of(image, [(6, 4)])
+
+
+def test_an_array_of_zeros_and_ones_is_refused_too():
+    with pytest.raises(MaskError, match="multiply"):
+        masks_of(LEFT, [(6, 4)])
 
 
 @given(st.lists(st.integers(0, 255), min_size=6, max_size=6))
 @settings(deadline=None, max_examples=60)
 def test_levels_survive_their_file(levels: list[int]):
     array = np.array(levels, np.uint8).reshape(2, 3)
-    expected = np.zeros_like(array) if array.max() == 1 else array
-    assert np.array_equal(decode_mask(encode_mask(array)), expected)
+    assert np.array_equal(decode_levels(encode_mask(array)), array)

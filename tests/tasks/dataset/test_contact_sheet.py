@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from iedit_model.imaging.decode import decode_image
-from iedit_model.imaging.mask_files import decode_mask
+from iedit_model.imaging.mask_files import decode_levels
 from iedit_model.imaging.sheet import fitting_text, overlaid, scaled_image
 from storage import ShardStore, VersionInfo, VersionStore
 from tasks.dataset.contact_sheet import pair_sheet
@@ -42,7 +42,7 @@ def test_each_pair_stands_in_its_place_with_source_mask_target_mask(version):
         for place, (name, mask) in enumerate((("source", None), ("source", "source_mask"), ("target", None))):
             picture = scaled_image(decode_image(parts[name]), (PART, PART))
             if mask is not None:
-                picture = overlaid(picture, decode_mask(parts[mask]))
+                picture = overlaid(picture, decode_levels(parts[mask]))
             shown = cell(sheet, number)[:PART, place * PART : (place + 1) * PART]
             np.testing.assert_array_equal(shown, np.asarray(picture))
 
