@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from benchmarks.planted_pairs import planted
 from iedit_model.imaging.decode import decode_image
 from iedit_model.imaging.mask_files import decode_levels
 from iedit_model.imaging.sheet import fitting_text, overlaid, scaled_image
@@ -13,7 +14,6 @@ from storage import ShardStore, VersionInfo, VersionStore
 from tasks.dataset.contact_sheet import pair_sheet
 from tasks.pack.packed_sample import read_sample
 from tasks.pack.stage import PackConfig
-from tests.reference.planted_pairs import planted
 
 PART, GAP, CELL_WIDTH, CELL_HEIGHT = 128, 6, 4 * 128 + 12, 128 + 34 + 12
 COLUMNS = 2
