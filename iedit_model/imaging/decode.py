@@ -6,13 +6,14 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from pydantic import PositiveInt
 
-from iedit_model.errors import ConfigError, IEditError, ImageFileError, ImageTooLargeError
+from iedit_model.configuration import configuration
+from iedit_model.errors import IEditError, ImageFileError, ImageTooLargeError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,22 +37,14 @@ ORIENTATION: Final = 0x0112
 _SIXTEEN_BITS: Final = 65535
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ImageLimits:
-    """How large an untrusted image may be.
+    """How large an untrusted image may be."""
 
-    Raises:
-        ConfigError: a limit below 1.
-    """
-
-    max_bytes: int = 1 << 26
+    max_bytes: PositiveInt = 1 << 26
     """Bytes of the file."""
-    max_pixels: int = 1 << 26
+    max_pixels: PositiveInt = 1 << 26
     """Width times height; decoded and worked on, each pixel takes about 20 bytes."""
-
-    def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.max_pixels < 1:
-            raise ConfigError(f"an image may have {self.max_bytes} bytes and {self.max_pixels} pixels: expected >= 1")
 
 
 LIMITS: Final = ImageLimits()

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from pydantic import Field
+
+from iedit_model.configuration import configuration
 from iedit_model.errors import ImageFileError, MaskError
 from iedit_model.imaging.decode import STORED_FORMATS, decode_image
 from iedit_model.imaging.encode import SMALL_PX, image_url
@@ -15,7 +17,6 @@ from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, VersionInfo, Versi
 from storage.atomic import replace_bytes
 from storage.tables import MANIFEST_ORIGIN
 from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
-from tasks.errors import TaskConfigError
 from tasks.pack.packed_sample import read_sample
 
 if TYPE_CHECKING:
@@ -36,26 +37,16 @@ _TEXTS: Final = (
 _POSITIONS: Final = ("tar", "tar_offset", "tar_size", *(f"{part}_member_sha256" for part in SAMPLE_PARTS))
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class GalleryConfig:
-    """What is shown.
+    """What is shown."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    limit: int = 200
+    limit: Annotated[int, Field(ge=1, le=5000)] = 200
     """Most pairs on the page; the first by sample id, which is as good as a random sample."""
     where: str | None = None
     """Only pairs that pass this filter over the manifest (``storage.filters``)."""
-    thumb_px: int = 320
-    """Longer side of a image on the page; smaller images stay as they are."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("limit", 1, 5000), ("thumb_px", 16, 2048)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise TaskConfigError(f"gallery.{name} is {value}, expected a number in [{low}, {high}]")
+    thumb_px: Annotated[int, Field(ge=16, le=2048)] = 320
+    """Longer side of an image on the page; smaller images stay as they are."""
 
 
 def write_gallery(versions: VersionStore, version: str, path: Path, config: GalleryConfig | None = None) -> Path:
