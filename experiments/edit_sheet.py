@@ -15,7 +15,7 @@ _TEXT: Final = 26
 
 
 def save_sheet(cases: "Sequence[EditCase]", images: "Sequence[Image]", path: Path, *, count: int = 40) -> None:
-    """Write the first ``count`` edits as one picture."""
+    """Write the first ``count`` edits as one image."""
     from PIL import Image, ImageDraw
 
     shown = list(zip(cases, images, strict=True))[:count]
