@@ -158,12 +158,12 @@ class ClipSeg:
         model: Any = CLIPSegForImageSegmentation.from_pretrained(self._folder, dtype=torch.float32)
         return CLIPSegProcessor.from_pretrained(self._folder), model.eval()
 
-    def masks(self, images: Iterable[bytes], prompts: Sequence[str], *, batch: int) -> int:
+    def masks(self, encoded: Iterable[bytes], prompts: Sequence[str], *, batch: int) -> int:
         """Segment each image by its prompt, at the image's own size; return how many masks are not empty."""
         import torch
 
         processor, model = self._parts
-        data, found = list(images), 0
+        data, found = list(encoded), 0
         for start in range(0, len(data), batch):
             images = [Image.open(io.BytesIO(one)).convert("RGB") for one in data[start : start + batch]]
             words = list(prompts[start : start + batch])
