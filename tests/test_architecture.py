@@ -52,6 +52,7 @@ UNCALLED = {
     "mse_and_psnr",
     "unregister",
     "failed_claims",
+    "from_values",
     "layout_descriptor",
     "release_index",
     "swap_caption",
