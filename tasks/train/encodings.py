@@ -13,7 +13,7 @@ import numpy as np
 from iedit_model.masks import dilate, to_latent_mask
 from iedit_model.training.config import LatentMaskMode, LossConfig, MaskFill, PerceptualAlign
 from tasks.train.networks import Networks
-from tasks.train.run_config import PromptSource, TrainRunConfig
+from tasks.train.run_config import CacheConfig, PromptSource, TrainRunConfig
 from tasks.train.train_rows import PairSample
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ class EncodingSettings:
 
     name: str
     prompts: PromptSource
-    dtype: str
+    cache: CacheConfig
+    """Whole, but for its neutral fields: also how many samples are encoded at once decides the last bits."""
     device: str
-    """Kind of processor: another one computes other last bits."""
+    """cpu or cuda: another one computes other last bits."""
     options: object = None
 
 
@@ -200,7 +201,7 @@ class _Kinds:
         settings = EncodingSettings(
             name=name,
             prompts=self._config.rows.prompts,
-            dtype="uint8" if keeps_dtype else self._config.cache.dtype,
+            cache=self._config.cache,
             device=self._networks.device.type,
             options=options,
         )
