@@ -34,7 +34,7 @@ class LossConfig:
     noise_loss: NoiseLoss = "mask"
     """ldm: Eq. 1 with the source's noise; paired: Eq. 4; mask: Eq. 8 and 9."""
     noise_weight: float = 1.0
-    """Factor of the noise loss; 0 leaves it out (with replay alone this is the control "more pretraining")."""
+    """Factor of the noise loss; 0 leaves it out (with denoising alone this is the control "more pretraining")."""
     use_global: bool = True
     """Eq. 5: CLIP distance of the decoded prediction to the edit prompt."""
     global_weight: float = 1.0
@@ -95,20 +95,26 @@ class LossConfig:
 
     prompt_dropout: float = 0.0
     """Share of samples that get the empty prompt, with the source's noise as their target and no other loss."""
-    replay_target_weight: float = 0.0
+    target_denoising_weight: float = 0.0
     """Weight of ordinary denoising of the target under the edit prompt, at all t."""
-    replay_source_weight: float = 0.0
+    source_denoising_weight: float = 0.0
     """Weight of ordinary denoising of the source under its own caption, at all t."""
-    replay_min_snr_gamma: float | None = None
-    """min-SNR weighting of both replay terms."""
+    denoising_min_snr_gamma: float | None = None
+    """min-SNR weighting of both denoising terms."""
 
     def __post_init__(self) -> None:
         """Refuse values that no equation can use."""
         _check_choices(self)
-        for name in ("noise_weight", "global_weight", "loc_weight", "replay_target_weight", "replay_source_weight"):
+        for name in (
+            "noise_weight",
+            "global_weight",
+            "loc_weight",
+            "target_denoising_weight",
+            "source_denoising_weight",
+        ):
             _check(self, name, _is_weight, "a finite number >= 0")
         _check(self, "lambda_perc", _optional(_is_weight), "None or a finite number >= 0")
-        for name in ("min_snr_gamma", "replay_min_snr_gamma"):
+        for name in ("min_snr_gamma", "denoising_min_snr_gamma"):
             _check(self, name, _optional(_is_positive), "None or a finite number > 0")
         _check(self, "prompt_dropout", lambda share: 0 <= share < 1, "a share in [0, 1)")
         _check(self, "latent_mask_threshold", lambda value: 0 < value <= 1, "a number in (0, 1]")
@@ -119,14 +125,15 @@ class LossConfig:
         _check(self, "perc_size_px", _optional(lambda size: size >= 1), "None or a number >= 1")
         _check(self, "t_min", lambda t: t >= 0, "a timestep >= 0")
         _check(self, "t_max", _optional(lambda t: t > self.t_min), f"None or more than t_min={self.t_min}")
-        if not (self.noise_weight or self.uses_pixels or self.replay_target_weight or self.replay_source_weight):
+        denoises = self.target_denoising_weight or self.source_denoising_weight
+        if not (self.noise_weight or self.uses_pixels or denoises):
             raise ConfigError("every loss is switched off; set at least one weight or switch")
         always = self.pixel_loss_every == 1 and self.pixel_loss_t_max is None and self.prompt_dropout == 0
-        if not (always or self.noise_weight or self.replay_target_weight or self.replay_source_weight):
+        if not (always or self.noise_weight or denoises):
             raise ConfigError(
                 "the losses on pixels stand alone but are skipped for some steps or samples, which would then have no "
-                "loss at all; give noise_weight or a replay weight, or remove pixel_loss_every, pixel_loss_t_max and "
-                "prompt_dropout"
+                "loss at all; give noise_weight or a denoising weight, or remove pixel_loss_every, pixel_loss_t_max "
+                "and prompt_dropout"
             )
 
     @property
@@ -243,7 +250,7 @@ def stable() -> TrainConfig:
         mask_policy="union",
         empty_mask="drop",
         prompt_dropout=0.1,
-        replay_target_weight=1.0,
+        target_denoising_weight=1.0,
     )
     return TrainConfig(
         loss=loss,

@@ -19,7 +19,7 @@ from tasks.train.train_log import read_log
 from tests.reference.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
 from tests.reference.true_pair_version import build_version, true_pairs
 
-FULL = LossConfig(lambda_perc=0.001, replay_source_weight=0.5)
+FULL = LossConfig(lambda_perc=0.001, source_denoising_weight=0.5)
 
 
 def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
@@ -121,7 +121,7 @@ def test_every_cache_setting_that_decides_a_run_decides_the_address_of_its_encod
         prepared(tiny_run(pipeline, cache=cache), own, version, tmp_path / str(number))
         for number, cache in enumerate((CacheConfig(), dataclasses.replace(CacheConfig(), **{field: values[field]})))
     ]
-    same_run = runs[0].manifest["identity"] == runs[1].manifest["identity"]
+    same_run = runs[0].manifest["fingerprint"] == runs[1].manifest["fingerprint"]
     assert runs[1].cache is not None
     assert (runs[1].cache.num_encoded == 0) is same_run
 
@@ -240,10 +240,10 @@ def test_the_warm_up_and_the_log_agree_with_the_configuration(
     expected = [0.005, 0.01, 0.01, 0.01 * 0.5 * (1 + math.cos(math.pi / 2))]
     assert [row["learning_rate"] for row in rows] == pytest.approx(expected)
     for row in rows:
-        parts = [row[f"part_{name}"] for name in ("noise", "global", "loc", "perc", "replay_source")]
+        parts = [row[f"part_{name}"] for name in ("noise", "global", "loc", "perc", "source_denoising")]
         assert sum(parts) == pytest.approx(row["loss"], rel=1e-5)
         assert row["part_perc"] == pytest.approx(0.001 * row["term_perc"], rel=1e-5)
-        assert row["part_replay_target"] is None
+        assert row["part_target_denoising"] is None
     assert [row["epoch"] for row in rows] == pytest.approx([0, 2 / 7, 4 / 7, 6 / 7])
     assert report.mean_loss == pytest.approx(sum(row["loss"] for row in rows) / 4, rel=1e-6)
 
