@@ -111,10 +111,8 @@ def cases_of(name: SetName, base: Path) -> list[EditCase]:
     from iedit_model.models.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
     from iedit_model.models.source import ModelSource
 
-    placement = DeviceConfig(dtype="fp32")
-    return generated_cases(
-        load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(name=str(base)), placement=placement))
-    )
+    device = DeviceConfig(dtype="fp32")
+    return generated_cases(load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(name=str(base)), device=device)))
 
 
 def _words(caption: str) -> list[str]:

@@ -45,7 +45,7 @@ class Sampling:
         Where the segmenter finds nothing, the edit is everywhere.
         """
         return EditorSettings(
-            placement=DeviceConfig(dtype="fp32"),
+            device=DeviceConfig(dtype="fp32"),
             sampling=SamplingConfig(
                 strength=self.strength, guidance_scale=self.guidance, num_inference_steps=self.num_steps
             ),

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import ModelSource
 from iedit_model.training.config import LayerPolicy, LossConfig, TrainConfig
 from storage import ShardStore, VersionInfo
@@ -65,11 +65,11 @@ def main() -> None:
     """Measure and print one table."""
     options = _options()
     print_provenance(f"training, {'SD v1.4 at 384 px' if options.sd14 else 'the miniature at 64 px'}")
-    placement = place(DeviceConfig(device=options.device, dtype=options.precision))
-    kind = torch.cuda.get_device_name() if placement.device == "cuda" else f"{torch.get_num_threads()} threads"
-    CONSOLE.print(f"{placement.name}, {kind}, batch {options.batch}, {options.steps} steps after {WARM_UP}")
+    device = resolve_device(DeviceConfig(device=options.device, dtype=options.precision))
+    kind = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    CONSOLE.print(f"{device.name}, {kind}, batch {options.batch}, {options.steps} steps after {WARM_UP}")
     with tempfile.TemporaryDirectory(prefix="iedit-bench-") as folder:
-        bench = _Bench(Path(folder), options, placement.dtype, placement.device)
+        bench = _Bench(Path(folder), options, device.dtype, device.type)
         _print(bench.measured())
         CONSOLE.print(f"the caches, filled once: {bench.cached_per_s:.1f} samples/s (latents, texts, masks, features)")
 
@@ -204,7 +204,7 @@ class _Bench:
             train=train,
             cache=CacheConfig(enabled=cached, batch_size=4),
             loop=LoopConfig(sinks=(), batches_ahead=0),
-            compute=ComputeConfig(device=self._device, judge_precision=judges),
+            compute=ComputeConfig(device=self._device, loss_precision=judges),
         )
         return replace(config, compute=replace(config.compute, compile_unet=self._options.compile))
 

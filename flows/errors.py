@@ -8,9 +8,16 @@ FlowError
 `-- ProfileError        a profile that does not exist
 """
 
+from typing import ClassVar
+
 
 class FlowError(Exception):
     """Root of all errors that a flow or a command raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+    """Whether another try may help; each class whose cause may pass says so itself."""
+    stops_run: ClassVar[bool] = False
+    """Whether every other shard would fail of the same cause, so that no further one is begun."""
 
 
 class SettingError(FlowError, ValueError):

@@ -165,13 +165,13 @@ def stage_runs(
     return (
         _run(plan_stage, config.plan, inputs.plan),
         _run(download_stage, config.download, inputs.download),
-        _run(caption_stage, config.caption, inputs.caption, captioner.identity if captioner else None),
+        _run(caption_stage, config.caption, inputs.caption, captioner.fingerprint if captioner else None),
         *words,
         _run(swap_stage, config.swap, inputs.swap),
-        _run(embed_stage, config.embed, inputs.embed, load_clip(config.embed.model).identity),
+        _run(embed_stage, config.embed, inputs.embed, load_clip(config.embed.model).fingerprint),
         _run(index_stage, config.index, (index,)),
         _run(retrieve_stage, config.retrieve, inputs.retrieve),
-        _run(mask_stage, config.mask, inputs.mask, load_segmenter(config.mask.model).identity),
+        _run(mask_stage, config.mask, inputs.mask, load_segmenter(config.mask.model).fingerprint),
     )
 
 

@@ -14,13 +14,22 @@ IEditError
 `-- MemoryLimitError    not even a batch of one fits into memory
 """
 
+from typing import ClassVar
+
 
 class IEditError(Exception):
     """Root of every error that this package raises on purpose."""
 
+    retryable: ClassVar[bool] = False
+    """Whether another try may help; each class whose cause may pass says so itself."""
+    stops_run: ClassVar[bool] = False
+    """Whether every other shard would fail of the same cause, so that no further one is begun."""
+
 
 class ConfigError(IEditError, ValueError):
     """Settings contradict one another, or ask for a model that is not there."""
+
+    stops_run = True
 
 
 class ScheduleError(IEditError, ValueError):
@@ -42,6 +51,8 @@ class MaskError(BatchError):
 class WeightsError(IEditError, ValueError):
     """A model folder lacks usable weights."""
 
+    stops_run = True
+
 
 class MissingModelError(WeightsError):
     """A model is neither a folder here nor to be had from the hub or its cache."""
@@ -61,3 +72,5 @@ class PictureError(EditError):
 
 class MemoryLimitError(IEditError, RuntimeError):
     """Not even a batch of one fits into memory."""
+
+    retryable = True

@@ -18,21 +18,34 @@ StorageError
     └── EmptyVersionError    a version without a single sample
 """
 
+from typing import ClassVar
+
 
 class StorageError(Exception):
     """Root of all errors that the store raises itself."""
+
+    retryable: ClassVar[bool] = False
+    """Whether another try may help; each class whose cause may pass says so itself."""
+    stops_run: ClassVar[bool] = False
+    """Whether every other shard would fail of the same cause, so that no further one is begun."""
 
 
 class AddressError(StorageError):
     """A root or a path inside it cannot be used."""
 
+    stops_run = True
+
 
 class MissingFileError(StorageError):
     """A file that should be in the store is not there."""
 
+    retryable = True
+
 
 class CorruptFileError(StorageError):
     """A file is there, but its bytes are not what was written."""
+
+    retryable = True
 
 
 class TruncatedTarError(CorruptFileError):
@@ -42,17 +55,26 @@ class TruncatedTarError(CorruptFileError):
 class ForbiddenMemberError(CorruptFileError):
     """A tar member that is never unpacked: a link, a folder, an absolute name, a second of a name, too many bytes."""
 
+    retryable = False
+
 
 class DiskFullError(StorageError):
     """No room is left on the disk or in the quota; what was finished before is intact."""
+
+    retryable = True
+    stops_run = True
 
 
 class FingerprintError(StorageError):
     """A value has no identity that would be the same in another process or on another machine."""
 
+    stops_run = True
+
 
 class SchemaError(StorageError):
     """A table does not have the declared columns, types, nulls or keys."""
+
+    stops_run = True
 
 
 class FilterError(StorageError):
@@ -62,6 +84,8 @@ class FilterError(StorageError):
 class ShardNameError(StorageError):
     """A stage, shard, fingerprint or file suffix cannot be part of an address."""
 
+    stops_run = True
+
 
 class AccountingError(StorageError):
     """Samples that came in neither went out nor were dropped with a reason."""
@@ -69,6 +93,8 @@ class AccountingError(StorageError):
 
 class VersionError(StorageError):
     """Root of what can go wrong with dataset versions."""
+
+    stops_run = True
 
 
 class UnknownVersionError(VersionError):

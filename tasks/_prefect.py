@@ -9,29 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
-from iedit_model.errors import ConfigError, WeightsError
-from storage import AddressError, FingerprintError, SchemaError, ShardNameError, VersionError
-from tasks.errors import MetadataError, TaskConfigError
-from tasks.index.index_rows import EmptyIndexError
-from tasks.train.errors import TrainingError
-
 P = ParamSpec("P")
 R = TypeVar("R")
-
-PERMANENT = (
-    AddressError,
-    ConfigError,
-    EmptyIndexError,
-    FingerprintError,
-    MetadataError,
-    SchemaError,
-    ShardNameError,
-    TaskConfigError,
-    TrainingError,
-    VersionError,
-    WeightsError,
-)
-"""Errors that another try cannot mend."""
 
 
 class _WithoutThreadWarning(logging.Filter):
@@ -80,6 +59,10 @@ def stage_task(
     )
 
 
+def may_pass(error: object) -> bool:
+    """Return whether another try makes sense: our own errors say so themselves, all others may pass."""
+    return getattr(error, "retryable", True)
+
+
 def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Return whether another try makes sense."""
-    return not isinstance(state.result(raise_on_failure=False), PERMANENT)
+    return may_pass(state.result(raise_on_failure=False))

@@ -94,7 +94,7 @@ def _fingerprint(source: ShardReport, config: CaptionConfig, captioner: Captione
         version=VERSION,
         config=config,
         inputs=(source.digest,),
-        model_identity=captioner.identity if captioner else None,
+        model_identity=captioner.fingerprint if captioner else None,
     )
 
 

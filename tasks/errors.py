@@ -15,21 +15,34 @@ TaskError
 Errors of a single module stand in that module and derive from TaskError too.
 """
 
+from typing import ClassVar
+
 
 class TaskError(Exception):
     """Root of all errors that a stage raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+    """Whether another try may help; each class whose cause may pass says so itself."""
+    stops_run: ClassVar[bool] = False
+    """Whether every other shard would fail of the same cause, so that no further one is begun."""
 
 
 class TaskConfigError(TaskError, ValueError):
     """A field of a stage's configuration is out of range; the message names field, value and range."""
 
+    stops_run = True
+
 
 class WordNetError(TaskError):
     """WordNet 3.0 is missing, damaged or of another version; the message says where it was looked for."""
 
+    stops_run = True
+
 
 class MetadataError(TaskError):
     """Metadata cannot be read; the message names the file and what is wrong with it."""
+
+    stops_run = True
 
 
 class EmptyPlanError(MetadataError):
@@ -39,6 +52,10 @@ class EmptyPlanError(MetadataError):
 class DownloaderChangedError(TaskError):
     """The installed img2dataset is built otherwise than our use of it expects."""
 
+    stops_run = True
+
 
 class ShardError(TaskError):
     """A whole shard failed and nothing of it counts as done; the message says why and counts the failures."""
+
+    retryable = True

@@ -13,8 +13,7 @@ from typing import Any, Literal, Protocol
 from flows.errors import ShardsFailedError
 from flows.reporting.one_line import one_line
 from flows.reporting.progress import Progress
-from storage import DiskFullError, ShardReport
-from tasks._prefect import PERMANENT
+from storage import ShardReport
 
 Lane = Literal["network", "compute"]
 Done = dict[str, ShardReport]
@@ -116,7 +115,7 @@ class FanOut:
             stage = steps[run.step].stage
             if isinstance(outcome, BaseException):
                 self._fail(Failure(stage=stage, shard=run.shard, error=outcome))
-                stop = stop or isinstance(outcome, (*PERMANENT, DiskFullError))
+                stop = stop or getattr(outcome, "stops_run", False)
                 continue
             done[run.shard][stage] = outcome
             self._progress.finish(outcome)

@@ -33,7 +33,7 @@ from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
     LatentDiffusionSpec,
-    latent_diffusion_identity,
+    latent_diffusion_fingerprint,
     load_latent_diffusion,
 )
 
@@ -105,7 +105,7 @@ class DiffEditor:
         self._spec = spec
         self.name = spec.name
         settings = config_digest(spec.sampling, spec.contrast, spec.framing, spec.paste_back)
-        self.identity = f"{spec.name}:{settings}:{latent_diffusion_identity(spec.model)}"
+        self.fingerprint = f"{spec.name}:{settings}:{latent_diffusion_fingerprint(spec.model)}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""

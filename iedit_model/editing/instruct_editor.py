@@ -20,13 +20,13 @@ from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
 from iedit_model.errors import ConfigError, WeightsError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
     BROKEN_MODEL,
     ModelSource,
     loaded_once,
+    model_fingerprint,
     model_folder,
-    placed_identity,
     without_progress_bars,
 )
 
@@ -62,7 +62,7 @@ class InstructModelSpec:
 
     model: ModelSource
     """A folder as ``StableDiffusionInstructPix2PixPipeline.save_pretrained`` writes it, or a hub id."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,8 @@ class InstructEditor:
         self._spec = spec
         self.name = spec.name
         settings = config_digest(spec.sampling, spec.framing)
-        weights = placed_identity(spec.model.model, place(spec.model.placement))
-        self.identity = f"{spec.name}:{settings}:{weights}"
+        weights = model_fingerprint(spec.model.model, resolve_device(spec.model.device))
+        self.fingerprint = f"{spec.name}:{settings}:{weights}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
@@ -133,7 +133,7 @@ class InstructEditor:
 def _load_pipeline(spec: InstructModelSpec) -> Any:
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
-    folder, placement = model_folder(spec.model), place(spec.placement)
+    folder, device = model_folder(spec.model), resolve_device(spec.device)
     try:
         with without_progress_bars():
             pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
@@ -149,6 +149,6 @@ def _load_pipeline(spec: InstructModelSpec) -> Any:
     if (channels := pipeline.unet.config.in_channels) != 2 * pipeline.vae.config.latent_channels:
         raise WeightsError(f"the UNet of {spec.model.name} takes {channels} channels: it is no InstructPix2Pix model")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        nn.Module.to(part.requires_grad_(requires_grad=False), placement.device, placement.torch_dtype)
+        nn.Module.to(part.requires_grad_(requires_grad=False), device.type, device.torch_dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

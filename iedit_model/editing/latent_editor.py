@@ -26,7 +26,7 @@ from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
     LatentDiffusionSpec,
-    latent_diffusion_identity,
+    latent_diffusion_fingerprint,
     load_latent_diffusion,
 )
 from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
@@ -78,7 +78,7 @@ class LatentEditor:
         self._spec = spec
         self._segmenter: Segmenter | None = load_segmenter(spec.segmenter) if spec.segmenter else None
         self.name = spec.name
-        self.identity = _identity(spec, self._segmenter)
+        self.fingerprint = _fingerprint(spec, self._segmenter)
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
@@ -155,7 +155,7 @@ def edited_canvases(model: LatentDiffusion, latents: "Tensor", latent_mask: "Ten
     ]
 
 
-def _identity(spec: LatentEditorSpec, segmenter: Segmenter | None) -> str:
+def _fingerprint(spec: LatentEditorSpec, segmenter: Segmenter | None) -> str:
     settings = config_digest(spec.sampling, spec.masks, spec.framing, spec.start, spec.paste_back)
-    seen = f"+{segmenter.identity}" if segmenter is not None and spec.masks.needs_segmenter else ""
-    return f"{spec.name}:{settings}:{latent_diffusion_identity(spec.model)}{seen}"
+    seen = f"+{segmenter.fingerprint}" if segmenter is not None and spec.masks.needs_segmenter else ""
+    return f"{spec.name}:{settings}:{latent_diffusion_fingerprint(spec.model)}{seen}"

@@ -50,7 +50,7 @@ class CopySource:
 
     def __init__(self, spec: CopySourceSpec) -> None:
         self.name = spec.name
-        self.identity = f"{spec.name}:{config_digest()}"
+        self.fingerprint = f"{spec.name}:{config_digest()}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
@@ -72,8 +72,8 @@ class MaskedNoise:
         self._spec = spec
         self._segmenter: Segmenter | None = load_segmenter(spec.segmenter) if spec.segmenter else None
         self.name = spec.name
-        seen = f":{self._segmenter.identity}" if self._segmenter is not None and spec.masks.needs_segmenter else ""
-        self.identity = f"{spec.name}:{config_digest(spec.masks)}{seen}"
+        seen = f":{self._segmenter.fingerprint}" if self._segmenter is not None and spec.masks.needs_segmenter else ""
+        self.fingerprint = f"{spec.name}:{config_digest(spec.masks)}{seen}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""

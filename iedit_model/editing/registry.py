@@ -44,7 +44,7 @@ class EditorModels:
 class EditorSettings:
     """What all methods share, so that a comparison changes the method alone."""
 
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     instruct: InstructSampling = field(default_factory=InstructSampling)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
@@ -131,7 +131,7 @@ def _diffedit(models: EditorModels, settings: EditorSettings) -> EditorSpec:
 def _instruct_pix2pix(models: EditorModels, settings: EditorSettings) -> EditorSpec:
     source = _needed("instruct_pix2pix", "instruct", models.instruct)
     return InstructEditorSpec(
-        model=InstructModelSpec(model=source, placement=settings.placement),
+        model=InstructModelSpec(model=source, device=settings.device),
         sampling=settings.instruct,
         framing=settings.framing,
         batch_size=settings.batch_size,
@@ -193,7 +193,7 @@ def _masked(name: str, model: ModelSource, models: EditorModels, settings: Edito
 
 
 def _placed(model: ModelSource, settings: EditorSettings) -> LatentDiffusionSpec:
-    return LatentDiffusionSpec(model=model, placement=settings.placement)
+    return LatentDiffusionSpec(model=model, device=settings.device)
 
 
 def _segmenter(method: str, models: EditorModels, settings: EditorSettings) -> SegmenterSpec | None:
@@ -201,7 +201,7 @@ def _segmenter(method: str, models: EditorModels, settings: EditorSettings) -> S
         raise ConfigError(f"{method} edits inside a mask, and the masks' source is 'none': take word or request")
     if not settings.masks.needs_segmenter:
         return None
-    return SegmenterSpec(model=_needed(method, "segmenter", models.segmenter), placement=settings.placement)
+    return SegmenterSpec(model=_needed(method, "segmenter", models.segmenter), device=settings.device)
 
 
 def _needed(method: str, name: str, model: ModelSource | None) -> ModelSource:

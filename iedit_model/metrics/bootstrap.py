@@ -188,6 +188,24 @@ def difference_interval(
     return Difference(interval=_interval(differences, drawn, resamples), probability_greater=probability)
 
 
+def win_rate(
+    first: Sequence[float] | Floats,
+    second: Sequence[float] | Floats,
+    resamples: Resamples,
+    *,
+    higher_is_better: bool = True,
+) -> Interval:
+    """Return the share of edits on which the first method beats the second, a tie counting half, with its interval.
+
+    An edit that either leaves undefined is left out and counted.
+
+    Raises:
+        MetricInputError: another number of values than ids, or an infinite one.
+    """
+    margin = (_checked(first, resamples) - _checked(second, resamples)) * (1 if higher_is_better else -1)
+    return mean_interval(np.select([np.isnan(margin), margin > 0, margin < 0], [np.nan, 1.0, 0.0], 0.5), resamples)
+
+
 def ordering(
     values: Mapping[str, Sequence[float] | Floats],
     methods: Sequence[str],

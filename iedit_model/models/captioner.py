@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from iedit_model.errors import ConfigError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import ModelSource, load_transformer, loaded_once
 
@@ -27,7 +27,7 @@ class Captioner(Protocol):
     """Turns images into plain sentences; fit for threads."""
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """What decides the captions beside the settings: the content of the weights, device and precision."""
         ...
 
@@ -50,7 +50,7 @@ class CaptionerSpec:
 
     model: ModelSource
     """A BLIP folder or hub id, like ``Salesforce/blip-image-captioning-base``."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
     num_beams: int = 1
     """1 is greedy search."""
     max_new_tokens: int = 30
@@ -105,7 +105,7 @@ class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):
         loaded = self._loaded
         # Tokenizers keep state while they run, and two models at once share one device's memory anyway.
         with self._lock, torch.inference_mode():
-            pixel_values = torch.stack(list(prepared)).to(self._placement.device, self._placement.torch_dtype)
+            pixel_values = torch.stack(list(prepared)).to(self._device.type, self._device.torch_dtype)
             tokens = loaded.model.generate(
                 pixel_values=pixel_values,
                 input_ids=loaded.prompt.repeat(len(prepared), 1),
@@ -136,10 +136,10 @@ class _Blip(NamedTuple):
 def _load_blip(spec: CaptionerSpec) -> _Blip:
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
-    placement = place(spec.placement)
+    device = resolve_device(spec.device)
     model: Any
     processor: Any
-    processor, model = load_transformer(spec.model, BlipProcessor, BlipForConditionalGeneration, placement=placement)
+    processor, model = load_transformer(spec.model, BlipProcessor, BlipForConditionalGeneration, device=device)
     prompt = processor.tokenizer(spec.prefix, return_tensors="pt").input_ids
     longest = model.config.text_config.max_position_embeddings
     if prompt.shape[1] - 1 + spec.max_new_tokens > longest:
@@ -147,7 +147,7 @@ def _load_blip(spec: CaptionerSpec) -> _Blip:
             f"max_new_tokens is {spec.max_new_tokens} after {prompt.shape[1] - 1} tokens of the prefix, but "
             f"{spec.model.name} knows {longest} positions"
         )
-    return _Blip(model, processor.image_processor, processor.tokenizer, prompt.to(placement.device))
+    return _Blip(model, processor.image_processor, processor.tokenizer, prompt.to(device.type))
 
 
 @loaded_once

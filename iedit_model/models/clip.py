@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iedit_model.errors import ConfigError, MissingModelError, WeightsError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import (
     BROKEN_MODEL,
@@ -53,7 +53,7 @@ class ClipSpec:
 
     model: ModelSource
     """A folder, a hub id, or ``open_clip:ViT-L-14-quickgelu:openai``."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
@@ -85,7 +85,7 @@ class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
         import torch
 
         with self._lock, torch.inference_mode():
-            batch = torch.stack(list(prepared)).to(self._placement.device, self._placement.torch_dtype)
+            batch = torch.stack(list(prepared)).to(self._device.type, self._device.torch_dtype)
             return _unit(self._loaded.model.encode_image(batch))
 
     def encode_images(self, images: "Sequence[Image]", /) -> Embeds:
@@ -98,7 +98,7 @@ class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
 
         loaded = self._loaded
         with self._lock, torch.inference_mode():
-            return _unit(loaded.model.encode_text(loaded.tokenizer(list(texts)).to(self._placement.device)))
+            return _unit(loaded.model.encode_text(loaded.tokenizer(list(texts)).to(self._device.type)))
 
 
 class _OpenClip(NamedTuple):
@@ -123,11 +123,11 @@ def _load_open_clip(spec: ClipSpec) -> _OpenClip:
     from open_clip import create_model, get_tokenizer
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    placement = place(spec.placement)
+    device = resolve_device(spec.device)
     name = f"local-dir:{model_folder(_listed_source(spec.model), files=CLIP_FILES)}"
     try:
         model: Any = create_model(
-            name, precision=placement.dtype, device=placement.device, require_pretrained=True, weights_only=True
+            name, precision=device.dtype, device=device.type, require_pretrained=True, weights_only=True
         )
         tokenizer = get_tokenizer(name)
     except (*BROKEN_MODEL, AssertionError) as error:  # open_clip asserts some shapes

@@ -50,6 +50,8 @@ FAILURES: Final[dict[str, Failure]] = {
 class FetchError(TaskError):
     """One URL gave no image; the row says so, and the shard goes on."""
 
+    retryable = True
+
     def __init__(
         self, error_class: str, message: str, *, http_status: int | None = None, retry_after_s: float | None = None
     ) -> None:

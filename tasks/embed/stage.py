@@ -72,7 +72,7 @@ def embed_shard(
         version=VERSION,
         config=config,
         inputs=(download.digest, caption.digest, swap.digest),
-        model_identity=encoder.identity,
+        model_identity=encoder.fingerprint,
     )
     target = store.target(STAGE, download.shard, name)
     if (done := target.finished()) is not None:

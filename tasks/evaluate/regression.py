@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
-from iedit_model.metrics.catalogue import metric_info
+from iedit_model.metrics.catalogue import metric_info, metric_infos
 from tasks.errors import TaskConfigError
 
-WATCHED: Final = ("clip_score", "ssim_zero_fill_outside", "ssim_normconv_outside", "fid")
-"""Metrics whose fall is a regression, every encoder and network of them."""
+
+def watched_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics whose fall is a regression."""
+    return tuple(name for name, info in metric_infos().items() if info.is_watched)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +22,8 @@ class RegressionConfig:
         TaskConfigError: an unknown metric, or a factor that is no positive number.
     """
 
-    metrics: tuple[str, ...] = WATCHED
-    """Names in the catalogue; each encoder of them is watched."""
+    metrics: tuple[str, ...] = field(default_factory=watched_metrics)
+    """Names in the catalogue, each encoder and network of them; by default those that are registered as watched."""
     methods: tuple[str, ...] = ("iedit", "iedit_m")
     """Methods of the model; the baselines beside them are not ours to guard."""
     factor: float = 1.0

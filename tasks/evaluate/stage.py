@@ -98,7 +98,7 @@ def edit_shard(
         version=VERSION,
         config=config,
         inputs=(pairs_digest(pairs),),
-        model_identity=editor.identity,
+        model_identity=editor.fingerprint,
     )
     target = store.target(STAGE, f"edits-{shard}", name)
     if (done := target.finished()) is not None:
@@ -160,7 +160,7 @@ def score_shard(
         version=VERSION,
         config=config,
         inputs=(edits.digest, pairs_digest(used), str(size_px)),
-        model_identity=networks.identity,
+        model_identity=networks.fingerprint,
     )
     target = store.target(STAGE, edits.shard.replace("edits-", "scores-", 1), name)
     if (done := target.finished()) is not None:
@@ -209,7 +209,7 @@ def reference_shard(
         version=VERSION,
         config=config,
         inputs=(digest_of(*(part for pair in first for part in (pair.image_id, pair.image_sha256))), str(size_px)),
-        model_identity=networks.identity,
+        model_identity=networks.fingerprint,
     )
     target = store.target(STAGE, "reference", name)
     if (done := target.finished()) is not None:

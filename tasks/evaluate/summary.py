@@ -19,9 +19,9 @@ from iedit_model.metrics.bootstrap import (
     draw_resamples,
     mean_interval,
     ordering,
+    win_rate,
 )
 from iedit_model.metrics.catalogue import metric_info
-from iedit_model.metrics.win_rate import win_rate
 from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.paper_tables import CLAIMS, Claim
 from tasks.evaluate.results import Aligned, Results, align
@@ -192,7 +192,6 @@ def _comparisons(
         for method, first in aligned.by_method.items():
             if method == baseline:
                 continue
-            wins = win_rate(first, second, resamples, higher_is_better=better == "higher")
             found.append(
                 Comparison(
                     evalset=evalset,
@@ -200,7 +199,7 @@ def _comparisons(
                     baseline=baseline,
                     metric=metric,
                     difference=difference_interval(first, second, resamples),
-                    win_rate=wins.interval,
+                    win_rate=win_rate(first, second, resamples, higher_is_better=better == "higher"),
                 )
             )
     return found

@@ -21,6 +21,8 @@ _BLOCK_ROWS: Final = 65_536
 class EmptyIndexError(TaskError):
     """There is no usable embedding at all."""
 
+    stops_run = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:

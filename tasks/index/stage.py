@@ -40,6 +40,8 @@ SHARD: Final = "all"
 class IndexRecallError(TaskError):
     """The index finds too few of the true neighbours; the message says how many and which setting to raise."""
 
+    stops_run = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:

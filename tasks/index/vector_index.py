@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 class IndexMismatchError(TaskError):
     """The files of an index do not belong together, or a shard does not belong to the index."""
 
+    stops_run = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:

@@ -115,7 +115,7 @@ def mask_shard(
         config=open_config,
         # The targets lie in other shards: their pictures count by their own hashes.
         inputs=(retrieve.digest, swap.digest, digest_of(*(part for item in sorted(used.items()) for part in item))),
-        model_identity=segmenter.identity,
+        model_identity=segmenter.fingerprint,
     )
     target = store.target(STAGE, retrieve.shard, name)
     if (scored := target.finished()) is None:

@@ -16,7 +16,7 @@ from storage import DROPPED, PLAN, ShardReport, ShardStore, ShardTarget, fingerp
 from tasks.download.urls import is_url
 from tasks.errors import EmptyPlanError, MetadataError, TaskConfigError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
-from tasks.plan.metadata_reader import Identity, Kind, Metadata, MetadataFile
+from tasks.plan.metadata import Fingerprinting, Kind, Metadata, MetadataFile
 from tasks.plan.seen import SeenNumbers, url_number
 
 STAGE: Final = "plan"
@@ -70,7 +70,7 @@ class PlanConfig:
     """Rows of every shard but the last."""
     sample_share: float = 1.0
     """Share of the URLs that is taken, in (0, 1]; a URL's own hash decides, so that equal shares take equal URLs."""
-    identity: Identity = "content"
+    identity: Fingerprinting = "content"
     """What the metadata files are known by: ``content``, or ``footer`` for terabytes that take too long to read."""
 
     def __post_init__(self) -> None:

@@ -16,6 +16,8 @@ from tasks.index.vector_index import VectorIndex
 class MissingScoreError(TaskError):
     """A gate or a weight asks for a score that was not measured; the message says what the embed stage must store."""
 
+    stops_run = True
+
 
 NEEDED_COLUMN = {
     "source_text": "caption_embeds",

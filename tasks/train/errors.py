@@ -13,6 +13,8 @@ from tasks.errors import TaskError
 class TrainingError(TaskError):
     """Root of all errors of the train stage."""
 
+    stops_run = True
+
 
 class TrainingRowsError(TrainingError):
     """No sample is left to train on, or the samples do not fit together; the message says why."""

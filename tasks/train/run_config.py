@@ -129,7 +129,7 @@ class ComputeConfig:
     """
 
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_SPEED)
-    judge_precision: Precision = "fp32"
+    loss_precision: Precision = "fp32"
     """Of the frozen decoder, CLIP and VGG that the losses on pixels go through."""
     channels_last: bool = field(default=True, metadata=_SPEED)
     """Memory format of the UNet and the decoder."""
@@ -141,7 +141,7 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         for name, known in (
             ("device", ("auto", "cpu", "cuda")),
-            ("judge_precision", get_args(Precision)),
+            ("loss_precision", get_args(Precision)),
             ("attention", ("auto", "eager", "sdpa")),
         ):
             if (value := getattr(self, name)) not in known:

@@ -99,11 +99,11 @@ def test_the_differentiable_twin_embeds_the_same(embeds):
 
 
 def test_bf16_keeps_the_direction(embeds):
-    encoder = load_clip(replace(CLIP, placement=DeviceConfig(device="cpu", dtype="bf16")))
+    encoder = load_clip(replace(CLIP, device=DeviceConfig(device="cpu", dtype="bf16")))
     cosines = (encoder.encode_images(IMAGES) * embeds).sum(axis=1)
     assert cosines.min() > 0.999
     assert encoder.encode_texts(["a bus"]).dtype == np.float32
-    assert encoder.identity != load_clip(CLIP).identity
+    assert encoder.fingerprint != load_clip(CLIP).fingerprint
 
 
 @pytest.mark.parametrize("other", [None, "pytorch_model.bin", "model.safetensors"])

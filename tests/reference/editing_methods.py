@@ -25,13 +25,13 @@ MODELS = EditorModels(
 
 def mini_ldm() -> LatentDiffusion:
     """The miniature's latent diffusion model in fp32."""
-    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(WEIGHTS / "ldm")), placement=CPU))
+    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(WEIGHTS / "ldm")), device=CPU))
 
 
 def quick_settings(**changes: object) -> EditorSettings:
     """Few steps on the CPU in fp32, for tests that do not judge pictures."""
     values: dict[str, object] = {
-        "placement": CPU,
+        "device": CPU,
         "sampling": SamplingConfig(num_inference_steps=4),
         "instruct": InstructSampling(num_inference_steps=2),
         "contrast": ContrastConfig(num_maps=2),

@@ -23,9 +23,9 @@ def member(name):
 
 
 SCORING = ScoringConfig(
-    training_clip=NamedClip(name="mini", spec=ClipSpec(model=member("clip"), placement=CPU)),
-    held_out_clip=NamedClip(name="held-out", spec=ClipSpec(model=member("clip_metric"), placement=CPU)),
-    features=FeatureSpec(kind="vgg", source=member("perceptual"), name="mini-vgg", placement=CPU),
+    training_clip=NamedClip(name="mini", spec=ClipSpec(model=member("clip"), device=CPU)),
+    held_out_clip=NamedClip(name="held-out", spec=ClipSpec(model=member("clip_metric"), device=CPU)),
+    features=FeatureSpec(kind="vgg", source=member("perceptual"), name="mini-vgg", device=CPU),
     batch_size=4,
 )
 

@@ -13,9 +13,9 @@ from iedit_model.models.source import ModelSource
 
 WEIGHTS = Path(miniature.__file__).parent / "weights"
 CPU = DeviceConfig(device="cpu", dtype="fp32")
-CAPTIONER = CaptionerSpec(model=ModelSource(str(WEIGHTS / "captioner")), placement=CPU, max_new_tokens=15)
-CLIP = ClipSpec(model=ModelSource(str(WEIGHTS / "clip")), placement=CPU)
-SEGMENTER = SegmenterSpec(model=ModelSource(str(WEIGHTS / "segmenter")), placement=CPU)
+CAPTIONER = CaptionerSpec(model=ModelSource(str(WEIGHTS / "captioner")), device=CPU, max_new_tokens=15)
+CLIP = ClipSpec(model=ModelSource(str(WEIGHTS / "clip")), device=CPU)
+SEGMENTER = SegmenterSpec(model=ModelSource(str(WEIGHTS / "segmenter")), device=CPU)
 
 
 def random_segmenter(folder: Path) -> SegmenterSpec:
@@ -30,4 +30,4 @@ def random_segmenter(folder: Path) -> SegmenterSpec:
         for parameter in model.decoder.parameters():
             torch.nn.init.normal_(parameter, std=0.3)  # else every probability is one half
     save_segmenter(model, tokenizer, folder)
-    return SegmenterSpec(model=ModelSource(str(folder)), placement=CPU)
+    return SegmenterSpec(model=ModelSource(str(folder)), device=CPU)

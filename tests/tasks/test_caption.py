@@ -24,8 +24,8 @@ CONFIG = CaptionConfig(model=CAPTIONER, batch=BatchConfig(size=3, decode_threads
 class BrightnessCaptioner:
     """Says how bright a picture is; of very dark ones it says nothing."""
 
-    def __init__(self, identity: str = "brightness", fails_after: int | None = None) -> None:
-        self.identity = identity
+    def __init__(self, fingerprint: str = "brightness", fails_after: int | None = None) -> None:
+        self.fingerprint = fingerprint
         self.num_batches = 0
         self._fails_after = fails_after
 

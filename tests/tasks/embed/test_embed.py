@@ -118,7 +118,7 @@ def test_threads_and_the_models_place_are_no_part_of_the_fingerprint(store, enco
     moved = replace(CONFIG, model=replace(CLIP, model=ModelSource("/elsewhere")), batch=BatchConfig(size=4))
     assert embedded(store, encoder, config=moved).fingerprint == plain
     assert embedded(store, encoder, config=replace(CONFIG, batch=BatchConfig(size=5))).fingerprint != plain
-    low = load_clip(replace(CLIP, placement=DeviceConfig(device="cpu", dtype="bf16")))
+    low = load_clip(replace(CLIP, device=DeviceConfig(device="cpu", dtype="bf16")))
     assert embedded(store, low).fingerprint != plain
 
 

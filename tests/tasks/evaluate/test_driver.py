@@ -30,7 +30,7 @@ PLAN = EvaluationPlan(
     summary=SummaryConfig(bootstrap=BootstrapConfig(num_resamples=100), training_clip="mini"),
     editing=EditingConfig(size_px=64, batch_size=8),
     settings=EditorSettings(
-        placement=DeviceConfig(device="cpu", dtype="fp32"), sampling=SamplingConfig(num_inference_steps=2), batch_size=8
+        device=DeviceConfig(device="cpu", dtype="fp32"), sampling=SamplingConfig(num_inference_steps=2), batch_size=8
     ),
     methods=("copy_source", "masked_noise", "vae_round_trip", "iedit", "iedit_m"),
     pairs_a_shard=3,

@@ -28,8 +28,8 @@ class Darkener:
 
     name = "darkener"
 
-    def __init__(self, *, refuses=(), identity="darkener-1"):
-        self.refuses, self.identity, self.asked = refuses, identity, []
+    def __init__(self, *, refuses=(), fingerprint="darkener-1"):
+        self.refuses, self.fingerprint, self.asked = refuses, fingerprint, []
 
     def edit(self, requests, /):
         self.asked.append(len(requests))
@@ -84,7 +84,7 @@ def test_a_finished_shard_is_read_and_not_edited_again(evalset, store):
     again = Darkener()
     assert edit_shard(evalset, evalset.pairs, CONFIG, store, again, shard="00000") == first
     assert again.asked == []
-    other = Darkener(identity="darkener-2")
+    other = Darkener(fingerprint="darkener-2")
     assert edit_shard(evalset, evalset.pairs, CONFIG, store, other, shard="00000").fingerprint != first.fingerprint
     assert sum(other.asked) == 12
 
@@ -201,7 +201,7 @@ def test_the_reference_is_each_source_image_once(evalset, store, networks):
 def test_results_hold_a_row_for_every_edit_the_refused_ones_included(evalset, store, networks):
     word = evalset.pairs[4].word
     reports = []
-    for editor in (Darkener(), Darkener(refuses=(word,), identity="picky")):
+    for editor in (Darkener(), Darkener(refuses=(word,), fingerprint="picky")):
         edits = [
             edit_shard(evalset, pairs, CONFIG, store, editor, shard=f"{index:05d}")
             for index, pairs in enumerate(pair_slices(evalset, pairs_a_shard=4))

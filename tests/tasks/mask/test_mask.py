@@ -41,7 +41,7 @@ class ChannelSegmenter:
     """Finds "red", "green" or "blue": the probability is the channel's value; counts what it was asked."""
 
     def __init__(self) -> None:
-        self.identity = "channels"
+        self.fingerprint = "channels"
         self.seen: list[tuple[int, tuple[str, ...]]] = []
 
     def prepare(self, image: Image.Image) -> np.ndarray:

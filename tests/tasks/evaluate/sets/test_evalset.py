@@ -34,7 +34,7 @@ CONFIG = GeneratedConfig(prompts=PROMPTS, draw=DrawConfig(num_inference_steps=8)
 
 @pytest.fixture(scope="module")
 def model():
-    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(WEIGHTS / "ldm")), placement=CPU))
+    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(WEIGHTS / "ldm")), device=CPU))
 
 
 def test_the_published_counts_are_met_and_every_edit_differs():
@@ -66,7 +66,7 @@ def test_the_same_settings_draw_the_same_set_and_other_seeds_another(tmp_path, m
 
 
 def test_predicted_masks_are_the_segmenters_for_the_word_and_said_to_be_predicted(tmp_path, model):
-    segmenter = load_segmenter(SegmenterSpec(model=ModelSource(str(WEIGHTS / "segmenter")), placement=CPU))
+    segmenter = load_segmenter(SegmenterSpec(model=ModelSource(str(WEIGHTS / "segmenter")), device=CPU))
     evalset = make_generated(tmp_path, INFO, CONFIG, model, segmenter=segmenter)
     pair = evalset.pairs[2]
     image = evalset.image(pair)

@@ -1,6 +1,7 @@
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -8,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import MetadataError
-from tasks.plan.metadata_reader import MAX_CELL_BYTES, Kind, Metadata
+from tasks.plan.metadata import READERS, Kind, Metadata
+from tasks.plan.parquet_reader import MAX_CELL_BYTES
 
 COLUMNS: dict[str, Kind] = {"URL": "text", "WIDTH": "number", "hash": "hash"}
 
@@ -108,9 +110,9 @@ def test_what_is_damaged_or_missing_is_one_error_with_the_name_of_the_file(tmp_p
         path.write_bytes(bad)
         with pytest.raises(MetadataError, match=rf"{name}\.parquet"):
             _read(path)
-    with pytest.raises(MetadataError, match="no parquet file"):
+    with pytest.raises(MetadataError, match="no metadata file"):
         Metadata(str(tmp_path / "nowhere"))
-    with pytest.raises(MetadataError, match="no parquet file"):
+    with pytest.raises(MetadataError, match="no metadata file"):
         Metadata(str(tmp_path / "*.csv"))
     with pytest.raises(MetadataError, match="cannot open"):
         Metadata("nosuchscheme://x/y")
@@ -145,3 +147,35 @@ def test_both_identities_see_another_content_another_name_and_another_order(tmp_
     (tmp_path / "bad" / "a.parquet").write_bytes(b"PAR1\xff\xff\xff\x7fPAR1")
     with pytest.raises(MetadataError, match="footer"):
         Metadata(str(tmp_path / "bad")).digest("footer")
+
+
+class _Lines:
+    """A toy format: one URL per line."""
+
+    suffixes: tuple[str, ...] = (".urls",)
+
+    def footer_digest(self, stream: BinaryIO, *, name: str, size: int) -> str:
+        stream.seek(max(0, size - 64))
+        return stream.read(64).hex()
+
+    def batches(
+        self, stream: BinaryIO, *, name: str, columns: Mapping[str, Kind], required: Sequence[str]
+    ) -> Iterator[dict[str, list[Any]]]:
+        urls: list[Any] = stream.read(1 << 20).decode().splitlines()
+        yield {column: urls if column == "URL" else [None] * len(urls) for column in columns}
+
+
+def test_a_reader_of_another_format_is_one_class_in_the_list(tmp_path: Path) -> None:
+    _write(tmp_path / "a.parquet", pa.table({"URL": ["x"]}))
+    (tmp_path / "b.URLS").write_text("y\nz\n")
+    metadata = Metadata(str(tmp_path), readers=(*READERS, _Lines()))
+    rows = [batch for file in metadata.files for batch in metadata.batches(file, COLUMNS, required=("URL",))]
+    assert _joined(rows, "URL") == ["x", "y", "z"]
+    assert _joined(rows, "WIDTH") == [None] * 3
+    assert metadata.digest("footer") != Metadata(str(tmp_path)).digest("footer")
+
+
+def test_upper_case_and_short_suffixes_are_parquet_too(tmp_path: Path) -> None:
+    for name in ("a.PARQUET", "b.pq"):
+        _write(tmp_path / name, pa.table({"URL": [name]}))
+    assert _joined(_read(tmp_path), "URL") == ["a.PARQUET", "b.pq"]
