@@ -4,7 +4,6 @@ TaskError
 ├── TaskConfigError     a stage's configuration holds a value that cannot be
 ├── MetadataError       metadata that cannot be read: none found, damaged, a column missing
 │   └── EmptyPlanError  metadata of which no row is left to download
-├── DownloaderChangedError  img2dataset is built otherwise than our use of it expects
 ├── ShardError          a whole shard failed, so that nothing of it counts as done
 ├── WordNetError        no usable WordNet 3.0 can be found or set up
 ├── FetchError          why a URL gave no picture (tasks/download/errors.py)
@@ -47,12 +46,6 @@ class MetadataError(TaskError):
 
 class EmptyPlanError(MetadataError):
     """No row of the metadata is left to download; the message counts the reasons."""
-
-
-class DownloaderChangedError(TaskError):
-    """The installed img2dataset is built otherwise than our use of it expects."""
-
-    stops_run = True
 
 
 class ShardError(TaskError):

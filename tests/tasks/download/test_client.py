@@ -23,7 +23,7 @@ from miniature.server import serve
 from miniature.site import Site
 from tasks.download.client import FetchConfig, Fetched, Fetcher
 from tasks.download.errors import FetchError
-from tasks.download.stream import tls_context
+from tasks.download.sockets import tls_context
 from tasks.errors import TaskConfigError
 
 Script = Callable[[socket.socket], None]
