@@ -32,7 +32,7 @@ demo: setup ## the main job on the miniature, ending with something to look at
 	$(BIN)/iedit demo --root runs/demo
 
 bench: setup ## every benchmark
-	for theme in benchmarks/bench_*.py; do $(BIN)/python $$theme || exit 1; done
+	for theme in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$theme .py) || exit 1; done
 
 format: setup ## rewrite the sources in the house format
 	$(BIN)/ruff format .

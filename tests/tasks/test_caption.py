@@ -14,8 +14,8 @@ from storage import ShardReport, ShardStore
 from tasks.caption import CaptionConfig, caption_shard
 from tasks.errors import TaskConfigError
 from tasks.images.stored_images import BatchConfig
-from tests.reference.stored_pictures import download, id_of, noise, png
-from tests.reference.vision_folders import CAPTIONER
+from tests.builders.stored_images import download, id_of, noise, png
+from tests.builders.vision_folders import CAPTIONER
 
 PICTURES = {f"p{seed}": png(noise(seed, 6, 6)) for seed in range(7)}
 CONFIG = CaptionConfig(model=CAPTIONER, batch=BatchConfig(size=3, decode_threads=2))

@@ -18,7 +18,7 @@ from iedit_model.metrics.bootstrap import (
     win_rate,
 )
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
-from tests.reference.metric_bootstrap import resampled_means
+from tests.references.metric_bootstrap import resampled_means
 
 FEW = BootstrapConfig(num_resamples=200, seed=5)
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.planted_pairs import planted
 from storage import MANIFEST, ShardStore, VersionInfo, VersionStore, collect_garbage
 from tasks.dataset.card_text import in_words
 from tasks.dataset.dataset_card import CardConfig, dataset_card, write_card
 from tasks.errors import TaskConfigError
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
-from tests.reference.planted_pairs import planted
 
 HOSTILE = (
     "a <img src=x onerror=alert(1)> red | bus\n# heading `code` [a](javascript:alert(1)) https://evil.example &lt;"

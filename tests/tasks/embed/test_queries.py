@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tasks.embed.queries import QUERIES, MeanAccumulator, ModalityMeans, QueryConfig, query_embeds
 from tasks.embed.vectors import find_flaws, gathered_cosines, rounded_scores, unit_rows
 from tasks.errors import TaskConfigError
-from tests.reference.planted_corpus import clusters, half
+from tests.builders.planted_corpus import clusters, half
 
 ZERO = ModalityMeans(image=np.zeros(2), text=np.zeros(2))
 

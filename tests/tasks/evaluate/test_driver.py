@@ -20,7 +20,7 @@ from tasks.evaluate.record import list_evaluations, read_evaluation
 from tasks.evaluate.report.write import write_report
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
-from tests.reference.scoring_models import SCORING, few_pairs, member
+from tests.builders.scoring_models import SCORING, few_pairs, member
 
 pytestmark = pytest.mark.timeout(280)
 WHEN = "2026-01-02T03:04:05+00:00"

@@ -18,7 +18,7 @@ from tasks.evaluate.finish import measure_distances
 from tasks.evaluate.networks import load_networks
 from tasks.evaluate.results import MethodScores, collect_results, read_features
 from tasks.evaluate.stage import EditingConfig, edit_shard, pair_slices, reference_shard, score_shard
-from tests.reference.scoring_models import SCORING, WEIGHTS, few_pairs
+from tests.builders.scoring_models import SCORING, WEIGHTS, few_pairs
 
 CONFIG = EditingConfig(size_px=64, seeds=(0, 3), batch_size=5)
 

@@ -19,7 +19,7 @@ from tasks.evaluate.history import (
 from tasks.evaluate.provenance import code_digest, gather_provenance
 from tasks.evaluate.record import list_evaluations, read_evaluation
 from tasks.evaluate.regression import RegressionConfig, find_regressions
-from tests.reference.made_up_evaluation import evaluated
+from tests.builders.made_up_evaluation import evaluated
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tasks.images.stored_images import (
     read_image,
     stored_images,
 )
-from tests.reference.stored_pictures import download, id_of, noise, png
+from tests.builders.stored_images import download, id_of, noise, png
 
 NAMES = [f"p{number}" for number in range(9)]
 PICTURES = {name: png(noise(seed, 8, 10)) for seed, name in enumerate(NAMES)}

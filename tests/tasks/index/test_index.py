@@ -19,7 +19,7 @@ from tasks.index.inverted_lists import ListConfig, list_index
 from tasks.index.recall import RecallConfig, kth_scores, recall
 from tasks.index.stage import IndexConfig, IndexRecallError, build_index
 from tasks.index.vector_index import IndexMismatchError, Neighbours, SearchSettings, open_index
-from tests.reference.planted_corpus import Reports, by_id, clusters, commit_corpus, picture
+from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, picture
 
 CPU = SearchSettings(gpu="never", threads=1)
 EXACT = IndexConfig(search=CPU)

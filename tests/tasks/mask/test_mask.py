@@ -30,8 +30,8 @@ from tasks.mask.scores import (
     score_mask,
 )
 from tasks.mask.stage import MaskConfig, MaskGates, mask_shard
-from tests.reference.stored_pictures import download, id_of, noise, png, retrieved, swapped
-from tests.reference.vision_folders import SEGMENTER
+from tests.builders.stored_images import download, id_of, noise, png, retrieved, swapped
+from tests.builders.vision_folders import SEGMENTER
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
 CONFIG = MaskConfig(model=SEGMENTER, batch=BatchConfig(size=3, decode_threads=2))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tasks.errors import TaskConfigError
 from tasks.pack.near_duplicates import DuplicateConfig, Pictures, close_hashes, duplicate_groups
-from tests.reference.split_rules import close_pairs, groups
+from tests.references.split_rules import close_pairs, groups
 
 NO_COPIES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 CLOSE = DuplicateConfig(max_phash_distance=4)

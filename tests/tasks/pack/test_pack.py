@@ -14,6 +14,7 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
+from benchmarks.planted_pairs import Corpus, build, planted, png, reordered
 from storage import (
     SAMPLE_PARTS,
     CorruptFileError,
@@ -34,8 +35,7 @@ from tasks.pack.rows import PackInputError
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
 from tasks.pack.templates import edit_template
-from tests.reference.planted_pairs import Corpus, build, planted, png, reordered
-from tests.reference.split_rules import crossings
+from tests.references.split_rules import crossings
 
 SPLITS = SplitConfig(val_share=0.2, test_share=0.2, max_cluster_share=0.05)
 CONFIG = PackConfig(samples_per_tar=5, splits=SPLITS)

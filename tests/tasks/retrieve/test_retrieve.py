@@ -21,8 +21,8 @@ from tasks.retrieve.gates import GateConfig, regate
 from tasks.retrieve.pair_scores import MissingScoreError
 from tasks.retrieve.rerank import RerankConfig
 from tasks.retrieve.stage import RetrieveConfig, retrieval, retrieve_shard
-from tests.reference.brute_force import Picture, Rules, retrieve
-from tests.reference.planted_corpus import Reports, by_id, clusters, commit_corpus, half, picture
+from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, half, picture
+from tests.references.brute_force import Picture, Rules, retrieve
 
 CPU = SearchSettings(gpu="never", threads=1)
 NO_EXCLUSION = ExclusionConfig(max_image_similarity=None, max_phash_distance=None)

@@ -17,7 +17,7 @@ from tasks.swap.inflection import indefinite_article
 from tasks.swap.result import Swap, SwapDrop
 from tasks.swap.swapper import Swapper, swap_caption
 from tasks.swap.word_counts import count_terms
-from tests.reference.wordnet_relations import (
+from tests.references.wordnet_relations import (
     are_antonyms,
     are_cohyponyms,
     are_sibling_satellites,

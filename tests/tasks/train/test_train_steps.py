@@ -16,8 +16,8 @@ from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsC
 from tasks.train.run_folder import RunFolder
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
-from tests.reference.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
-from tests.reference.true_pair_version import build_version, true_pairs
+from tests.builders.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
+from tests.builders.true_pair_version import build_version, true_pairs
 
 FULL = LossConfig(lambda_perc=0.001, source_denoising_weight=0.5)
 

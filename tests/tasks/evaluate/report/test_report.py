@@ -23,10 +23,10 @@ from tasks.evaluate.report.text import evaluation_text
 from tasks.evaluate.report.view import FunnelRow, ReportConfig, claim_views, edit_rows, script_json, worst_cases
 from tasks.evaluate.report.write import write_report
 from tasks.evaluate.results import SweepPoint
-from tests.reference.chromium import needs_browser, page_after_scripts
-from tests.reference.made_up_evaluation import evaluated
-from tests.reference.made_up_results import made_up
-from tests.reference.report_cases import HOSTILE, LEVELS, small_evaluation
+from tests.builders.chromium import needs_browser, page_after_scripts
+from tests.builders.made_up_evaluation import evaluated
+from tests.builders.made_up_results import made_up
+from tests.builders.report_cases import HOSTILE, LEVELS, small_evaluation
 
 pytestmark = pytest.mark.timeout(280)
 
