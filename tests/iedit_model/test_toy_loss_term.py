@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.true_pair_version import build_version, true_pairs
 from iedit_model.training.terms import TERMS, LossTerm, needed_models
 from storage import ShardStore
 from tasks.train.loss_curve import loss_curve
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
 from tests.builders.tiny_pipeline import PLAIN, tiny_run, tiny_train, write_tiny_pipeline
-from tests.builders.true_pair_version import build_version, true_pairs
 
 TOTAL_VARIATION = '''
 from iedit_model.training.terms import PixelInputs, PixelTerm

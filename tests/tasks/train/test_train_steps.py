@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.true_pair_version import build_version, true_pairs
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import LossConfig
 from storage import ShardStore, VersionInfo
@@ -17,7 +18,6 @@ from tasks.train.run_folder import RunFolder
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
 from tests.builders.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
-from tests.builders.true_pair_version import build_version, true_pairs
 
 FULL = LossConfig(lambda_perc=0.001, source_denoising_weight=0.5)
 
