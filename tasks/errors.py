@@ -1,7 +1,6 @@
 """Errors of the stages.
 
 TaskError
-├── TaskConfigError     a stage's configuration holds a value that cannot be
 ├── MetadataError       metadata that cannot be read: none found, damaged, a column missing
 │   └── EmptyPlanError  metadata of which no row is left to download
 ├── ShardError          a whole shard failed, so that nothing of it counts as done
@@ -24,12 +23,6 @@ class TaskError(Exception):
     """Whether another try may help; each class whose cause may pass says so itself."""
     stops_run: ClassVar[bool] = False
     """Whether every other shard would fail of the same cause, so that no further one is begun."""
-
-
-class TaskConfigError(TaskError, ValueError):
-    """A field of a stage's configuration is out of range; the message names field, value and range."""
-
-    stops_run = True
 
 
 class WordNetError(TaskError):

@@ -1,9 +1,12 @@
 """Every method by its name: which weights it takes, and what else makes it that method."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
+from pydantic import PositiveInt
+
+from iedit_model.configuration import configuration
 from iedit_model.editing.diffedit import ContrastConfig, DiffEditor, DiffEditSpec
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.editor import Editor
@@ -26,7 +29,7 @@ from iedit_model.models.source import ModelSource
 EditorSpec = LatentEditorSpec | DiffEditSpec | InstructEditorSpec | CopySourceSpec | MaskedNoiseSpec
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditorModels:
     """The weights that the methods take; a method asks only for its own."""
 
@@ -40,7 +43,7 @@ class EditorModels:
     """CLIPSeg, for masks from words."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditorSettings:
     """What all methods share, so that a comparison changes the method alone."""
 
@@ -52,7 +55,7 @@ class EditorSettings:
     """For the methods that edit inside a mask."""
     framing: FramingConfig = field(default_factory=FramingConfig)
     paste_back: bool = False
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
 
 
 def editor_spec(method: str, models: EditorModels, settings: EditorSettings | None = None) -> EditorSpec:

@@ -14,15 +14,17 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from iedit_model.configuration import configuration
 from tasks.download.addresses import AddressBook, Resolver, system_addresses
 from tasks.download.errors import FetchError
 from tasks.download.hosts import HOST_SLOTS
 from tasks.download.robots import FORBIDDING, is_forbidden
 from tasks.download.sockets import MAX_HEADER_BYTES, BoundedSocket, Deadline, GuardedConnection, fetch_errors
 from tasks.download.urls import WebAddress, parse_url, redirected
-from tasks.errors import TaskConfigError
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ALLOWED_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+):[0-9]{1,5}")
@@ -41,15 +43,11 @@ _BLOCK_BYTES: Final = 65_536
 _SPEED: Final[dict[str, Any]] = {"fingerprint": False}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class FetchConfig:
-    """How a URL is asked for; what decides only whether an answer comes in time is no part of the fingerprint.
+    """How a URL is asked for; what decides only whether an answer comes in time is no part of the fingerprint."""
 
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
-
-    max_bytes: int = 20 * 2**20
+    max_bytes: PositiveInt = 20 * 2**20
     """Longest body, bytes, before and after its transfer encoding is undone."""
     honour_robots: bool = True
     """Whether ``X-Robots-Tag`` is obeyed."""
@@ -57,29 +55,23 @@ class FetchConfig:
     """Rules of ``X-Robots-Tag`` that forbid our use."""
     user_agent: str = "iedit"
     """Our name towards servers, in ``User-Agent`` and in ``X-Robots-Tag``: letters, digits, ``.``, ``_``, ``-``."""
-    max_redirects: int = field(default=5, metadata=_SPEED)
+    max_redirects: NonNegativeInt = field(default=5, metadata=_SPEED)
     """Redirects that are followed, 0 or more."""
-    socket_timeout_s: float = field(default=10.0, metadata=_SPEED)
+    socket_timeout_s: Annotated[float, Field(gt=0, le=3600)] = field(default=10.0, metadata=_SPEED)
     """Longest wait for the other side in one operation, seconds."""
-    total_timeout_s: float = field(default=30.0, metadata=_SPEED)
+    total_timeout_s: Annotated[float, Field(gt=0, le=3600)] = field(default=30.0, metadata=_SPEED)
     """Longest time of one try with all its redirects, seconds; waiting for a slot of the host does not count."""
-    per_host: int = field(default=8, metadata=_SPEED)
+    per_host: PositiveInt = field(default=8, metadata=_SPEED)
     """Requests to one host at the same time, all shards of this process together."""
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=_SPEED)
     """``host:port`` of servers that may have any address, written as in their URLs (``127.0.0.1:8765``)."""
 
     def __post_init__(self) -> None:
-        for name, low in (("max_bytes", 1), ("max_redirects", 0), ("per_host", 1)):
-            if getattr(self, name) < low:
-                raise TaskConfigError(f"fetch.{name} is {getattr(self, name)}, expected {low} or more")
-        for name in ("socket_timeout_s", "total_timeout_s"):
-            if not 0 < getattr(self, name) <= 3600:
-                raise TaskConfigError(f"fetch.{name} is {getattr(self, name)}, expected above 0 and at most 3600 s")
         if not _TOKEN.fullmatch(self.user_agent):
-            raise TaskConfigError(f"fetch.user_agent is {self.user_agent!r}, expected a word like 'iedit'")
+            raise ValueError(f"user_agent is {self.user_agent!r}, expected a word like 'iedit'")
         for host in self.allowed_hosts:
             if not _ALLOWED_HOST.fullmatch(host):
-                raise TaskConfigError(f"fetch.allowed_hosts holds {host!r}, expected like '127.0.0.1:8765'")
+                raise ValueError(f"allowed_hosts holds {host!r}, expected like '127.0.0.1:8765'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

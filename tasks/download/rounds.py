@@ -10,48 +10,39 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from storage import sample_seed
 from tasks.download.client import Fetched, Fetcher
 from tasks.download.downloader import run_downloader
 from tasks.download.errors import FetchError
 from tasks.download.hosts import spread_over_hosts
 from tasks.download.image_body import CleanImage, ImageConfig, clean_image
-from tasks.errors import ShardError, TaskConfigError
+from tasks.errors import ShardError
 
 _HASHES: Final = {32: "md5", 64: "sha256"}
 """Digits of a promised hash -> what it is."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class RetryConfig:
-    """How often and when a transient failure is tried again.
+    """How often and when a transient failure is tried again."""
 
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
-
-    retries: int = 2
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Further tries after the first, in one run."""
-    base_s: float = 1.0
+    base_s: Annotated[float, Field(ge=0, le=86_400)] = 1.0
     """Wait before the second try, seconds; it doubles with each further one."""
-    cap_s: float = 30.0
+    cap_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """Longest wait by backoff, seconds."""
-    jitter: float = 0.5
+    jitter: Annotated[float, Field(ge=0, le=86_400)] = 0.5
     """Each wait is longer by a random share of itself up to this, so that tries do not come all at once."""
-    max_retry_after_s: float = 60.0
+    max_retry_after_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Longest ``Retry-After`` that is waited for, seconds; who asks for more is not asked again in this run."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.retries <= 100:
-            raise TaskConfigError(f"retry.retries is {self.retries}, expected 0 to 100")
-        for name in ("base_s", "cap_s", "jitter", "max_retry_after_s"):
-            if not 0 <= getattr(self, name) <= 86_400:
-                raise TaskConfigError(f"retry.{name} is {getattr(self, name)}, expected 0 to 86400")
 
     def wait_s(self, sample_id: str, *, tries: int, retry_after_s: float | None) -> float | None:
         """Return how long to wait after ``tries`` tries, seconds, or None when that would be too long.
@@ -137,7 +128,7 @@ def fetch_rounds(
 
     Raises:
         ShardError: img2dataset lost a row.
-        TaskConfigError: img2dataset is not installed.
+        ConfigError: img2dataset is not installed.
     """
     outcomes: dict[str, Outcome] = {}
     due = [(0.0, task) for task in spread_over_hosts([(task, _host(task.url)) for task in tasks])]

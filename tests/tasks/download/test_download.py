@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import socket
+import subprocess
 import sys
 import tarfile
 import threading
@@ -17,6 +18,7 @@ from urllib.error import URLError
 import pytest
 from PIL import Image
 
+from iedit_model.errors import ConfigError
 from miniature.faults import FaultShares
 from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
@@ -28,7 +30,7 @@ from tasks.download.errors import FAILURES
 from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
-from tasks.errors import ShardError, TaskConfigError
+from tasks.errors import ShardError
 
 # Every kind of fault, some of them twice, among fine pictures.
 ALL_FAULTS = FaultShares.only(
@@ -453,11 +455,16 @@ def test_other_users_of_urllib_and_of_img2dataset_fetch_as_ever(store: ShardStor
         urllib.request.urlopen("iedit://0/0")  # noqa: S310 - must lead nowhere
 
 
+def test_img2dataset_is_loaded_by_nothing_but_a_download() -> None:
+    program = "import sys, tasks.download.stage; sys.exit(len({'img2dataset', 'albumentations'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_without_img2dataset_the_error_says_how_to_get_it(
     store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "img2dataset.downloader", None)
-    with pytest.raises(TaskConfigError, match="pip install --no-deps 'img2dataset"):
+    with pytest.raises(ConfigError, match="pip install --no-deps 'img2dataset"):
         download_shard(_site_plan(store, fine), _config(fine), store)
 
 
@@ -489,5 +496,5 @@ def test_waits_double_up_to_the_cap_differ_by_sample_and_never_undercut_the_serv
     ],
 )
 def test_a_download_config_out_of_range_names_its_field(kind: type, wrong: dict[str, object]) -> None:
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         kind(**wrong)

@@ -7,10 +7,10 @@ import pytest
 
 from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings
+from iedit_model.errors import ConfigError
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from iedit_model.models.devices import DeviceConfig
 from storage import ShardStore, canonical_json
-from tasks.errors import TaskConfigError
 from tasks.evaluate.driver import InThisProcess, model_identities, run_evaluation, run_sweep
 from tasks.evaluate.errors import RegressionError
 from tasks.evaluate.history import append_history, check_regressions, pin_baseline, read_history, what_changed
@@ -173,7 +173,7 @@ def _damaged(finished):
     "changes", [{"methods": ("nothing",)}, {"methods": ()}, {"methods": ("iedit", "iedit")}, {"pairs_a_shard": 0}]
 )
 def test_a_plan_that_cannot_be_is_refused(changes):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(PLAN, **changes)
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from iedit_model.errors import ConfigError
 from storage import Files
-from tasks.errors import TaskConfigError
 from tasks.evaluate.errors import EvaluationError, RegressionError, UnknownEvaluationError
 from tasks.evaluate.history import (
     append_history,
@@ -189,9 +189,9 @@ def test_what_changed_is_said_in_words_and_nothing_where_nothing_did(files):
 
 
 def test_a_rule_without_meaning_is_refused():
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         RegressionConfig(metrics=("mask_area",))
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         RegressionConfig(factor=0)
 
 

@@ -15,6 +15,7 @@ import webdataset as wds
 from PIL import Image
 
 from benchmarks.planted_pairs import Corpus, build, planted, png, reordered
+from iedit_model.errors import ConfigError
 from storage import (
     SAMPLE_PARTS,
     CorruptFileError,
@@ -28,7 +29,6 @@ from storage import (
     verify_version,
 )
 from storage.data_format import data_format
-from tasks.errors import TaskConfigError
 from tasks.pack.near_duplicates import DuplicateConfig
 from tasks.pack.packed_sample import JSON_COLUMNS, read_sample
 from tasks.pack.rows import PackInputError
@@ -351,7 +351,7 @@ def test_another_configuration_is_another_version(packed, corpus: Corpus):
     versions.add(build(inputs, replace(CONFIG, splits=replace(SPLITS, seed=1)), store).id)
     assert len(versions) == 3
     assert info.id in versions
-    with pytest.raises(TaskConfigError, match="samples_per_tar"):
+    with pytest.raises(ConfigError, match="samples_per_tar"):
         PackConfig(samples_per_tar=0)
 
 

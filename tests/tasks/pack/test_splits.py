@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.split_corpora import groups_of, heavy_tailed, ids_of, miniature_like
-from tasks.errors import TaskConfigError
+from iedit_model.errors import ConfigError
 from tasks.pack.components import CappedGroups, components
 from tasks.pack.splits import SPLITS, TEST, TRAIN, VAL, Assignment, SplitConfig, assign_splits
 from tests.references.split_rules import crossings, groups
@@ -145,7 +145,7 @@ def test_one_sample_is_train():
     "wrong", [{"val_share": 0.5}, {"test_share": -0.1}, {"max_cluster_share": 2}, {"held_out_weight": float("nan")}]
 )
 def test_a_share_that_cannot_be_is_refused(wrong):
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         SplitConfig(**wrong)
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
+from iedit_model.errors import ConfigError
 from storage import Files
-from tasks.errors import TaskConfigError
 from tasks.evaluate.paper_tables import PAPER_TABLES
 from tasks.evaluate.record import read_evaluation
 from tasks.evaluate.report.exports import escape_latex, latex_table
@@ -260,7 +260,7 @@ def test_methods_stand_in_the_papers_order_with_references_last():
 
 
 def test_settings_without_meaning_are_refused():
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(ReportConfig(), gallery_pairs=-1)
 
 
