@@ -30,9 +30,9 @@ import torch
 from benchmarks.report import CONSOLE, print_provenance
 from experiments.edit_cases import PICTURES, EditCase, SetName, cases_of
 from experiments.edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores, score
-from experiments.edit_sheet import save_sheet
 from experiments.experiment_list import EXPERIMENTS, Experiment
 from experiments.experiment_table import UNTRAINED, Against, experiment_table
+from iedit_model.imaging.sheet import SheetCell, contact_sheet
 from iedit_model.models.source import ModelSource
 from storage import ShardStore, VersionStore
 from tasks.train.run_config import LoopConfig, RowsConfig
@@ -110,7 +110,10 @@ def _evaluate(name: str, seed: int, tuned: Path | None, evalset: SetName, option
                 rows += edited.rows
                 if noise == 0:
                     label = f"{name}-{seed}-{evalset}-{method}-{strength}"
-                    save_sheet(cases, edited.images, options.root / "sheets" / f"{label}.png")
+                    shown = list(zip(cases, edited.images, strict=True))[:40]
+                    cells = [SheetCell(images=(case.image, image), lines=[case.edit_prompt]) for case, image in shown]
+                    (options.root / "sheets").mkdir(parents=True, exist_ok=True)
+                    contact_sheet(cells, columns=5).save(options.root / "sheets" / f"{label}.png")
             _record(name, seed, evalset, method, sampling, rows, cases, options.root)
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 
 from benchmarks.planted_pairs import planted
 from iedit_model.errors import ConfigError
+from iedit_model.imaging.sheet import mask_overlay
 from storage import FilterError, ShardStore, UnknownVersionError, VersionInfo, VersionStore
-from tasks.dataset.gallery import GalleryConfig, gallery_html, mask_overlay, write_gallery
+from tasks.dataset.gallery import GalleryConfig, gallery_html, write_gallery
 from tasks.dataset.gallery_page import SCRIPT, PageCard, PageColumn, html_page, marked
 from tasks.pack.stage import PackConfig
 
@@ -151,7 +152,7 @@ def test_no_word_ends_the_script_that_holds_it():
     row = dict.fromkeys(("caption", "edit_prompt", "target_caption", "swapped_from", "swapped_to"), "x")
     row |= dict.fromkeys(("source_diff", "target_diff", "sample_id", "url", "target_url"), "x") | {"kind": HOSTILE}
     columns = [PageColumn(name="kind", title=HOSTILE, choices=(HOSTILE,))]
-    cards = [PageCard(row=row, pictures={}, is_small=True)]
+    cards = [PageCard(row=row, images={}, is_small=True)]
     page = Page("".join(html_page(HOSTILE, HOSTILE, cards, columns, footer=HOSTILE)))
     assert len(page.scripts) == 2
     assert json.loads(page.scripts[0]) == {"rows": [[HOSTILE]]}
@@ -209,7 +210,7 @@ def test_the_file_is_written_whole(built, tmp_path: Path):
 def test_an_overlay_is_dark_outside_clear_inside_and_has_an_outline():
     mask = np.zeros((200, 200), np.uint8)
     mask[50:100, 60:120] = 255
-    overlay = np.asarray(mask_overlay(Image.fromarray(mask)))
+    overlay = np.asarray(mask_overlay(mask))
     assert overlay.shape == (200, 200, 4)
     inside = np.zeros((200, 200), bool)
     inside[51:99, 61:119] = True
@@ -217,7 +218,7 @@ def test_an_overlay_is_dark_outside_clear_inside_and_has_an_outline():
     assert (overlay[inside][:, 3] == 0).all()
     assert (overlay[line] == (255, 45, 140, 255)).all()
     assert (overlay[mask == 0][:, 3] == round(255 * 0.68)).all()
-    half = np.asarray(mask_overlay(Image.fromarray(np.full((200, 200), 100, np.uint8))))
+    half = np.asarray(mask_overlay(np.full((200, 200), 100, np.uint8)))
     assert np.unique(half[..., 3]).tolist() == [round(155 * 0.68)]
 
 
