@@ -131,8 +131,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     layers: LayerPolicy = "alternate"
-    """alternate: conv_in and the down blocks, then the mid block, alternating; both: these together; input, middle: one of
-    them; all: the whole UNet; attention: the attention layers' own weights; lora: low-rank adapters of these."""
+    """alternate: conv_in and the down blocks, then the mid block, alternating; both: these together; input, middle: one
+    of them; all: the whole UNet; attention: the attention layers' own weights; lora: low-rank adapters of these."""
     alternate_every: PositiveInt = field(default=1, metadata=_UNSTATED)
     """Optimiser steps per phase of ``alternate``."""
     lora_rank: PositiveInt = 16
@@ -191,7 +191,7 @@ class TrainConfig:
 
 
 def paper() -> TrainConfig:
-    """Return the literal reading of the paper: full Eq. 12, input and middle layers alternating, 2e-4, batch 1 per GPU."""
+    """Return the paper read literally: full Eq. 12, input and middle layers alternating, 2e-4, batch 1 per GPU."""
     return TrainConfig()
 
 
