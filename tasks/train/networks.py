@@ -52,14 +52,15 @@ def load_networks(config: TrainRunConfig, device: "torch.device") -> Networks:
     import torch
 
     from iedit_model.models.latent_diffusion import read_latent_diffusion
+    from iedit_model.training.terms import needed_models
 
-    loss = config.train.loss
+    needed = needed_models(config.train.loss)
     sources = {"model": config.model}
-    if loss.use_global or loss.use_loc:
-        sources["clip"] = _needed("clip", config.clip, "use_global or use_loc")
-    if loss.use_perc:
-        sources["perceptual"] = _needed("perceptual", config.perceptual, "use_perc")
-    if loss.uses_pixels and loss.decoder == "tiny":
+    if "clip" in needed:
+        sources["clip"] = _needed("clip", config.clip, needed["clip"])
+    if "perceptual" in needed:
+        sources["perceptual"] = _needed("perceptual", config.perceptual, needed["perceptual"])
+    if "decoder" in needed and config.train.loss.decoder == "tiny":
         sources["tiny_decoder"] = _needed("tiny_decoder", config.tiny_decoder, "loss.decoder = tiny")
     dtype: torch.dtype = getattr(torch, _DTYPES[config.compute.loss_precision])
     move = functools.partial(_moved, device=device, dtype=dtype)
@@ -67,7 +68,7 @@ def load_networks(config: TrainRunConfig, device: "torch.device") -> Networks:
     return Networks(
         folder=model_folder(config.model),
         model=model,
-        decoder=_decoder(config, model.vae, sources.get("tiny_decoder"), move) if loss.uses_pixels else None,
+        decoder=_decoder(config, model.vae, sources.get("tiny_decoder"), move) if "decoder" in needed else None,
         clip=_clip(sources["clip"], move) if "clip" in sources else None,
         perceptual=_perceptual(config, sources["perceptual"], move) if "perceptual" in sources else None,
         device=device,

@@ -8,14 +8,13 @@ import torch
 from iedit_model.models.lean_imports import lean_imports
 
 HIDDEN = """
-import importlib.util, sys
+import sys
 from iedit_model.models.lean_imports import lean_imports
 with lean_imports(("wave",)):
     try:
         import wave
     except ModuleNotFoundError:
         print("hidden")
-    assert "json" in sys.modules
 import wave
 print("there")
 """
