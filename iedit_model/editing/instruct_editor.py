@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from iedit_model.editing.batches import (
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
+from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.errors import ConfigError, WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
@@ -29,6 +30,9 @@ from iedit_model.models.source import (
     model_folder,
     without_progress_bars,
 )
+
+if TYPE_CHECKING:
+    from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,7 @@ class InstructEditorSpec:
             raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
 
 
+@edits_with(InstructEditorSpec)
 class InstructEditor:
     """Edits by instruction; masks of requests are not looked at."""
 
@@ -152,3 +157,14 @@ def _load_pipeline(spec: InstructModelSpec) -> Any:
         nn.Module.to(part.requires_grad_(requires_grad=False), device.type, device.torch_dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@editing_method("instruct_pix2pix", title="InstructPix2Pix", weights="instruct")
+def _instruct_pix2pix(models: "EditorModels", settings: "EditorSettings") -> InstructEditorSpec:
+    source = models.needed("instruct", "instruct_pix2pix")
+    return InstructEditorSpec(
+        model=InstructModelSpec(model=source, device=settings.device),
+        sampling=settings.instruct,
+        framing=settings.framing,
+        batch_size=settings.batch_size,
+    )

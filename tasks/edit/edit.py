@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from iedit_model.editing.editor import Editor, EditRequest, EditResult, Mask
-from iedit_model.editing.registry import NEEDS_MASK, build_editor, editor_spec
+from iedit_model.editing.methods import all_methods, build_editor, method_info
+from iedit_model.editing.registry import editor_spec
 from iedit_model.errors import ConfigError, PictureError
 from iedit_model.imaging.untrusted import PictureLimits, png_bytes, read_mask, read_picture
 from storage.atomic import replace_bytes
@@ -177,8 +178,9 @@ def _files(job: EditJob, image: "Image", results: Sequence[EditResult]) -> dict[
 
 
 def _check_mask(job: EditJob, mask: Mask | None) -> None:
-    if mask is not None and job.method not in NEEDS_MASK:
-        raise ConfigError(f"the method {job.method} takes no mask; there are {', '.join(sorted(NEEDS_MASK))}")
+    if mask is not None and not method_info(job.method).needs_mask:
+        known = sorted(method.name for method in all_methods() if method.needs_mask)
+        raise ConfigError(f"the method {job.method} takes no mask; those that do: {', '.join(known)}")
 
 
 def _remove_earlier(folder: Path, *, keep: set[str], limits: PictureLimits) -> None:
