@@ -1,9 +1,9 @@
-"""Time and memory of 1 and 4 edits against diffusers' own img2img: ``python benchmarks/bench_edit.py`` (one core).
+"""Time and memory of 1 and 4 edits against diffusers' own img2img: ``python -m benchmarks.bench_edit`` (one core).
 
 Both sides run on the same networks in the same process, turn about, after a warm-up of each: prompts and picture in,
 pictures out. With the same noise both give the same picture, which is checked first. ``--random-sd14`` takes Stable
 Diffusion v1.4's architecture with random weights, for example on a GPU:
-``python benchmarks/bench_edit.py --random-sd14 --size 384 --strength 0.8``. Memory is what a run needs beyond the
+``python -m benchmarks.bench_edit --random-sd14 --size 384 --strength 0.8``. Memory is what a run needs beyond the
 networks: the peak of torch's allocator.
 """
 
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from _memory import allocated_peak_mib
-from _random_sd14 import WEIGHTS, random_sd14
-from _report import CONSOLE, print_provenance, print_rows
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
+from benchmarks.memory import allocated_peak_mib
+from benchmarks.random_sd14 import WEIGHTS, random_sd14
+from benchmarks.report import CONSOLE, print_provenance, print_rows
 from iedit_model.editing.batches import to_images
 from iedit_model.editing.latent_editor import embed_prompts
 from iedit_model.editing.noise import SeededNoise

@@ -1,12 +1,14 @@
 """InstructPix2Pix (arXiv:2211.09800) by diffusers' own pipeline, behind the interface of all methods."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import nn
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -20,7 +22,7 @@ from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
 from iedit_model.editing.methods import editing_method, edits_with
-from iedit_model.errors import ConfigError, WeightsError
+from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
     BROKEN_MODEL,
@@ -35,32 +37,18 @@ if TYPE_CHECKING:
     from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class InstructSampling:
     """How InstructPix2Pix samples; the defaults are its authors'."""
 
-    num_inference_steps: int = 100
-    guidance_scale: float = 7.5
+    num_inference_steps: Annotated[int, Field(ge=1, le=999)] = 100
+    guidance_scale: Annotated[float, Field(gt=1, le=100)] = 7.5
     """Towards the instruction."""
-    image_guidance_scale: float = 1.5
+    image_guidance_scale: Annotated[float, Field(ge=1, le=100)] = 1.5
     """Towards the source; 1 or more."""
 
-    def __post_init__(self) -> None:
-        """Check all fields.
 
-        Raises:
-            ConfigError: a value is out of its range.
-        """
-        if not 1 <= self.num_inference_steps <= 999:
-            raise ConfigError(f"num_inference_steps is {self.num_inference_steps}, expected 1 to 999")
-        if not 1 < self.guidance_scale <= 100 or not 1 <= self.image_guidance_scale <= 100:
-            raise ConfigError(
-                f"guidance_scale is {self.guidance_scale} and image_guidance_scale {self.image_guidance_scale}: "
-                "expected more than 1, and 1 or more"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class InstructModelSpec:
     """Which InstructPix2Pix folder, and where it runs."""
 
@@ -69,24 +57,15 @@ class InstructModelSpec:
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class InstructEditorSpec:
     """InstructPix2Pix with its weights and settings."""
 
     model: InstructModelSpec
     sampling: InstructSampling = field(default_factory=InstructSampling)
     framing: FramingConfig = field(default_factory=FramingConfig)
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
     name: str = "instruct_pix2pix"
-
-    def __post_init__(self) -> None:
-        """Check the batch size.
-
-        Raises:
-            ConfigError: it is below 1.
-        """
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
 
 
 @edits_with(InstructEditorSpec)

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import PositiveInt
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -22,7 +24,6 @@ from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, edit_latents
-from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LatentEditorSpec:
     """A sampling method with its weights; what makes it SDEdit or iEdit are the weights."""
 
@@ -53,19 +54,12 @@ class LatentEditorSpec:
     """"noise" forgets the source inside the mask: in-painting, at strength 1."""
     paste_back: bool = False
     """Whether the source's pixels are put back outside the mask; off in the paper."""
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
     """Most results computed at once."""
 
     def __post_init__(self) -> None:
-        """Check the fields against one another.
-
-        Raises:
-            ConfigError: masks are wanted from words without a segmenter, or the batch size is below 1.
-        """
         if self.masks.needs_segmenter and self.segmenter is None:
-            raise ConfigError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
+            raise ValueError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
 
 
 @edits_with(LatentEditorSpec)

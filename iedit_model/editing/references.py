@@ -5,16 +5,16 @@ The third reference, the VAE's round trip, is a ``LatentEditor`` at strength 0.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import config_digest
 from iedit_model.editing.edit_masks import MaskConfig, pixel_masks
 from iedit_model.editing.editor import EditRequest, EditResult, Mask
 from iedit_model.editing.methods import editing_method, edits_with
-from iedit_model.errors import ConfigError
 from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class CopySourceSpec:
     """The source itself: the trivial winner of every similarity to it, and the floor of every CLIP score."""
 
     name: str = "copy_source"
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class MaskedNoiseSpec:
     """The source with uniform noise inside the mask: the floor of what an edit inside the mask must beat."""
 
@@ -39,13 +39,8 @@ class MaskedNoiseSpec:
     segmenter: SegmenterSpec | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields against one another.
-
-        Raises:
-            ConfigError: masks are wanted from words without a segmenter.
-        """
         if self.masks.needs_segmenter and self.segmenter is None:
-            raise ConfigError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
+            raise ValueError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
 
 
 @edits_with(CopySourceSpec)

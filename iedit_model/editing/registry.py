@@ -1,8 +1,11 @@
 """The weights and settings that editing methods share, and a method's spec by its name (``methods`` lists them)."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
+from pydantic import PositiveInt
+
+from iedit_model.configuration import configuration
 from iedit_model.editing.diffedit import ContrastConfig
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.framing import FramingConfig
@@ -15,7 +18,7 @@ from iedit_model.models.segmenter import SegmenterSpec
 from iedit_model.models.source import ModelSource
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditorModels:
     """The weights that the methods take; a method asks only for its own."""
 
@@ -40,7 +43,7 @@ class EditorModels:
         return model
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditorSettings:
     """What all methods share, so that a comparison changes the method alone."""
 
@@ -52,7 +55,7 @@ class EditorSettings:
     """For the methods that edit inside a mask."""
     framing: FramingConfig = field(default_factory=FramingConfig)
     paste_back: bool = False
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
 
     def segmenter(self, models: EditorModels, method: str) -> SegmenterSpec | None:
         """Return the segmenter of a method that edits inside a mask; None where the request brings the mask.

@@ -6,9 +6,12 @@ so that a stage that finds its work done pays for the hash of the weights only.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
+from pydantic import Field
+
+from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
@@ -44,20 +47,20 @@ class Captioner(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class CaptionerSpec:
     """Which captioner, and how it decodes."""
 
     model: ModelSource
     """A BLIP folder or hub id, like ``Salesforce/blip-image-captioning-base``."""
     device: DeviceConfig = field(default_factory=DeviceConfig)
-    num_beams: int = 1
+    num_beams: Annotated[int, Field(ge=1, le=64)] = 1
     """1 is greedy search."""
-    max_new_tokens: int = 30
+    max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 30
     """Longest caption, in tokens, the prefix not counted."""
     prefix: str = ""
     """Text with which the decoder starts ("a photograph of"); it is no part of the caption."""
-    no_repeat_ngram_size: int = 0
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=32)] = 0
     """Groups of so many tokens never come twice; 0 allows all. It costs time at every step of the decoder."""
     cut_repetition: bool = True
     """Cut "a cat a cat a cat" down to "a cat", which BLIP falls into on odd images; costs nothing."""
@@ -65,17 +68,8 @@ class CaptionerSpec:
     """Words that BLIP large says and nobody knows; lower case."""
 
     def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: a value is out of range.
-        """
-        ranges = (("num_beams", 1, 64), ("max_new_tokens", 1, 512), ("no_repeat_ngram_size", 0, 32))
-        for name, low, high in ranges:
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected a number in [{low}, {high}]")
         if loud := [word for word in self.dropped_words if word != word.lower() or not word]:
-            raise ConfigError(f"dropped_words holds {loud[0]!r}, expected words in lower case")
+            raise ValueError(f"dropped_words holds {loud[0]!r}, expected words in lower case")
 
 
 class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):

@@ -7,12 +7,13 @@ other features, silently, under a configuration without it: such a pair is refus
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError, MissingModelError, WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
@@ -47,7 +48,7 @@ _QUICK_GELU_NAME = re.compile(r"openai(?!\w)|quick-?gelu", re.IGNORECASE)
 Embeds = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ClipSpec:
     """Which CLIP, and where it runs."""
 

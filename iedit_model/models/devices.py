@@ -1,8 +1,9 @@
 """Where a model runs and in which precision: said in the configuration, or chosen by what the machine really has."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
+from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 _TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class DeviceConfig:
     """What the configuration says about device and precision.
 
@@ -28,16 +29,8 @@ class DeviceConfig:
     """"auto" is bf16 where the hardware computes in it, fp16 on older GPUs and fp32 on other CPUs."""
 
     def __post_init__(self) -> None:
-        """Check both fields.
-
-        Raises:
-            ConfigError: an unknown word, or fp16 on the CPU.
-        """
-        for name, known in (("device", ("auto", *get_args(DeviceType))), ("dtype", ("auto", *get_args(Precision)))):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(known)}")
         if (self.device, self.dtype) == ("cpu", "fp16"):
-            raise ConfigError("dtype is 'fp16' on the device 'cpu', which has no arithmetic for it: take bf16 or fp32")
+            raise ValueError("dtype is 'fp16' on the device 'cpu', which has no arithmetic for it: take bf16 or fp32")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.samplers import NoiseSchedule, noise_schedule_from_config
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
@@ -38,7 +39,7 @@ UNCONDITIONAL = ""
 """The prompt of the branch that guidance leads away from."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LatentDiffusionSpec:
     """Which model edits, and where it runs."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.configuration import configuration
 from iedit_model.errors import BatchError, WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
@@ -26,7 +27,7 @@ Probabilities = npt.NDArray[np.float32]
 _KEPT_PROMPTS = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SegmenterSpec:
     """Which segmenter, and where it runs."""
 

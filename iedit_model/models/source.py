@@ -11,13 +11,14 @@ import re
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
-from iedit_model.errors import ConfigError, MissingModelError, PickledWeightsError, WeightsError
+from iedit_model.configuration import configuration
+from iedit_model.errors import MissingModelError, PickledWeightsError, WeightsError
 from iedit_model.models.devices import ComputeDevice
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -39,24 +40,19 @@ Spec = TypeVar("Spec", bound=Hashable)
 Model = TypeVar("Model")
 
 
-@dataclass(frozen=True)
+@configuration
 class ModelSource:
     """A model's folder or hub id; in a stage's fingerprint its content counts (``weights_digest``), not its path."""
 
-    name: str = field(metadata={"fingerprint": False})
+    name: str = field(kw_only=False, metadata={"fingerprint": False})
     """A folder as ``save_pretrained`` or open_clip write it, or a hub id like ``CIDAS/clipseg-rd64-refined``, which may
     begin with ``hf-hub:``. A folder of that name goes first."""
-    revision: str | None = field(default=None, metadata={"fingerprint": False})
+    revision: str | None = field(default=None, kw_only=False, metadata={"fingerprint": False})
     """Branch, tag or commit of a hub id; None is its main branch. Folders have none."""
 
     def __post_init__(self) -> None:
-        """Check the name.
-
-        Raises:
-            ConfigError: it is empty or not printable.
-        """
         if not self.name or not self.name.isprintable():
-            raise ConfigError(f"a model needs a folder or a hub id, got {self.name!r}")
+            raise ValueError(f"a model needs a folder or a hub id, got {self.name!r}")
 
 
 def model_folder(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> Path:

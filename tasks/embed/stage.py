@@ -7,13 +7,14 @@ embedding and its layout.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from iedit_model.batching import map_batches
+from iedit_model.configuration import configuration
 from iedit_model.models.clip import ClipEncoder, ClipSpec
 from storage import ShardReport, ShardStore, embed_schema, fingerprint
 from tasks.corpus import CorpusError
@@ -31,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EmbedConfig:
     """What decides the embeddings."""
 

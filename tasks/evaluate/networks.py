@@ -3,40 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field, PositiveInt
+
+from iedit_model.configuration import configuration
 from iedit_model.models.clip import ClipEncoder, ClipSpec, load_clip
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import ModelSource, loaded_once, model_folder, weights_digest
 from storage import digest_of, file_sha256
-from tasks.errors import TaskConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from iedit_model.metrics.features import FeatureNetwork
-    from iedit_model.metrics.lpips_network import Lpips, Trunk
+    from iedit_model.metrics.lpips_network import Lpips
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class NamedClip:
     """An encoder under the name that its metrics carry behind "@"."""
 
-    name: str
+    name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
     """Short name: ``vit-b-32``."""
     spec: ClipSpec
 
-    def __post_init__(self) -> None:
-        """Check the name.
 
-        Raises:
-            TaskConfigError: it is empty or holds what separates names.
-        """
-        if not self.name or not set(self.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-"):
-            raise TaskConfigError(f"an encoder's name is {self.name!r:.80}, expected small letters, digits and '-'")
-
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class FeatureSpec:
     """Which network FID and KID see through."""
 
@@ -50,21 +43,17 @@ class FeatureSpec:
     device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LpipsSpec:
     """Where the weights of LPIPS lie."""
 
     folder: str
-    trunk: "Trunk" = "vgg"
+    trunk: Literal["vgg", "alex", "squeeze"] = "vgg"
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ScoringConfig:
-    """What the edits are scored with.
-
-    Raises:
-        TaskConfigError: both encoders have one name, or the batch size is no count.
-    """
+    """What the edits are scored with."""
 
     training_clip: NamedClip
     """The encoder that the training loss uses: the paper's CLIPScore."""
@@ -73,14 +62,12 @@ class ScoringConfig:
     features: FeatureSpec
     lpips: LpipsSpec | None = None
     """None leaves LPIPS out: its trunk's weights are not at hand."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Images in one forward pass; part of the fingerprint."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise TaskConfigError(f"scoring.batch_size is {self.batch_size}, expected at least 1")
         if self.held_out_clip is not None and self.held_out_clip.name == self.training_clip.name:
-            raise TaskConfigError(f"both encoders are called {self.training_clip.name!r}")
+            raise ValueError(f"both encoders are called {self.training_clip.name!r}")
 
     @property
     def encoders(self) -> Sequence[NamedClip]:

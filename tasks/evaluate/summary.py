@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from iedit_model.configuration import configuration
 from iedit_model.metrics.bootstrap import (
     BootstrapConfig,
     Difference,
@@ -70,7 +71,7 @@ class ClaimResult:
     """Whether the paper's own numbers stand in that order."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SummaryConfig:
     """What is summarised."""
 

@@ -19,7 +19,7 @@ from iedit_model.models.captioner import BlipCaptioner, load_captioner, without_
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource
 from miniature.world import World
-from tests.reference.vision_folders import CAPTIONER, WEIGHTS
+from tests.builders.vision_folders import CAPTIONER, WEIGHTS
 
 FOLDER = WEIGHTS / "captioner"
 SCENES = [World(77, two_object_share=0).scene(index) for index in range(12)]

@@ -17,7 +17,7 @@ from iedit_model.models.clip_loss import load_differentiable_clip
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource
 from miniature.world import World
-from tests.reference.vision_folders import CLIP, WEIGHTS
+from tests.builders.vision_folders import CLIP, WEIGHTS
 
 FOLDER = WEIGHTS / "clip"
 SCENES = [World(78, two_object_share=0).scene(index) for index in range(11)]

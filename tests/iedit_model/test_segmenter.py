@@ -17,7 +17,7 @@ from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.segmenter import ClipSegmenter, PromptedImage, SegmenterSpec, load_segmenter
 from iedit_model.models.source import ModelSource
 from miniature.world import World
-from tests.reference.vision_folders import CPU, SEGMENTER, random_segmenter
+from tests.builders.vision_folders import CPU, SEGMENTER, random_segmenter
 
 PROMPTS = ("red bus", "a dog", "sky", "white background", "bus")
 SCENES = [World(79, two_object_share=0.5).scene(index) for index in range(6)]

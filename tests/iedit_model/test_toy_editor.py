@@ -21,7 +21,7 @@ from tasks.evaluate.plan import EvaluationPlan
 from tasks.evaluate.report.tables import metric_tables
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
-from tests.reference.scoring_models import SCORING, few_pairs
+from tests.builders.scoring_models import SCORING, few_pairs
 
 MODULE = '''
 from dataclasses import dataclass

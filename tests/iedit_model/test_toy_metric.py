@@ -18,7 +18,7 @@ from tasks.evaluate.regression import RegressionConfig
 from tasks.evaluate.report.tables import comparison_table, metric_tables
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
-from tests.reference.scoring_models import SCORING, few_pairs, member
+from tests.builders.scoring_models import SCORING, few_pairs, member
 
 MODULE = """
 from iedit_model.metrics.registry import EditBatch, Floats, MetricInfo, image_metric, set_metric

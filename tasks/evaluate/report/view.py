@@ -4,11 +4,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from iedit_model.configuration import configuration
 from iedit_model.metrics.bootstrap import BootstrapConfig, draw_resamples, mean_interval
 from iedit_model.metrics.catalogue import metric_info, shown_in
-from tasks.errors import TaskConfigError
 from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.names import (
@@ -30,26 +32,17 @@ from tasks.evaluate.results import SweepPoint, align
 from tasks.evaluate.summary import ClaimResult
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ReportConfig:
-    """What a report shows beside the numbers.
-
-    Raises:
-        TaskConfigError: a count is out of range.
-    """
+    """What a report shows beside the numbers."""
 
     title: str = "Evaluation"
-    gallery_pairs: int = 24
+    gallery_pairs: Annotated[int, Field(ge=0, le=500)] = 24
     """Pairs of the gallery, spread evenly over the sets."""
-    worst_cases: int = 6
+    worst_cases: Annotated[int, Field(ge=0, le=50)] = 6
     """Worst edits a metric."""
     focus: tuple[str, ...] = ("iedit_m", "iedit", "sdedit")
     """Whose worst cases: the first of these that was evaluated, else the first method."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("gallery_pairs", 0, 500), ("worst_cases", 0, 50)):
-            if not low <= (value := getattr(self, name)) <= high:
-                raise TaskConfigError(f"report.{name} is {value}, expected a number in [{low}, {high}]")
 
 
 @dataclass(frozen=True, kw_only=True)

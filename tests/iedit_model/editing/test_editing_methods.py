@@ -19,7 +19,7 @@ from iedit_model.editing.registry import EditorModels, editor_spec
 from iedit_model.errors import ConfigError, EditError, WeightsError
 from iedit_model.models.source import ModelSource
 from miniature.judge import Judge
-from tests.reference.editing_methods import MODELS, WEIGHTS, mini_ldm, quick_settings, request_of, single_pairs
+from tests.builders.editing_methods import MODELS, WEIGHTS, mini_ldm, quick_settings, request_of, single_pairs
 
 PAIRS = single_pairs(3)
 ODD = PAIRS[2].source.render().resize((150, 100))

@@ -11,7 +11,7 @@ from iedit_model.metrics import mmd
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
 from iedit_model.metrics.mmd import cmmd, cmmd_unbiased, draw_subsets, kid, polynomial_kernel, squared_mmd
 from iedit_model.metrics.registry import Floats
-from tests.reference import metric_kernels as reference
+from tests.references import metric_kernels as reference
 
 
 def features(seed: int, count: int, width: int = 6, shift: float = 0.0) -> Floats:

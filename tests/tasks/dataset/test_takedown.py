@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
+from benchmarks.planted_pairs import Corpus, planted
 from storage import (
     CorruptFileError,
     EmptyVersionError,
@@ -21,7 +22,6 @@ from storage import (
 from tasks.dataset.takedown import Takedown, TakedownList, TakedownListError, read_takedown_list, take_down
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
-from tests.reference.planted_pairs import Corpus, planted
 
 CONFIG = PackConfig(samples_per_tar=4, splits=SplitConfig(val_share=0.2, test_share=0))
 NOBODY = "https://nobody.example/x.png"

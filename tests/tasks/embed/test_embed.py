@@ -16,8 +16,8 @@ from tasks.embed.rows import EmbedRows, read_embeds
 from tasks.embed.stage import EmbedConfig, embed_shard
 from tasks.images.layout import LAYOUT_DIM, layout_descriptor
 from tasks.images.stored_images import BatchConfig
-from tests.reference.stored_pictures import captioned, download, id_of, png, swapped
-from tests.reference.vision_folders import CLIP
+from tests.builders.stored_images import captioned, download, id_of, png, swapped
+from tests.builders.vision_folders import CLIP
 
 SCENES = {f"s{index}": World(81, two_object_share=0).scene(index) for index in range(9)}
 PIXELS = {name: np.asarray(scene.render()) for name, scene in SCENES.items()}

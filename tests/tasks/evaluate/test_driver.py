@@ -7,10 +7,10 @@ import pytest
 
 from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings
+from iedit_model.errors import ConfigError
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from iedit_model.models.devices import DeviceConfig
 from storage import ShardStore, canonical_json
-from tasks.errors import TaskConfigError
 from tasks.evaluate.driver import InThisProcess, model_identities, run_evaluation, run_sweep
 from tasks.evaluate.errors import RegressionError
 from tasks.evaluate.history import append_history, check_regressions, pin_baseline, read_history, what_changed
@@ -20,7 +20,7 @@ from tasks.evaluate.record import list_evaluations, read_evaluation
 from tasks.evaluate.report.write import write_report
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
-from tests.reference.scoring_models import SCORING, few_pairs, member
+from tests.builders.scoring_models import SCORING, few_pairs, member
 
 pytestmark = pytest.mark.timeout(280)
 WHEN = "2026-01-02T03:04:05+00:00"
@@ -173,7 +173,7 @@ def _damaged(finished):
     "changes", [{"methods": ("nothing",)}, {"methods": ()}, {"methods": ("iedit", "iedit")}, {"pairs_a_shard": 0}]
 )
 def test_a_plan_that_cannot_be_is_refused(changes):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(PLAN, **changes)
 
 

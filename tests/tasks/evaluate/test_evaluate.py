@@ -10,15 +10,14 @@ from PIL import Image
 
 from iedit_model.editing.editor import EditResult
 from iedit_model.editing.references import CopySource, CopySourceSpec
-from iedit_model.errors import MaskError
+from iedit_model.errors import ConfigError, MaskError
 from iedit_model.models.vgg import load_vgg
 from storage import ShardStore, sample_seed
-from tasks.errors import TaskConfigError
 from tasks.evaluate.finish import measure_distances
 from tasks.evaluate.networks import load_networks
 from tasks.evaluate.results import MethodScores, collect_results, read_features
 from tasks.evaluate.stage import EditingConfig, edit_shard, pair_slices, reference_shard, score_shard
-from tests.reference.scoring_models import SCORING, WEIGHTS, few_pairs
+from tests.builders.scoring_models import SCORING, WEIGHTS, few_pairs
 
 CONFIG = EditingConfig(size_px=64, seeds=(0, 3), batch_size=5)
 
@@ -245,5 +244,5 @@ def test_a_method_that_can_edit_nothing_has_rows_without_values_and_no_distance(
     "changes", [{"size_px": 4}, {"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"batch_size": 0}]
 )
 def test_settings_without_meaning_are_refused(changes):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(CONFIG, **changes)

@@ -1,6 +1,6 @@
 """A training with everything switched on, and a process that is told to stop or killed in the middle of it.
 
-Run as a module it trains and kills itself after a step: ``python -m tests.reference.stopped_training PIPELINE STORE
+Run as a module it trains and kills itself after a step: ``python -m tests.builders.stopped_training PIPELINE STORE
 VERSION OUT STEP``.
 """
 
@@ -14,7 +14,7 @@ from iedit_model.training.config import LossConfig, TrainConfig
 from storage import ShardStore
 from tasks.train.run_config import LoopConfig, TrainRunConfig
 from tasks.train.stage import train
-from tests.reference.tiny_pipeline import tiny_run, tiny_train
+from tests.builders.tiny_pipeline import tiny_run, tiny_train
 
 EVERYTHING = LossConfig(prompt_dropout=0.2, replay_target_weight=0.5, latent_mask_mode="soft")
 NUM_STEPS = 6

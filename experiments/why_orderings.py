@@ -1,7 +1,7 @@
 """Why an ordering of the paper holds or breaks in ours: the trainings of a reproduction, taken apart on true masks.
 
     iedit reproduce --profile mini --root ROOT
-    python benchmarks/why_orderings.py --root ROOT
+    python -m experiments.why_orderings --root ROOT
 
 Edits the 52 held-out real scenes, whose objects and ideal edits are known, with every training of ROOT. Three tables:
 
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
-from _edit_cases import EditCase, cases_of
-from _edit_scores import WEIGHTS, Sampling, edit_and_score
-from _experiment_table import BASELINE, difference_of, mean_of
-from _prompt_truth import prompt_truth
-from _report import CONSOLE, print_provenance, print_rows
 
+from benchmarks.report import CONSOLE, print_provenance, print_rows
+from experiments.edit_cases import EditCase, cases_of
+from experiments.edit_scores import WEIGHTS, Sampling, edit_and_score
+from experiments.experiment_table import BASELINE, difference_of, mean_of
+from experiments.prompt_truth import prompt_truth
 from flows.reproduce import SEEDS, trained_rows
 from tasks.evaluate.plan import FULL_METHOD
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, TableSchema, embed_schema, sample_id
-from tests.reference.brute_force import Picture
+from tests.references.brute_force import Picture
 
 FP = "0123456789abcdef"
 

@@ -18,7 +18,7 @@ from tasks.train.preparation import PreparedRun, prepare_run
 from tasks.train.progress import NoProgress
 from tasks.train.run_config import ComputeConfig, LoopConfig, TrainRunConfig
 from tasks.train.run_folder import RunFolder
-from tests.reference.tiny_models import seeded
+from tests.builders.tiny_models import seeded
 
 WEIGHTS = Path(miniature.__file__).parent / "weights"
 _WIDTH = 16

@@ -1,4 +1,4 @@
-"""A built dataset against the miniature's known truth: ``python benchmarks/measure_dataset.py --root ROOT``.
+"""A built dataset against the miniature's known truth: ``python -m experiments.measure_dataset --root ROOT``.
 
 Printed are the funnel of the build, and for the built pairs: how often the target shows what the edit prompt says (the
 new noun, the new colour, the thing: both on one object, all of it: the other things and the ground too), how often it
@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
-from _report import CONSOLE, print_provenance, print_rows
 
+from benchmarks.report import CONSOLE, print_provenance, print_rows
 from flows.config.profiles import mini
 from flows.config.tree import SiteConfig
 from flows.reporting.version_text import find_version

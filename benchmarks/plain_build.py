@@ -1,6 +1,6 @@
 """A dataset built by a plain loop over the stage functions: no Prefect, no retries, no progress, no artifacts.
 
-``python benchmarks/_plain_build.py ROOT [SETTING ...]`` prints the version's id. As many threads compute and download
+``python -m benchmarks.plain_build ROOT [SETTING ...]`` prints the version's id. As many threads compute and download
 as in the flow, and a shard is captioned as soon as it is downloaded, as there.
 """
 

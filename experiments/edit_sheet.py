@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from _edit_cases import EditCase
     from PIL.Image import Image
+
+    from experiments.edit_cases import EditCase
 
 _COLUMNS: Final = 10
 _SIDE: Final = 96

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from benchmarks.planted_pairs import Corpus, Pair, png
 from miniature.pairs import TruePair, true_pair
 from miniature.world import Scene, World
 from storage import ShardStore, VersionInfo, sample_id
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
-from tests.reference.planted_pairs import Corpus, Pair, png
 
 
 def true_pairs(num_pairs: int, *, seed: int = 0, first: int = 0, only_seen: bool = True) -> list[TruePair]:

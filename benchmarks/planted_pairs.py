@@ -182,10 +182,12 @@ def unit_vector(text: str) -> np.ndarray:
 
 
 def url(name: str) -> str:
+    """Return the URL of a planted image."""
     return f"https://world.example/{name}.png"
 
 
 def png(picture: Image.Image) -> bytes:
+    """Return the image as PNG bytes."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()

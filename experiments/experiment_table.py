@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from _edit_cases import PICTURES
-from _edit_scores import METRICS
 
+from experiments.edit_cases import PICTURES
+from experiments.edit_scores import METRICS
 from iedit_model.metrics.bootstrap import BootstrapConfig, difference_interval, draw_resamples
 
 BASELINE: Final = "baseline"

@@ -1,24 +1,19 @@
-"""What dividing a dataset costs: ``python benchmarks/measure_splits.py``, the figures of docs/decisions/0006-splits.md.
+"""What dividing a dataset costs: ``python -m experiments.measure_splits``, figures of docs/decisions/0006-splits.md.
 
-The corpora are the planted ones of ``test_splits.py``, one like the miniature, one with heavy tails. The last line of
+The corpora are the planted ones of ``split_corpora.py``, one like the miniature, one with heavy tails. The last line of
 each draws a side for every template, picture and text by itself: what is left are pairs whose things all agree.
 """
 
 import argparse
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-from _report import print_provenance, print_rows
 
+from benchmarks.report import print_provenance, print_rows
+from experiments.split_corpora import groups_of, heavy_tailed, ids_of, miniature_like
 from tasks.pack.splits import SPLITS, SplitConfig, assign_splits
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the corpora are the tests'
-
-from tests.tasks.pack.test_splits import _ids, _mini_world, _web, groups_of
-
-CORPORA = {"the miniature's words": _mini_world, "heavy tails": _web}
+CORPORA = {"the miniature's words": miniature_like, "heavy tails": heavy_tailed}
 CONFIGS = {
     "defaults": SplitConfig(),
     "held_out_weight 1": SplitConfig(held_out_weight=1),
@@ -37,7 +32,7 @@ def main() -> None:
         units, claims = plant(pairs)
         largest = f"{np.bincount(groups_of(units, claims)).max() / pairs:.0%}"
         for name, config in CONFIGS.items():
-            splits = Counter(assign_splits(_ids(pairs), units, claims, config).splits.tolist())
+            splits = Counter(assign_splits(ids_of(pairs), units, claims, config).splits.tolist())
             shares = [splits[code] / pairs for code in (*range(len(SPLITS)), -1)]
             table.append((corpus, name, largest, *(f"{share:.1%}" for share in shares)))
         table.append((corpus, "each thing by itself", largest, *_drawn_alone(units, claims)))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from _side_by_side import Work
 
+from benchmarks.side_by_side import Work
 from flows.config.tree import PipelineConfig
 from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, embed_schema, sample_id
 from tasks.embed.queries import query_embeds

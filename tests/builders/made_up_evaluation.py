@@ -8,7 +8,7 @@ from tasks.evaluate.record import write_evaluation
 from tasks.evaluate.set_metrics import SetMetric
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.summary import SummaryConfig
-from tests.reference.made_up_results import PAPER_LIKE, made_up
+from tests.builders.made_up_results import PAPER_LIKE, made_up
 
 PROVENANCE = Provenance(
     created="2026-01-02T03:04:05+00:00",

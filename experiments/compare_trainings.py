@@ -1,10 +1,10 @@
 """Fine-tunings that were tried to find the ``stable`` configuration, and what they score; see docs/experiments.md.
 
-    python benchmarks/experiments.py --root RUNS --store DATASETS --version ID start replay --seeds 0 1
-    python benchmarks/experiments.py --root RUNS ... --final stable --seeds 0 1 2
-    python benchmarks/experiments.py --root RUNS source target baseline --strengths 0.3 0.4 0.5
-    python benchmarks/experiments.py --root RUNS --true TRUE --make-true 1500 start-true
-    python benchmarks/experiments.py --root RUNS --table --against stable:iedit
+    python -m experiments.compare_trainings --root RUNS --store DATASETS --version ID start replay --seeds 0 1
+    python -m experiments.compare_trainings --root RUNS ... --final stable --seeds 0 1 2
+    python -m experiments.compare_trainings --root RUNS source target baseline --strengths 0.3 0.4 0.5
+    python -m experiments.compare_trainings --root RUNS --true TRUE --make-true 1500 start-true
+    python -m experiments.compare_trainings --root RUNS --table --against stable:iedit
 
 Each run trains, edits the tuning set with and without masks and appends one line a method and strength to
 ``results.jsonl``; every edit's scores go to ``scores/``, pictures to ``sheets/``. ``--final`` edits the two held-out
@@ -26,13 +26,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from _edit_cases import PICTURES, EditCase, SetName, cases_of
-from _edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores, score
-from _edit_sheet import save_sheet
-from _experiment_list import EXPERIMENTS, Experiment
-from _experiment_table import UNTRAINED, Against, experiment_table
-from _report import CONSOLE, print_provenance
 
+from benchmarks.report import CONSOLE, print_provenance
+from experiments.edit_cases import PICTURES, EditCase, SetName, cases_of
+from experiments.edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores, score
+from experiments.edit_sheet import save_sheet
+from experiments.experiment_list import EXPERIMENTS, Experiment
+from experiments.experiment_table import UNTRAINED, Against, experiment_table
 from iedit_model.models.source import ModelSource
 from storage import ShardStore, VersionStore
 from tasks.train.run_config import LoopConfig, RowsConfig
@@ -53,7 +53,7 @@ def main() -> int:
             print(" | ".join(line))
         return 0
     if options.make_true is not None:
-        from _true_pair_store import make_true_pairs
+        from experiments.true_pair_store import make_true_pairs
 
         make_true_pairs(options.true, options.make_true)
     for name in options.names:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _bare_calls import Blip, ClipSeg, OpenClip, img2dataset_shard, write_webdataset
-from _corpus import Corpus
-from _retrieval_contest import NUM_QUERIES, retrieval_work
-from _side_by_side import Work
-from _site_process import site_process
 
+from benchmarks.baseline_calls import Blip, ClipSeg, OpenClip, img2dataset_shard, write_webdataset
+from benchmarks.corpus import Corpus
+from benchmarks.retrieval_comparison import NUM_QUERIES, retrieval_work
+from benchmarks.side_by_side import Work
+from benchmarks.site_process import site_process
 from flows.config.tree import PipelineConfig
 from flows.errors import SettingError
 from iedit_model.models.captioner import load_captioner

@@ -1,16 +1,11 @@
 """The dataset of true pairs that the upper bounds are trained on: fresh scenes with the target of an ideal edit."""
 
-import sys
 from pathlib import Path
 from typing import Final
 
-from _report import CONSOLE
-
+from benchmarks.report import CONSOLE
+from benchmarks.true_pair_version import build_version, true_pairs
 from storage import ShardStore, VersionStore
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the store is made as the tests make theirs
-
-from tests.reference.true_pair_version import build_version, true_pairs
 
 TRUE_SEED: Final = 55
 """World of the true pairs: none of those of the family (0), its figures (1), the held-out sets (2), the web site (3)

@@ -1,4 +1,4 @@
-"""One process of a training on several: ``python -m tests.reference.one_of_several PIPELINE STORE VERSION OUT``.
+"""One process of a training on several: ``python -m tests.builders.one_of_several PIPELINE STORE VERSION OUT``.
 
 Rank, number of processes and address come from the environment, as torchrun and accelerate set them.
 """
@@ -9,8 +9,8 @@ from pathlib import Path
 from storage import ShardStore
 from tasks.train.run_config import LoopConfig, TrainRunConfig
 from tasks.train.stage import train
-from tests.reference.stopped_training import EVERYTHING
-from tests.reference.tiny_pipeline import tiny_run, tiny_train
+from tests.builders.stopped_training import EVERYTHING
+from tests.builders.tiny_pipeline import tiny_run, tiny_train
 
 
 def shared_run(pipeline: Path, *, batch_size: int) -> TrainRunConfig:

@@ -13,7 +13,7 @@ from iedit_model.models.latent_diffusion import LatentDiffusion, LatentDiffusion
 from iedit_model.models.source import ModelSource
 from miniature.pairs import TruePair, true_pair
 from miniature.world import World
-from tests.reference.vision_folders import CPU, WEIGHTS
+from tests.builders.vision_folders import CPU, WEIGHTS
 
 MODELS = EditorModels(
     base=ModelSource(str(WEIGHTS / "ldm")),

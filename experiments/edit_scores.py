@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
-from _edit_cases import EditCase
 
+from experiments.edit_cases import EditCase
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.methods import build_editor
 from iedit_model.editing.partial_noising import SamplingConfig
