@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import field
-from typing import Literal
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
@@ -12,6 +12,7 @@ from iedit_model.editing.batches import CanvasBatch, EditedBatch, config_digest,
 from iedit_model.editing.edit_masks import MaskConfig, latent_masks, pixel_masks
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
+from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
 from iedit_model.models.latent_diffusion import (
     LatentDiffusion,
@@ -20,6 +21,9 @@ from iedit_model.models.latent_diffusion import (
     load_latent_diffusion,
 )
 from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
+
+if TYPE_CHECKING:
+    from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
 @configuration
@@ -45,6 +49,7 @@ class LatentEditorSpec:
             raise ValueError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
 
 
+@edits_with(LatentEditorSpec)
 class LatentEditor:
     """Edits with a text-to-image model, which is loaded at the first request."""
 
@@ -105,3 +110,58 @@ def _fingerprint(spec: LatentEditorSpec, segmenter: Segmenter | None) -> str:
     settings = config_digest(spec.sampling, spec.masks, spec.framing, spec.start, spec.paste_back)
     seen = f"+{segmenter.fingerprint}" if segmenter is not None and spec.masks.needs_segmenter else ""
     return f"{spec.name}:{settings}:{latent_diffusion_fingerprint(spec.model)}{seen}"
+
+
+@editing_method("sdedit", title="SDEdit", weights="base")
+def _sdedit(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _everywhere("sdedit", "base", models, settings)
+
+
+@editing_method("sdedit_m", title="SDEdit, masked", weights="base", needs_mask=True, is_evaluated=False)
+def _sdedit_m(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _masked("sdedit_m", "base", models, settings)
+
+
+@editing_method("iedit", title="iEdit", weights="tuned")
+def _iedit(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _everywhere("iedit", "tuned", models, settings)
+
+
+@editing_method("iedit_m", title="iEdit-M", weights="tuned", needs_mask=True)
+def _iedit_m(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _masked("iedit_m", "tuned", models, settings)
+
+
+@editing_method("inpaint", title="in-painting", weights="base", needs_mask=True, gets_set_masks=True)
+def _inpaint(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    spec = _masked("inpaint", "base", models, settings)
+    return replace(spec, start="noise", sampling=replace(settings.sampling, strength=1.0))
+
+
+@editing_method("vae_round_trip", title="VAE round trip", weights="base", is_reference=True)
+def _vae_round_trip(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    unchanged = replace(settings, sampling=replace(settings.sampling, strength=0.0))
+    return _everywhere("vae_round_trip", "base", models, unchanged)
+
+
+def _everywhere(
+    name: str, weights: Literal["base", "tuned"], models: "EditorModels", settings: "EditorSettings"
+) -> LatentEditorSpec:
+    return LatentEditorSpec(
+        name=name,
+        model=LatentDiffusionSpec(model=models.needed(weights, name), device=settings.device),
+        sampling=settings.sampling,
+        framing=settings.framing,
+        batch_size=settings.batch_size,
+    )
+
+
+def _masked(
+    name: str, weights: Literal["base", "tuned"], models: "EditorModels", settings: "EditorSettings"
+) -> LatentEditorSpec:
+    return replace(
+        _everywhere(name, weights, models, settings),
+        masks=settings.masks,
+        segmenter=settings.segmenter(models, name),
+        paste_back=settings.paste_back,
+    )
