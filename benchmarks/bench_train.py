@@ -210,7 +210,8 @@ def _plain_step(networks: Any, accelerator: Any, optimiser: Any, pixels: torch.T
     """What ``train_text_to_image.py`` of diffusers does with one batch."""
     from diffusers import DDPMScheduler
 
-    device, scheduler = accelerator.device, DDPMScheduler.from_config(networks.model.scheduler_config)
+    device = accelerator.device
+    scheduler: Any = DDPMScheduler.from_config(networks.model.scheduler_config)
     with accelerator.autocast():
         vae = networks.model.vae
         latents = vae.encode(pixels.to(device)).latent_dist.sample() * vae.config.scaling_factor

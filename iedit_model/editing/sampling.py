@@ -171,14 +171,12 @@ def edit_latents(
     timesteps = edit_timesteps(scheduler, config)
     if not timesteps:
         return source_latents
-    if config.blend_noise == "fresh" and new_noise is None:
+    noise_outside = new_noise if config.blend_noise == "fresh" else lambda: noise
+    if noise_outside is None:
         raise ConfigError("blend_noise is 'fresh', which needs a function that gives noise")
 
     def kept(timestep: int | None) -> Tensor:
-        if timestep is None:
-            return source_latents
-        fresh = config.blend_noise == "fresh" and new_noise is not None
-        return add_noise(scheduler, source_latents, new_noise() if fresh else noise, timestep)
+        return source_latents if timestep is None else add_noise(scheduler, source_latents, noise_outside(), timestep)
 
     latents = noise if start == "noise" else add_noise(scheduler, source_latents, noise, timesteps[0])
     return denoise(

@@ -153,7 +153,8 @@ def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str 
             f"{source.name} holds a {type(model).__name__}, expected open_clip's model of image and text"
         )
     model.eval().requires_grad_(requires_grad=False)
-    preprocess = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+    preprocessing: Any = model.visual.preprocess_cfg
+    preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
     return OpenClip(model, preprocess, tokenizer)
 
 

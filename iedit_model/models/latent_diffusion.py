@@ -30,7 +30,7 @@ from iedit_model.models.source import (
     read_model_json,
     without_progress_bars,
 )
-from iedit_model.schedule import check_schedule
+from iedit_model.schedule import at_least_fp32, check_schedule
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class LatentDiffusion:
     def decode_latents(self, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
         """Return the images of scaled latents, about [-1, 1] and not clamped, fp32."""
         with self._mode():
-            return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float()
+            return decode_latents(self.vae, latents)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Float[Tensor, "b s d"]:
         """Return the text encoder's states of prompts; each distinct prompt is encoded once.
@@ -129,6 +129,17 @@ class LatentDiffusion:
     def _mode(self) -> AbstractContextManager[object]:
         # Not inference_mode(False): that would switch gradients on, also inside the caller's no_grad.
         return nullcontext() if self.differentiable else torch.inference_mode()
+
+
+def decode_latents(decoder: Any, latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 H W"]:
+    """Decode scaled latents to images around [-1, 1], not clamped, with gradients to the latents (Eq. 6).
+
+    The decoder, diffusers' ``AutoencoderKL`` or ``AutoencoderTiny``, computes in its own weights' precision: autocast
+    would run its convolutions in fp16, which overflows in the backward pass.
+    """
+    with torch.autocast(latents.device.type, enabled=False):
+        unscaled = (latents / decoder.config.scaling_factor).to(decoder.dtype)
+        return at_least_fp32(decoder.decode(unscaled, return_dict=False)[0])
 
 
 @loaded_once

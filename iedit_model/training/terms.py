@@ -13,13 +13,12 @@ from functools import cached_property
 from typing import Final
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from iedit_model.errors import BatchError, ConfigError
 from iedit_model.masks import crop_and_resize, fill_outside, mask_boxes
-from iedit_model.schedule import PredictionType, at_least_fp32, min_snr_weight, prediction_target, target_noise
+from iedit_model.schedule import PredictionType, min_snr_weight, prediction_target, target_noise
 from iedit_model.training import losses
 from iedit_model.training.batch import EditBatch
 from iedit_model.training.config import LossConfig
@@ -386,19 +385,6 @@ def term_weights(
             weight = weight * min_snr_weight(timesteps, alphas_cumprod, gamma=gamma, prediction=prediction)
         found[term.name] = weight
     return found
-
-
-def decode_latents(
-    decoder: AutoencoderKL | AutoencoderTiny, latents: Float[Tensor, "k c h w"]
-) -> Float[Tensor, "k 3 H W"]:
-    """Decode scaled latents to images around [-1, 1], not clamped, with gradients to the latents (Eq. 6).
-
-    The decoder computes in its own weights' precision: autocast would run its convolutions in fp16, which overflows in
-    the backward pass.
-    """
-    with torch.autocast(latents.device.type, enabled=False):
-        unscaled = (latents / decoder.config["scaling_factor"]).to(decoder.dtype)
-        return at_least_fp32(decoder.decode(unscaled, return_dict=False)[0])
 
 
 def _by_need(needs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from iedit_model.errors import ConfigError, MaskError
 from iedit_model.masks import any_empty, mask_regions
+from iedit_model.models.latent_diffusion import decode_latents
 from iedit_model.schedule import (
     add_noise,
     at_least_fp32,
@@ -34,7 +35,6 @@ from iedit_model.training.terms import (
     PixelInputs,
     PixelTerm,
     check_models,
-    decode_latents,
     needed_fields,
     term_weights,
     used_terms,

@@ -207,7 +207,7 @@ def test_the_original_of_a_velocity_is_the_float64_estimate_of_eq_7():
     for index, t in enumerate(CORNERS.tolist()):
         alpha, z_t, v = float(ALPHAS[t]), noisy[index].double().numpy(), velocity[index].double().numpy()
         # The noise that a velocity implies, put into the printed equation.
-        expected = twin.original(z_t, np.sqrt(alpha) * v + np.sqrt(1 - alpha) * z_t, alpha)
+        expected = reference.original(z_t, np.sqrt(alpha) * v + np.sqrt(1 - alpha) * z_t, alpha)
         assert relative_error(ours[index], expected) < 1e-5
 
 

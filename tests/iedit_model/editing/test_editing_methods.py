@@ -257,7 +257,7 @@ def test_a_held_out_judge_reads_the_edit_off_most_results(method: str, floor: in
 
 def test_a_prompt_longer_than_the_context_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture):
     long = "a red bus on a white background " * 5
-    embeds = mini_ldm().embed([long, long[:40]])
+    embeds = mini_ldm().encode_prompts([long, long[:40]])
     assert "is cut to 20" in caplog.text
     assert embeds.shape == (2, 20, 128)
     assert isinstance(EditRequest(image=ODD, edit_prompt=long), EditRequest)

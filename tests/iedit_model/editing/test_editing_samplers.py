@@ -120,7 +120,8 @@ def test_what_a_config_leaves_out_is_stable_diffusions_own():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_schedulers_config_will_do_and_a_sampler_stays_deterministic(name: SamplerName):
-    of_pndm = build_scheduler(dict(PNDMScheduler.from_config(SD_CONFIG).config), name)
+    pndm: Any = PNDMScheduler.from_config(SD_CONFIG)
+    of_pndm = build_scheduler(pndm.config, name)
     stochastic = build_scheduler({**SD_CONFIG, "algorithm_type": "sde-dpmsolver++"}, name)
     for scheduler in (of_pndm, stochastic):
         assert torch.equal(scheduler.alphas_cumprod, theirs(name).alphas_cumprod)
