@@ -117,10 +117,12 @@ class _TarStream:
         return data
 
 
-def _open_tar(url: str, *_: object, **__: object) -> _TarStream:
+def _open_tar(url: str, mode: str = "rb", bufsize: int = 0) -> _TarStream:
+    del mode, bufsize  # given by webdataset, which reads tars in no other way
     root, _, path = url.removeprefix(f"{_SCHEME}:").rpartition("#")
     return _TarStream(Files(root), path)
 
 
 # webdataset's hook for further schemes; here, so that a worker that unpickles a pipeline of ours has it too.
-gopen_schemes[_SCHEME] = _open_tar
+_schemes: dict[str, Any] = gopen_schemes
+_schemes[_SCHEME] = _open_tar
