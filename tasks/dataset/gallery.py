@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, VersionInfo, VersionStore
+from storage import SAMPLE_PARTS, Column, CorruptFileError, VersionInfo, VersionStore
 from storage.atomic import replace_bytes
-from storage.tables import MANIFEST_ORIGIN
 from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
 from tasks.errors import TaskConfigError
 from tasks.images.data_url import SMALL_PX, picture_address
@@ -19,13 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
 
-_SCORES: Final = tuple(column.name for column in MANIFEST.columns if column.type == "float32")
-# What the stages measured comes before what the metadata claims.
-_NUMBERS: Final = (
-    *(name for name in _SCORES if MANIFEST_ORIGIN[name] != "plan"),
-    *("rank", "level"),
-    *(name for name in _SCORES if MANIFEST_ORIGIN[name] == "plan"),
-)
 _WORDS: Final = ("split", "relation", "pos", "caption_source")
 _TEXTS: Final = (
     *("sample_id", "caption", "edit_prompt", "swapped_from", "swapped_to", "source_diff", "target_diff"),
@@ -82,7 +74,7 @@ def gallery_html(versions: VersionStore, version: str, config: GalleryConfig | N
     """
     config = config or GalleryConfig()
     info = versions.load(version)
-    manifest = versions.manifest(info, columns=(*_TEXTS, *_NUMBERS, *_WORDS, *_PLACES), where=config.where)
+    manifest = versions.manifest(info, columns=(*_TEXTS, *_numbers(), *_WORDS, *_PLACES), where=config.where)
     shown = manifest.slice(0, config.limit)
     pieces = html_page(
         f"Editing pairs {info.id}",
@@ -127,9 +119,9 @@ def _summary(info: VersionInfo, num_found: int, num_shown: int, where: str | Non
 
 def _columns(rows: "pa.Table") -> list[PageColumn]:
     """Return the columns that can be sorted and filtered by; numbers that were never measured are left out."""
-    known = {column.name: column for column in MANIFEST.columns}
+    known = {column.name: column for column in _declared()}
     columns = []
-    for name in (*_NUMBERS, *_WORDS):
+    for name in (*_numbers(), *_WORDS):
         title = f"{known[name].description[:-1]}{f' ({known[name].unit})' if known[name].unit else ''}"
         if name in _WORDS:
             columns.append(PageColumn(name=name, title=title, choices=tuple(sorted(set(rows[name].to_pylist())))))
@@ -161,3 +153,17 @@ def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCa
         picture.thumbnail((thumb_px, thumb_px))
         pictures[name] = picture_address(mask_overlay(picture) if name in {"sm", "tm"} else picture)
     return PageCard(row=row, pictures=pictures, is_small=is_small)
+
+
+def _declared() -> tuple[Column, ...]:
+    """Return the manifest's columns; whoever only asks for a version need not load the stages."""
+    from tasks.stages import MANIFEST
+
+    return MANIFEST.columns
+
+
+def _numbers() -> tuple[str, ...]:
+    """Return the columns of numbers: what the stages measured comes before what the metadata claims."""
+    scores = [column for column in _declared() if column.type == "float32"]
+    claimed = [column.name for column in scores if column.stage == "plan"]
+    return (*(column.name for column in scores if column.stage != "plan"), "rank", "level", *claimed)

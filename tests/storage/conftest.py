@@ -11,9 +11,6 @@ import pytest
 from hypothesis import settings
 
 from storage import (
-    CAPTION,
-    MANIFEST,
-    PLAN,
     SAMPLE_PARTS,
     Dropped,
     Files,
@@ -26,6 +23,9 @@ from storage import (
     fingerprint,
     write_tar,
 )
+from tasks.caption import CAPTION
+from tasks.plan.stage import PLAN
+from tasks.stages import MANIFEST
 
 # The first call of a test loads pyarrow, and machines are shared: the time of one example says nothing.
 settings.register_profile("no_deadline", deadline=None)
@@ -74,9 +74,9 @@ class Recipe:
         manifest = pa.concat_tables([ShardStore(files).read_table(report) for report in packed])
         stage = {"code_version": self.code_version, "config": self.config}
         runs = (
-            StageRun(stage="pack", code_version=1, config=CaptionConfig(), reports=tuple(packed)),
             StageRun(stage="plan", code_version=1, config=CaptionConfig(), reports=(plan,)),
             StageRun(stage="caption", model_identity=self.model_identity, reports=(caption,), **stage),
+            StageRun(stage="pack", code_version=1, config=CaptionConfig(), reports=tuple(packed)),
         )
         return VersionStore(files).write(manifest, runs=runs, input_digest=self.input_digest)
 
