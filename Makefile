@@ -32,7 +32,7 @@ demo: setup ## the main job on the miniature, ending with something to look at
 	$(BIN)/iedit demo --root runs/demo
 
 bench: setup ## every benchmark
-	for theme in benchmarks/bench_*.py; do $(BIN)/python $$theme || exit 1; done
+	for theme in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$theme .py) || exit 1; done
 
 format: setup ## rewrite the sources in the house format
 	$(BIN)/ruff format .
@@ -68,7 +68,7 @@ data-format: setup ## write docs/data_format.md anew from the code that reads an
 	mv $(VENV)/data_format.md docs/data_format.md
 
 constraints: ## resolve constraints.txt anew (only when a bound in pyproject.toml changed)
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --extra ray --extra s3 --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group download --extra cpu --extra dev --extra ray --extra s3 --python-version 3.11 \
 		--no-annotate --no-emit-index-url --no-header -o constraints.txt
 
 clean: ## remove the virtual environment and caches

@@ -1,7 +1,7 @@
-"""What orchestration costs: ``python benchmarks/bench_build.py`` (a 2,000-image build, three times from nothing).
+"""What orchestration costs: ``python -m benchmarks.bench_build`` (a 2,000-image build, three times from nothing).
 
 ``iedit build`` under a Prefect server that is there already, ``iedit build`` that starts its own, and a plain loop over
-the very same stage functions with as many threads (``_plain_build.py``), each a process of its own into a fresh root,
+the very same stage functions with as many threads (``plain_build.py``), each a process of its own into a fresh root,
 in turns; then each once more where nothing is left to do. All must give the same version.
 
 Processor time is that of the command with all it started (the site, its own server); of the server that was there
@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from _report import CONSOLE, print_provenance, print_rows
+
+from benchmarks.report import CONSOLE, print_provenance, print_rows
 
 PLAIN, SERVED, OWN = "plain loop", "flow, server running", "flow, own server"
-_HERE = Path(__file__).parent
 _START_S = 180.0
 
 
@@ -125,7 +125,7 @@ def _wait_until_healthy(process: "subprocess.Popen[bytes]", url: str) -> None:
 def _run(way: str, root: Path, settings: Sequence[str], server: _Server) -> tuple[Cost, str]:
     """Run one build and return its cost and its version."""
     environment = dict(server.environment)
-    command = [sys.executable, str(_HERE / "_plain_build.py"), str(root), *settings]
+    command = [sys.executable, "-m", "benchmarks.plain_build", str(root), *settings]
     if way != PLAIN:
         assignments = [word for setting in settings for word in ("--set", setting)]
         command = [sys.executable, "-m", "flows.cli.main", "build", "--root", str(root), "--json", *assignments]

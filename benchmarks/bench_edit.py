@@ -1,9 +1,9 @@
-"""Time and memory of 1 and 4 edits against diffusers' own img2img: ``python benchmarks/bench_edit.py`` (one core).
+"""Time and memory of 1 and 4 edits against diffusers' own img2img: ``python -m benchmarks.bench_edit`` (one core).
 
 Both sides run on the same networks in the same process, turn about, after a warm-up of each: prompts and picture in,
 pictures out. With the same noise both give the same picture, which is checked first. ``--random-sd14`` takes Stable
 Diffusion v1.4's architecture with random weights, for example on a GPU:
-``python benchmarks/bench_edit.py --random-sd14 --size 384 --strength 0.8``. Memory is what a run needs beyond the
+``python -m benchmarks.bench_edit --random-sd14 --size 384 --strength 0.8``. Memory is what a run needs beyond the
 networks: the peak of torch's allocator.
 """
 
@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from _memory import allocated_peak_mib
-from _random_sd14 import WEIGHTS, random_sd14
-from _report import CONSOLE, print_provenance, print_rows
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
+from benchmarks.memory import allocated_peak_mib
+from benchmarks.random_sd14 import WEIGHTS, random_sd14
+from benchmarks.report import CONSOLE, print_provenance, print_rows
 from iedit_model.editing.batches import to_images
 from iedit_model.editing.latent_editor import embed_prompts
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import SamplingConfig, edit_latents
 from iedit_model.editing.samplers import noise_schedule_from_config
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.latent_diffusion import LatentDiffusion
 from miniature.family.latent_diffusion import build_scheduler
 from miniature.world import World
@@ -70,8 +70,8 @@ def main() -> None:
         parser.error("diffusers cuts steps * strength off and we round it: take values whose product is whole")
     _hush()
     torch.set_num_threads(options.threads)
-    placement = place(DeviceConfig(device=options.device, dtype=options.dtype))
-    parts = _random_sd14(placement) if options.random_sd14 else _loaded(options.model, placement)
+    device = resolve_device(DeviceConfig(device=options.device, dtype=options.dtype))
+    parts = _random_sd14(device) if options.random_sd14 else _loaded(options.model, device)
     if options.vae_dtype == "fp32":
         parts["vae"].to(torch.float32)
     _speed_up(parts, compiled=options.compile, channels_last=options.channels_last)
@@ -81,8 +81,8 @@ def main() -> None:
     )
     side = options.size or model.native_px
     sampling = SamplingConfig(strength=options.strength, num_inference_steps=options.steps)
-    print_provenance(f"edits at {side} px on {placement.name}, N={options.steps}, strength {options.strength}")
-    if placement.device == "cuda":
+    print_provenance(f"edits at {side} px on {device.name}, N={options.steps}, strength {options.strength}")
+    if device.type == "cuda":
         CONSOLE.print(torch.cuda.get_device_name())
     image = World(5).scene(0).render().resize((side, side))
     ways = _ways(parts, model, image, sampling)
@@ -210,20 +210,20 @@ def _pixels(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def _loaded(folder: Path, placement: Any) -> dict[str, Any]:
+def _loaded(folder: Path, device: Any) -> dict[str, Any]:
     pipeline: Any = StableDiffusionImg2ImgPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     for network in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        torch.nn.Module.to(network, placement.device, placement.torch_dtype)
+        torch.nn.Module.to(network, device.type, device.torch_dtype)
     return {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
 
 
-def _random_sd14(placement: Any) -> dict[str, Any]:
+def _random_sd14(device: Any) -> dict[str, Any]:
     """Build Stable Diffusion v1.4 with random weights where it runs, frozen and ready."""
-    with torch.device(placement.device):
+    with torch.device(device.type):
         parts = random_sd14()
     for name in ("unet", "vae", "text_encoder"):
         network = parts[name].eval().requires_grad_(requires_grad=False)
-        torch.nn.Module.to(network, placement.device, placement.torch_dtype)
+        torch.nn.Module.to(network, device.type, device.torch_dtype)
     return {**parts, "scheduler": build_scheduler()}
 
 

@@ -1,4 +1,4 @@
-"""How right the pairs are that the paper's retrieval and ours find: ``python benchmarks/bench_retrieval.py``.
+"""How right the pairs are that the paper's retrieval and ours find: ``python -m benchmarks.bench_retrieval``.
 
 A corpus is made of the miniature's web site by the real stages, up to the masks, and each pair is judged against the
 truth of the site (``miniature.pair_truth``). Three columns: the paper's retrieval (the mean of the two embeddings),
@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _corpus import FAULTS, Corpus, build_corpus
-from _report import CONSOLE, print_provenance, print_rows
 
+from benchmarks.corpus import FAULTS, Corpus, build_corpus
+from benchmarks.report import CONSOLE, print_provenance, print_rows
 from flows.config.overrides import parse_assignments
 from flows.config.profiles import resolve
 from flows.config.tree import PipelineConfig

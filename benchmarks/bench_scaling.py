@@ -1,4 +1,4 @@
-"""What a row costs at 1k, 10k and 100k rows, and the peak of memory: ``python benchmarks/bench_scaling.py``.
+"""What a row costs at 1k, 10k and 100k rows, and the peak of memory: ``python -m benchmarks.bench_scaling``.
 
 Swap, index + retrieve, pack and manifest on planted captions, embeddings and pictures; no model is needed. Every step
 runs in a process of its own, after a round on 200 rows that loads libraries and word lists. CPU time decides, so that
@@ -18,9 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from _planted import SHARD_ROWS, load, plant, plant_masks, save
-from _report import print_provenance, print_rows
-
+from benchmarks.planted_rows import SHARD_ROWS, load, plant, plant_masks, save
+from benchmarks.report import print_provenance, print_rows
 from storage import ShardReport, ShardStore, StageRun
 from tasks.index.stage import IndexConfig, build_index
 from tasks.index.vector_index import SearchSettings, open_index
@@ -65,7 +64,7 @@ def _at(num_rows: int, dim: int, folder: Path) -> dict[str, dict[str, float]]:
     plant(root, num_rows=num_rows, dim=dim)
     found = {}
     for step in _STEPS:
-        code = [sys.executable, __file__, "--step", step, "--root", str(root)]
+        code = [sys.executable, "-m", "benchmarks.bench_scaling", "--step", step, "--root", str(root)]
         run = subprocess.run(code, check=True, capture_output=True, text=True)
         found[step] = json.loads(run.stdout.splitlines()[-1])
     return found

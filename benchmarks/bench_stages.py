@@ -1,4 +1,4 @@
-"""Images a second of each stage against the bare library call on the same work: ``python benchmarks/bench_stages.py``.
+"""Images a second of each stage against the bare library call on the same work: ``python -m benchmarks.bench_stages``.
 
 Ours and the bare call run in turns in this process on one thread a model call, each round in the other order; what is
 compared is the median of the rounds' ratios, by the clock and by the processor time of all threads. What is counted:
@@ -23,11 +23,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from _contests import CONTESTS, Setting
-from _corpus import build_corpus
-from _report import CONSOLE, print_provenance, print_rows
-from _side_by_side import SideBySide, side_by_side
-
+from benchmarks.comparisons import CONTESTS, Setting
+from benchmarks.corpus import build_corpus
+from benchmarks.report import CONSOLE, print_provenance, print_rows
+from benchmarks.side_by_side import SideBySide, side_by_side
 from flows.config.profiles import resolve
 from flows.server.environment import apply_defaults
 from miniature.web import FaultShares, MetadataShares, Site

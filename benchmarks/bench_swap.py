@@ -1,4 +1,4 @@
-"""How fast captions become edit prompts: ``python benchmarks/bench_swap.py`` (one core, tagging included).
+"""How fast captions become edit prompts: ``python -m benchmarks.bench_swap`` (one core, tagging included).
 
 "First" is a round in which every word is met for the first time, "again" the rounds after it, as in a large corpus.
 The captions of the hand-tagged set are varied and few; each of the miniature's words comes often.
@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from _report import print_provenance, print_rows
-
+from benchmarks.report import print_provenance, print_rows
 from miniature.world import World
 from tasks.swap.config import SwapConfig
 from tasks.swap.result import Swap

@@ -1,4 +1,4 @@
-"""Which tagger finds the nouns and adjectives of captions: ``python benchmarks/bench_tagger.py`` (one core).
+"""Which tagger finds the nouns and adjectives of captions: ``python -m benchmarks.bench_tagger`` (one core).
 
 Precision and recall against ``tests/assets/tagged_captions.jsonl``. Ours was tuned on the half "dev"; the half "test"
 was looked at for the final figures alone. TextBlob and HanTa take part where they are installed
@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _report import print_provenance, print_rows
-
+from benchmarks.report import print_provenance, print_rows
 from tasks.swap.tagger import load_tagger
 from tasks.swap.wordnet import PARTS, load_wordnet
 

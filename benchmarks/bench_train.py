@@ -1,4 +1,4 @@
-"""Training samples a second, with and without caches, against diffusers' step: ``python benchmarks/bench_train.py``.
+"""Training samples a second, with and without caches, against diffusers' step: ``python -m benchmarks.bench_train``.
 
 The plain way is the step of diffusers' text-to-image training script on the same weights: encode the picture and the
 caption, noise, predict, compare, clip, AdamW over the whole UNet. It gets its pictures decoded and tokenised from
@@ -10,7 +10,6 @@ on a GPU with networks and moments, on a processor what two steps hold beyond th
 import argparse
 import gc
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _memory import allocated_peak_mib
-from _random_sd14 import WEIGHTS, write_random_sd14
-from _report import CONSOLE, print_provenance, print_rows
 from torch.nn import functional
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from iedit_model.models.devices import DeviceConfig, place
+from benchmarks.memory import allocated_peak_mib
+from benchmarks.random_sd14 import WEIGHTS, write_random_sd14
+from benchmarks.report import CONSOLE, print_provenance, print_rows
+from benchmarks.true_pair_version import build_version, true_pairs
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import ModelSource
 from iedit_model.training.config import LayerPolicy, LossConfig, TrainConfig
 from storage import ShardStore, VersionInfo
@@ -39,7 +37,6 @@ from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, Train
 from tasks.train.run_folder import RunFolder
 from tasks.train.train_rows import read_pair, read_rows
 from tasks.train.training_run import TrainingRun
-from tests.reference.true_pair_version import build_version, true_pairs
 
 MASK = LossConfig(use_global=False, use_loc=False, use_perc=False)
 FULL = LossConfig(lambda_perc=0.001)
@@ -65,11 +62,11 @@ def main() -> None:
     """Measure and print one table."""
     options = _options()
     print_provenance(f"training, {'SD v1.4 at 384 px' if options.sd14 else 'the miniature at 64 px'}")
-    placement = place(DeviceConfig(device=options.device, dtype=options.precision))
-    kind = torch.cuda.get_device_name() if placement.device == "cuda" else f"{torch.get_num_threads()} threads"
-    CONSOLE.print(f"{placement.name}, {kind}, batch {options.batch}, {options.steps} steps after {WARM_UP}")
+    device = resolve_device(DeviceConfig(device=options.device, dtype=options.precision))
+    kind = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    CONSOLE.print(f"{device.name}, {kind}, batch {options.batch}, {options.steps} steps after {WARM_UP}")
     with tempfile.TemporaryDirectory(prefix="iedit-bench-") as folder:
-        bench = _Bench(Path(folder), options, placement.dtype, placement.device)
+        bench = _Bench(Path(folder), options, device.dtype, device.type)
         _print(bench.measured())
         CONSOLE.print(f"the caches, filled once: {bench.cached_per_s:.1f} samples/s (latents, texts, masks, features)")
 
@@ -204,7 +201,7 @@ class _Bench:
             train=train,
             cache=CacheConfig(enabled=cached, batch_size=4),
             loop=LoopConfig(sinks=(), batches_ahead=0),
-            compute=ComputeConfig(device=self._device, judge_precision=judges),
+            compute=ComputeConfig(device=self._device, loss_precision=judges),
         )
         return replace(config, compute=replace(config.compute, compile_unet=self._options.compile))
 

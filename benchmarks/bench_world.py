@@ -1,4 +1,4 @@
-"""How fast the picture world draws: ``python benchmarks/bench_world.py`` (one core, one process).
+"""How fast the picture world draws: ``python -m benchmarks.bench_world`` (one core, one process).
 
 The yardstick beside it is Pillow alone doing the least that such a picture needs: a new canvas, one resize of a ready
 sprite, one paste.
@@ -8,9 +8,9 @@ import argparse
 import time
 from collections.abc import Callable
 
-from _report import print_provenance, print_rows
 from PIL import Image
 
+from benchmarks.report import print_provenance, print_rows
 from miniature.sprites import coloured_sprite
 from miniature.vocabulary import COLOURS, NOUNS
 from miniature.world import SIZE_PX, World

@@ -56,7 +56,7 @@ def draw_generated_set(
     from iedit_model.models.segmenter import SegmenterSpec, load_segmenter
     from tasks.evaluate.sets.make_generated import GeneratedConfig, make_generated
 
-    models, placement = config.plan.models, config.plan.settings.placement
+    models, device = config.plan.models, config.plan.settings.device
     if models.base is None or (with_masks and models.segmenter is None):
         raise SourceError("drawing a set needs plan.models.base, and plan.models.segmenter for its masks")
     segmenter = models.segmenter if with_masks else None
@@ -64,6 +64,6 @@ def draw_generated_set(
         place,
         config.generated.info,
         GeneratedConfig(prompts=config.generated.prompts, draw=draw or DrawConfig(), seed=seed),
-        load_latent_diffusion(LatentDiffusionSpec(model=models.base, placement=placement)),
-        segmenter=load_segmenter(SegmenterSpec(model=segmenter, placement=placement)) if segmenter else None,
+        load_latent_diffusion(LatentDiffusionSpec(model=models.base, device=device)),
+        segmenter=load_segmenter(SegmenterSpec(model=segmenter, device=device)) if segmenter else None,
     )

@@ -1,7 +1,7 @@
 """The errors of the model package; every one names the offending value and what would be right.
 
 IEditError
-|-- ConfigError     settings that contradict one another or the models at hand
+|-- ConfigError     a setting out of its range or unknown, or settings that contradict one another or the models
 |-- ScheduleError   a noise schedule that the paper's equations do not cover
 |   `-- TimestepError   a timestep, or a range of them, outside the schedule
 |-- BatchError      a tensor of a batch is missing, has another shape than the others or is not finite

@@ -4,12 +4,13 @@ A second mode keeps the text that the page gives for the image: the paper's abla
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, get_args
+from dataclasses import field, replace
+from typing import Any, Final, Literal
 
+from iedit_model.configuration import configuration
+from iedit_model.errors import ConfigError
 from iedit_model.models.captioner import Captioner, CaptionerSpec, load_captioner
 from storage import SAMPLE_ID, Dropped, ShardReport, ShardStore, TableSchema, col, in_manifest
-from tasks.errors import TaskConfigError
 from tasks.images.stored_images import BatchConfig, ImagePass, stored_images
 from tasks.stage import Job, Output, Stage, Workspace
 
@@ -29,13 +30,9 @@ CAPTION: Final = TableSchema(
 CaptionMode = Literal["model", "alt_text"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class CaptionConfig:
-    """What decides the captions.
-
-    Raises:
-        TaskConfigError: an unknown mode, or the mode "model" without a model.
-    """
+    """What decides the captions."""
 
     mode: CaptionMode = "model"
     """"model" writes a caption for each image; "alt_text" keeps the page's own text (the paper's LAION captions)."""
@@ -44,10 +41,8 @@ class CaptionConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(CaptionMode):
-            raise TaskConfigError(f"caption.mode is {self.mode!r}, expected one of {', '.join(get_args(CaptionMode))}")
         if self.mode == "model" and self.model is None:
-            raise TaskConfigError("caption.mode is 'model', but caption.model names none")
+            raise ValueError("mode is 'model', but model names none")
 
 
 def caption_shard(
@@ -66,17 +61,17 @@ def caption_shard(
         used: ``damaged_image``, ``undecodable_image``.
 
     Raises:
-        TaskConfigError: the mode "model" without a captioner.
+        ConfigError: the mode "model" without a captioner.
         MissingFileError: the images are gone.
         MemoryLimitError: not even one image fits into memory.
     """
     if config.mode == "alt_text":
         if captioner is not None:
-            raise TaskConfigError("caption.mode is 'alt_text', which takes no captioner")
+            raise ConfigError("caption.mode is 'alt_text', which takes no captioner")
         # Settings that nothing is made with would only make equal captions look different.
         config = replace(config, model=None, batch=BatchConfig())
     elif captioner is None:
-        raise TaskConfigError("caption.mode is 'model', which needs a captioner")
+        raise ConfigError("caption.mode is 'model', which needs a captioner")
 
     def work(_: Workspace) -> Output:
         images = ImagePass(store, config.batch)
@@ -95,7 +90,7 @@ def caption_shard(
             extra={"num_halvings": images.num_halvings},
         )
 
-    weights = captioner.identity if captioner else None
+    weights = captioner.fingerprint if captioner else None
     return STAGE.shard(source.shard, store, work, config=config, inputs=(source.digest,), weights=weights)
 
 
@@ -122,7 +117,7 @@ def _captioner(config: CaptionConfig) -> Captioner | None:
 
 def _weights(config: CaptionConfig) -> str | None:
     captioner = _captioner(config)
-    return captioner.identity if captioner else None
+    return captioner.fingerprint if captioner else None
 
 
 def _work(job: Job) -> ShardReport:

@@ -1,10 +1,8 @@
 """Errors of the stages.
 
 TaskError
-├── TaskConfigError     a stage's configuration holds a value that cannot be
 ├── MetadataError       metadata that cannot be read: none found, damaged, a column missing
 │   └── EmptyPlanError  metadata of which no row is left to download
-├── DownloaderChangedError  img2dataset is built otherwise than our use of it expects
 ├── ShardError          a whole shard failed, so that nothing of it counts as done
 ├── WordNetError        no usable WordNet 3.0 can be found or set up
 ├── FetchError          why a URL gave no picture (tasks/download/errors.py)
@@ -27,12 +25,6 @@ class TaskError(Exception):
     """Whether every other shard would fail of the same cause, so that no further one is begun."""
 
 
-class TaskConfigError(TaskError, ValueError):
-    """A field of a stage's configuration is out of range; the message names field, value and range."""
-
-    stops_run = True
-
-
 class WordNetError(TaskError):
     """WordNet 3.0 is missing, damaged or of another version; the message says where it was looked for."""
 
@@ -47,12 +39,6 @@ class MetadataError(TaskError):
 
 class EmptyPlanError(MetadataError):
     """No row of the metadata is left to download; the message counts the reasons."""
-
-
-class DownloaderChangedError(TaskError):
-    """The installed img2dataset is built otherwise than our use of it expects."""
-
-    stops_run = True
 
 
 class ShardError(TaskError):

@@ -74,7 +74,7 @@ def _job(options: argparse.Namespace) -> "EditJob":
 
     num_steps = options.steps if options.steps is not None else STEPS[options.sampler]
     settings = EditorSettings(
-        placement=_placement(options),
+        device=_device(options),
         sampling=SamplingConfig(
             strength=options.strength,
             guidance_scale=options.guidance,
@@ -147,7 +147,7 @@ def _models(options: argparse.Namespace) -> "EditorModels":
     return EditorModels(base=model, tuned=model, segmenter=segmenter)
 
 
-def _placement(options: argparse.Namespace) -> "DeviceConfig":
+def _device(options: argparse.Namespace) -> "DeviceConfig":
     from iedit_model.models.devices import DeviceConfig
 
     return DeviceConfig(device=options.device, dtype=options.dtype)

@@ -60,14 +60,14 @@ def mini_evaluation() -> EvaluationConfig:
     plan = EvaluationPlan(
         models=EditorModels(base=_member("ldm"), instruct=_member("instruct_pix2pix"), segmenter=_member("segmenter")),
         scoring=ScoringConfig(
-            training_clip=NamedClip(name="mini", spec=ClipSpec(model=_member("clip"), placement=fp32)),
-            held_out_clip=NamedClip(name="mini-held-out", spec=ClipSpec(model=_member("clip_metric"), placement=fp32)),
-            features=FeatureSpec(kind="vgg", source=_member("perceptual"), name="mini-vgg-rms", placement=fp32),
+            training_clip=NamedClip(name="mini", spec=ClipSpec(model=_member("clip"), device=fp32)),
+            held_out_clip=NamedClip(name="mini-held-out", spec=ClipSpec(model=_member("clip_metric"), device=fp32)),
+            features=FeatureSpec(kind="vgg", source=_member("perceptual"), name="mini-vgg-rms", device=fp32),
         ),
         summary=SummaryConfig(training_clip="mini"),
         editing=EditingConfig(size_px=64, batch_size=64),
         settings=EditorSettings(
-            placement=fp32,
+            device=fp32,
             sampling=SamplingConfig(strength=_MINI_STRENGTH, num_inference_steps=_MINI_STEPS),
             instruct=InstructSampling(num_inference_steps=_MINI_STEPS),
             batch_size=32,

@@ -78,16 +78,16 @@ def mini() -> PipelineConfig:
             threads=16,
         ),
         caption=CaptionConfig(
-            model=CaptionerSpec(model=_member("captioner"), placement=fp32, max_new_tokens=19),
+            model=CaptionerSpec(model=_member("captioner"), device=fp32, max_new_tokens=19),
             batch=batch,
         ),
         swap=SwapConfig(min_corpus_count=5, max_levels=3),
-        embed=EmbedConfig(model=ClipSpec(model=_member("clip"), placement=fp32), batch=batch),
+        embed=EmbedConfig(model=ClipSpec(model=_member("clip"), device=fp32), batch=batch),
         index=IndexConfig(exact_max_rows=50_000),
         # Thresholds fit one CLIP only; how these were found: docs/decisions/0005-retrieval-query.md
         retrieve=replace(retrieval("ours"), gates=GateConfig(target_text_min=0.87, directional_min=0.6)),
         mask=MaskConfig(
-            model=SegmenterSpec(model=_member("segmenter"), placement=fp32),
+            model=SegmenterSpec(model=_member("segmenter"), device=fp32),
             batch=batch,
             gates=MaskGates(min_area=0.02, min_outside_similarity=0.93),
         ),
@@ -145,7 +145,7 @@ def sd14() -> PipelineConfig:
             tiny_decoder=ModelSource(name="madebyollin/taesd"),
             train=replace(paper(), precision="fp16", checkpoint_unet=True, checkpoint_decoder=True),
             cache=CacheConfig(dtype="fp16", batch_size=32, decode_threads=8),
-            compute=ComputeConfig(judge_precision="fp16"),
+            compute=ComputeConfig(loss_precision="fp16"),
             loop=LoopConfig(validate_every=500),
         ),
         runner=RunnerConfig(workers=4, downloads=2),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EDITING_VERSION = 1
-"""Part of every editor's identity; raised by hand when the same weights and settings come to give other results."""
+"""Part of every editor's fingerprint; raised by hand when the same weights and settings come to give other results."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

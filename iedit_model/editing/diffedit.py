@@ -8,12 +8,15 @@ the inverted latents of the same level are put back, after the last step the sou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from iedit_model.configuration import Probability, configuration
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -28,44 +31,30 @@ from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, denoise, edit_steps, noised
 from iedit_model.editing.samplers import Trajectory, ddim_step
-from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
     LatentDiffusionSpec,
-    latent_diffusion_identity,
+    latent_diffusion_fingerprint,
     load_latent_diffusion,
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ContrastConfig:
     """How DiffEdit finds its mask; the paper's values, and diffusers' for what the paper leaves open."""
 
-    num_maps: int = 10
+    num_maps: PositiveInt = 10
     """Noise draws that the differences are averaged over."""
-    mask_strength: float = 0.5
+    mask_strength: Probability = 0.5
     """Noise level of the comparison, as a share of the steps."""
-    clamp_ratio: float = 3.0
+    clamp_ratio: PositiveFloat = 3.0
     """Differences beyond this many times their mean count as that much; then they are scaled to [0, 1]."""
-    threshold: float = 0.5
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Cells above it are edited."""
 
-    def __post_init__(self) -> None:
-        """Check all fields.
 
-        Raises:
-            ConfigError: a value is out of its range.
-        """
-        if self.num_maps < 1 or not 0 < self.mask_strength <= 1:
-            raise ConfigError(
-                f"num_maps is {self.num_maps} and mask_strength {self.mask_strength}: expected >= 1, 0..1"
-            )
-        if not self.clamp_ratio > 0 or not 0 < self.threshold < 1:
-            raise ConfigError(f"clamp_ratio is {self.clamp_ratio} and threshold {self.threshold}: expected > 0, 0..1")
-
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class DiffEditSpec:
     """DiffEdit with its weights; the sampler is always DDIM, which alone can be inverted."""
 
@@ -74,19 +63,12 @@ class DiffEditSpec:
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     framing: FramingConfig = field(default_factory=FramingConfig)
     paste_back: bool = False
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
     name: str = "diffedit"
 
     def __post_init__(self) -> None:
-        """Check the fields against one another.
-
-        Raises:
-            ConfigError: another sampler than DDIM, or a batch size below 1.
-        """
         if self.sampling.sampler != "ddim":
-            raise ConfigError(f"DiffEdit inverts DDIM; sampler is {self.sampling.sampler!r}, expected ddim")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
+            raise ValueError(f"DiffEdit inverts DDIM; sampler is {self.sampling.sampler!r}, expected ddim")
 
 
 class DiffEditor:
@@ -105,7 +87,7 @@ class DiffEditor:
         self._spec = spec
         self.name = spec.name
         settings = config_digest(spec.sampling, spec.contrast, spec.framing, spec.paste_back)
-        self.identity = f"{spec.name}:{settings}:{latent_diffusion_identity(spec.model)}"
+        self.fingerprint = f"{spec.name}:{settings}:{latent_diffusion_fingerprint(spec.model)}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""

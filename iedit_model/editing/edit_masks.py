@@ -1,18 +1,19 @@
 """Where to edit: a mask that the request brings, or CLIPSeg's for the word to edit; in pixels, then in latent cells."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from iedit_model.batching import map_batches
+from iedit_model.configuration import configuration
 from iedit_model.editing.editor import EditRequest, Mask
 from iedit_model.editing.framing import Frame, FramingConfig, frame, mask_from_canvas, mask_to_canvas, to_canvas
-from iedit_model.errors import ConfigError, EditError, MaskError
+from iedit_model.errors import EditError, MaskError
 from iedit_model.masks import dilate, to_latent_mask
 from iedit_model.models.segmenter import PromptedImage, Segmenter
 from iedit_model.training.config import LatentMaskMode
@@ -25,40 +26,22 @@ _SEGMENTED_PX = 1024
 """Longest side at which a word is looked for: segmenters see less than half of it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class MaskConfig:
     """Where a mask comes from and how it becomes latent cells."""
 
     source: MaskSource = "request_or_word"
-    threshold: float = 0.5
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Probability from which on a pixel belongs to the word."""
     latent_mode: LatentMaskMode = "max"
     """How pixels become cells; max counts a cell in as soon as one of its pixels is, so that no rim of the old object
     is kept; soft gives shares, which blend by parts."""
-    dilate_cells: int = 1
+    dilate_cells: NonNegativeInt = 1
     """Latent cells that the mask grows by in every direction: room for an object of another shape."""
     on_empty: Literal["error", "everywhere"] = "error"
     """What to do when the word is nowhere: refuse, or edit everywhere as without a mask."""
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
     """Images that the segmenter sees at once."""
-
-    def __post_init__(self) -> None:
-        """Check all fields.
-
-        Raises:
-            ConfigError: a value is out of its range or unknown.
-        """
-        for name, known in (("source", MaskSource), ("latent_mode", LatentMaskMode)):
-            if (value := getattr(self, name)) not in get_args(known):
-                raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(get_args(known))}")
-        if self.on_empty not in ("error", "everywhere"):
-            raise ConfigError(f"on_empty is {self.on_empty!r}, expected error or everywhere")
-        if not 0 < self.threshold < 1:
-            raise ConfigError(f"threshold is {self.threshold}, expected more than 0 and less than 1")
-        if self.dilate_cells < 0 or self.batch_size < 1:
-            raise ConfigError(
-                f"dilate_cells is {self.dilate_cells} and batch_size {self.batch_size}: expected >= 0 and >= 1"
-            )
 
     @property
     def needs_segmenter(self) -> bool:

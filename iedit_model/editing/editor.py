@@ -92,7 +92,7 @@ class Editor(Protocol):
         ...
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """What decides the results: the content of the weights, the configuration, device and precision."""
         ...
 

@@ -6,13 +6,15 @@ crop would lose the borders; beyond about 2:1 the models repeat objects, so that
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.editor import Mask
-from iedit_model.errors import ConfigError, EditError
+from iedit_model.errors import EditError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,28 +22,15 @@ if TYPE_CHECKING:
 _SMALLEST_PX = 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class FramingConfig:
     """The canvases that images go through the model in."""
 
-    size_px: int | None = None
+    size_px: Annotated[int, Field(ge=_SMALLEST_PX, le=4096)] | None = None
     """Side of the square whose area every canvas has, about; None is the size that the UNet was configured for."""
-    max_aspect: float = 2.0
+    max_aspect: Annotated[float, Field(ge=1, le=8)] = 2.0
     """Longest canvas, long side to short side; 1 makes all of them squares, which models that only ever saw squares
     need, and lets all images share one batch."""
-
-    def __post_init__(self) -> None:
-        """Check both fields.
-
-        Raises:
-            ConfigError: a size below 8 or an aspect below 1.
-        """
-        if self.size_px is not None and not _SMALLEST_PX <= self.size_px <= 4096:
-            raise ConfigError(
-                f"size_px is {self.size_px}, expected {_SMALLEST_PX} to 4096, or None for the model's own"
-            )
-        if not 1 <= self.max_aspect <= 8:
-            raise ConfigError(f"max_aspect is {self.max_aspect}, expected 1 (squares only) to 8")
 
 
 @dataclass(frozen=True, kw_only=True)

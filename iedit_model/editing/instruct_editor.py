@@ -1,12 +1,14 @@
 """InstructPix2Pix (arXiv:2211.09800) by diffusers' own pipeline, behind the interface of all methods."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import field
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import nn
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -19,70 +21,47 @@ from iedit_model.editing.batches import (
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
-from iedit_model.errors import ConfigError, WeightsError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.errors import WeightsError
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
     BROKEN_MODEL,
     ModelSource,
     loaded_once,
+    model_fingerprint,
     model_folder,
-    placed_identity,
     without_progress_bars,
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class InstructSampling:
     """How InstructPix2Pix samples; the defaults are its authors'."""
 
-    num_inference_steps: int = 100
-    guidance_scale: float = 7.5
+    num_inference_steps: Annotated[int, Field(ge=1, le=999)] = 100
+    guidance_scale: Annotated[float, Field(gt=1, le=100)] = 7.5
     """Towards the instruction."""
-    image_guidance_scale: float = 1.5
+    image_guidance_scale: Annotated[float, Field(ge=1, le=100)] = 1.5
     """Towards the source; 1 or more."""
 
-    def __post_init__(self) -> None:
-        """Check all fields.
 
-        Raises:
-            ConfigError: a value is out of its range.
-        """
-        if not 1 <= self.num_inference_steps <= 999:
-            raise ConfigError(f"num_inference_steps is {self.num_inference_steps}, expected 1 to 999")
-        if not 1 < self.guidance_scale <= 100 or not 1 <= self.image_guidance_scale <= 100:
-            raise ConfigError(
-                f"guidance_scale is {self.guidance_scale} and image_guidance_scale {self.image_guidance_scale}: "
-                "expected more than 1, and 1 or more"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class InstructModelSpec:
     """Which InstructPix2Pix folder, and where it runs."""
 
     model: ModelSource
     """A folder as ``StableDiffusionInstructPix2PixPipeline.save_pretrained`` writes it, or a hub id."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class InstructEditorSpec:
     """InstructPix2Pix with its weights and settings."""
 
     model: InstructModelSpec
     sampling: InstructSampling = field(default_factory=InstructSampling)
     framing: FramingConfig = field(default_factory=FramingConfig)
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
     name: str = "instruct_pix2pix"
-
-    def __post_init__(self) -> None:
-        """Check the batch size.
-
-        Raises:
-            ConfigError: it is below 1.
-        """
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
 
 
 class InstructEditor:
@@ -98,8 +77,8 @@ class InstructEditor:
         self._spec = spec
         self.name = spec.name
         settings = config_digest(spec.sampling, spec.framing)
-        weights = placed_identity(spec.model.model, place(spec.model.placement))
-        self.identity = f"{spec.name}:{settings}:{weights}"
+        weights = model_fingerprint(spec.model.model, resolve_device(spec.model.device))
+        self.fingerprint = f"{spec.name}:{settings}:{weights}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
@@ -133,7 +112,7 @@ class InstructEditor:
 def _load_pipeline(spec: InstructModelSpec) -> Any:
     from diffusers import StableDiffusionInstructPix2PixPipeline
 
-    folder, placement = model_folder(spec.model), place(spec.placement)
+    folder, device = model_folder(spec.model), resolve_device(spec.device)
     try:
         with without_progress_bars():
             pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
@@ -149,6 +128,6 @@ def _load_pipeline(spec: InstructModelSpec) -> Any:
     if (channels := pipeline.unet.config.in_channels) != 2 * pipeline.vae.config.latent_channels:
         raise WeightsError(f"the UNet of {spec.model.name} takes {channels} channels: it is no InstructPix2Pix model")
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        nn.Module.to(part.requires_grad_(requires_grad=False), placement.device, placement.torch_dtype)
+        nn.Module.to(part.requires_grad_(requires_grad=False), device.type, device.torch_dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import PositiveInt
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -21,12 +23,11 @@ from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, edit_latents
-from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
     LatentDiffusionSpec,
-    latent_diffusion_identity,
+    latent_diffusion_fingerprint,
     load_latent_diffusion,
 )
 from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LatentEditorSpec:
     """A sampling method with its weights; what makes it SDEdit or iEdit are the weights."""
 
@@ -50,19 +51,12 @@ class LatentEditorSpec:
     """"noise" forgets the source inside the mask: in-painting, at strength 1."""
     paste_back: bool = False
     """Whether the source's pixels are put back outside the mask; off in the paper."""
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
     """Most results computed at once."""
 
     def __post_init__(self) -> None:
-        """Check the fields against one another.
-
-        Raises:
-            ConfigError: masks are wanted from words without a segmenter, or the batch size is below 1.
-        """
         if self.masks.needs_segmenter and self.segmenter is None:
-            raise ConfigError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}, expected 1 or more")
+            raise ValueError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
 
 
 class LatentEditor:
@@ -78,7 +72,7 @@ class LatentEditor:
         self._spec = spec
         self._segmenter: Segmenter | None = load_segmenter(spec.segmenter) if spec.segmenter else None
         self.name = spec.name
-        self.identity = _identity(spec, self._segmenter)
+        self.fingerprint = _fingerprint(spec, self._segmenter)
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
@@ -155,7 +149,7 @@ def edited_canvases(model: LatentDiffusion, latents: "Tensor", latent_mask: "Ten
     ]
 
 
-def _identity(spec: LatentEditorSpec, segmenter: Segmenter | None) -> str:
+def _fingerprint(spec: LatentEditorSpec, segmenter: Segmenter | None) -> str:
     settings = config_digest(spec.sampling, spec.masks, spec.framing, spec.start, spec.paste_back)
-    seen = f"+{segmenter.identity}" if segmenter is not None and spec.masks.needs_segmenter else ""
-    return f"{spec.name}:{settings}:{latent_diffusion_identity(spec.model)}{seen}"
+    seen = f"+{segmenter.fingerprint}" if segmenter is not None and spec.masks.needs_segmenter else ""
+    return f"{spec.name}:{settings}:{latent_diffusion_fingerprint(spec.model)}{seen}"

@@ -6,12 +6,14 @@ b = batch, c = latent channels, h w = latent height and width, s = prompt tokens
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
+from iedit_model.configuration import Share, configuration
 from iedit_model.editing.samplers import SamplerName, Trajectory, build_sampler, trajectory
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusion
@@ -20,37 +22,20 @@ Kept = Callable[[float], Tensor]
 """Gives what stands outside the mask at a noise level, named by its alpha; 1 is the clean source."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SamplingConfig:
     """How an edit is sampled; the defaults are the paper's values, and diffusers' where it gives none."""
 
-    strength: float = 0.7
+    strength: Share = 0.7
     """Share of the steps that are taken, in [0, 1]: 0 returns the VAE's round trip of the source."""
-    guidance_scale: float = 7.5
+    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 7.5
     """Classifier-free guidance; 1 or less asks for the conditional prediction alone, at half the cost."""
-    num_inference_steps: int = 50
+    num_inference_steps: Annotated[int, Field(ge=1, le=999)] = 50
     """Steps N of the whole trajectory, of which round(N * strength) are taken."""
     sampler: SamplerName = "ddim"
     blend_noise: Literal["fixed", "fresh"] = "fixed"
     """Noise of the source outside the mask: the starting noise at every step, or a new draw each step as in Blended
     Latent Diffusion (arXiv:2206.02779)."""
-
-    def __post_init__(self) -> None:
-        """Check all fields.
-
-        Raises:
-            ConfigError: a value is out of its range or unknown.
-        """
-        if not 0 <= self.strength <= 1:
-            raise ConfigError(f"strength is {self.strength}, expected 0 (the source) to 1 (almost only noise)")
-        if not 0 <= self.guidance_scale <= 100:
-            raise ConfigError(f"guidance_scale is {self.guidance_scale}, expected 0 to 100; 7.5 is usual")
-        if not 1 <= self.num_inference_steps <= 999:
-            raise ConfigError(f"num_inference_steps is {self.num_inference_steps}, expected 1 to 999")
-        if self.sampler not in get_args(SamplerName):
-            raise ConfigError(f"sampler is {self.sampler!r}, expected one of {', '.join(get_args(SamplerName))}")
-        if self.blend_noise not in ("fixed", "fresh"):
-            raise ConfigError(f"blend_noise is {self.blend_noise!r}, expected fixed or fresh")
 
     @property
     def num_edit_steps(self) -> int:

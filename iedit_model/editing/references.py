@@ -5,29 +5,29 @@ The third reference, the VAE's round trip, is a ``LatentEditor`` at strength 0.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import config_digest
 from iedit_model.editing.edit_masks import MaskConfig, pixel_masks
 from iedit_model.editing.editor import EditRequest, EditResult, Mask
-from iedit_model.errors import ConfigError
 from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class CopySourceSpec:
     """The source itself: the trivial winner of every likeness to it, and the floor of every CLIP score."""
 
     name: str = "copy_source"
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class MaskedNoiseSpec:
     """The source with uniform noise inside the mask: the floor of what an edit inside the mask must beat."""
 
@@ -36,13 +36,8 @@ class MaskedNoiseSpec:
     segmenter: SegmenterSpec | None = None
 
     def __post_init__(self) -> None:
-        """Check the fields against one another.
-
-        Raises:
-            ConfigError: masks are wanted from words without a segmenter.
-        """
         if self.masks.needs_segmenter and self.segmenter is None:
-            raise ConfigError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
+            raise ValueError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
 
 
 class CopySource:
@@ -50,7 +45,7 @@ class CopySource:
 
     def __init__(self, spec: CopySourceSpec) -> None:
         self.name = spec.name
-        self.identity = f"{spec.name}:{config_digest()}"
+        self.fingerprint = f"{spec.name}:{config_digest()}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""
@@ -72,8 +67,8 @@ class MaskedNoise:
         self._spec = spec
         self._segmenter: Segmenter | None = load_segmenter(spec.segmenter) if spec.segmenter else None
         self.name = spec.name
-        seen = f":{self._segmenter.identity}" if self._segmenter is not None and spec.masks.needs_segmenter else ""
-        self.identity = f"{spec.name}:{config_digest(spec.masks)}{seen}"
+        seen = f":{self._segmenter.fingerprint}" if self._segmenter is not None and spec.masks.needs_segmenter else ""
+        self.fingerprint = f"{spec.name}:{config_digest(spec.masks)}{seen}"
 
     def edit(self, requests: Sequence[EditRequest], /) -> list[EditResult]:
         """Return one result for each request, in order; see ``Editor.edit``."""

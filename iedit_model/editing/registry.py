@@ -1,9 +1,12 @@
 """Every method by its name: which weights it takes, and what else makes it that method."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Final
 
+from pydantic import PositiveInt
+
+from iedit_model.configuration import configuration
 from iedit_model.editing.diffedit import ContrastConfig, DiffEditor, DiffEditSpec
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.editor import Editor
@@ -26,7 +29,7 @@ from iedit_model.models.source import ModelSource
 EditorSpec = LatentEditorSpec | DiffEditSpec | InstructEditorSpec | CopySourceSpec | MaskedNoiseSpec
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditorModels:
     """The weights that the methods take; a method asks only for its own."""
 
@@ -40,11 +43,11 @@ class EditorModels:
     """CLIPSeg, for masks from words."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditorSettings:
     """What all methods share, so that a comparison changes the method alone."""
 
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     instruct: InstructSampling = field(default_factory=InstructSampling)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
@@ -52,7 +55,7 @@ class EditorSettings:
     """For the methods that edit inside a mask."""
     framing: FramingConfig = field(default_factory=FramingConfig)
     paste_back: bool = False
-    batch_size: int = 4
+    batch_size: PositiveInt = 4
 
 
 def editor_spec(method: str, models: EditorModels, settings: EditorSettings | None = None) -> EditorSpec:
@@ -131,7 +134,7 @@ def _diffedit(models: EditorModels, settings: EditorSettings) -> EditorSpec:
 def _instruct_pix2pix(models: EditorModels, settings: EditorSettings) -> EditorSpec:
     source = _needed("instruct_pix2pix", "instruct", models.instruct)
     return InstructEditorSpec(
-        model=InstructModelSpec(model=source, placement=settings.placement),
+        model=InstructModelSpec(model=source, device=settings.device),
         sampling=settings.instruct,
         framing=settings.framing,
         batch_size=settings.batch_size,
@@ -193,7 +196,7 @@ def _masked(name: str, model: ModelSource, models: EditorModels, settings: Edito
 
 
 def _placed(model: ModelSource, settings: EditorSettings) -> LatentDiffusionSpec:
-    return LatentDiffusionSpec(model=model, placement=settings.placement)
+    return LatentDiffusionSpec(model=model, device=settings.device)
 
 
 def _segmenter(method: str, models: EditorModels, settings: EditorSettings) -> SegmenterSpec | None:
@@ -201,7 +204,7 @@ def _segmenter(method: str, models: EditorModels, settings: EditorSettings) -> S
         raise ConfigError(f"{method} edits inside a mask, and the masks' source is 'none': take word or request")
     if not settings.masks.needs_segmenter:
         return None
-    return SegmenterSpec(model=_needed(method, "segmenter", models.segmenter), placement=settings.placement)
+    return SegmenterSpec(model=_needed(method, "segmenter", models.segmenter), device=settings.device)
 
 
 def _needed(method: str, name: str, model: ModelSource | None) -> ModelSource:

@@ -1,37 +1,29 @@
 """Pictures from words alone: the latent diffusion model from pure noise, as the paper draws its generated set (4.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field, PositiveInt
+
+from iedit_model.configuration import configuration
+from iedit_model.editing.samplers import SamplerName
 from iedit_model.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from iedit_model.editing.samplers import SamplerName
     from iedit_model.models.latent_diffusion import LatentDiffusion
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class DrawConfig:
-    """How a picture is drawn.
+    """How a picture is drawn."""
 
-    Raises:
-        ConfigError: no step, or a guidance scale below 1.
-    """
-
-    sampler: "SamplerName" = "ddim"
-    num_inference_steps: int = 50
+    sampler: SamplerName = "ddim"
+    num_inference_steps: PositiveInt = 50
     """UNet steps."""
-    guidance_scale: float = 7.5
+    guidance_scale: Annotated[float, Field(ge=1)] = 7.5
     """How far the prediction is led away from the empty prompt; 1 is no guidance."""
-
-    def __post_init__(self) -> None:
-        if self.num_inference_steps < 1 or not self.guidance_scale >= 1:
-            raise ConfigError(
-                f"{self.num_inference_steps} steps at guidance {self.guidance_scale}: expected at least 1 and 1.0"
-            )
 
 
 def draw_images(

@@ -1,5 +1,5 @@
-"""The metrics of the evaluation: functions on tensors, sums first and one division last.
+"""The metrics of the evaluation, each registered in its own file; ``catalogue`` lists the files.
 
-Every function returns one value an image (or one result object a set of images) under a name that carries its
-definition; ``catalogue`` lists the names. Nothing is imported here, so that ``bootstrap`` loads without torch.
+An image metric returns one value per edited image, a set metric one number per set. Nothing is imported here, so that
+``bootstrap`` loads without torch.
 """

@@ -10,10 +10,13 @@ division. NaN marks an undefined value; it takes no part and is counted.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
 
 Floats = NDArray[np.float64]
@@ -21,27 +24,16 @@ MAX_DRAWN_COUNTS = 2**26
 """Largest number of resamples times source images (512 MB of counts)."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class BootstrapConfig:
     """How many resamples, how sure, from which seed."""
 
-    num_resamples: int = 10_000
+    num_resamples: Annotated[int, Field(ge=2)] = 10_000
     """Draws of the whole set."""
-    confidence: float = 0.95
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Share of the resamples inside of an interval, between its two percentiles."""
     seed: int = 0
     """Seed of the draws: two reports with one seed use the same draws."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings without meaning.
-
-        Raises:
-            MetricInputError: fewer than two resamples, or a confidence outside (0, 1).
-        """
-        if self.num_resamples < 2 or not 0 < self.confidence < 1:
-            raise MetricInputError(
-                f"{self.num_resamples} resamples at confidence {self.confidence}: expected at least 2, and (0, 1)"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +178,24 @@ def difference_interval(
     kept = drawn[~np.isnan(drawn)]
     probability = float((np.mean(kept > 0) + np.mean(kept >= 0)) / 2) if len(kept) else math.nan
     return Difference(interval=_interval(differences, drawn, resamples), probability_greater=probability)
+
+
+def win_rate(
+    first: Sequence[float] | Floats,
+    second: Sequence[float] | Floats,
+    resamples: Resamples,
+    *,
+    higher_is_better: bool = True,
+) -> Interval:
+    """Return the share of edits on which the first method beats the second, a tie counting half, with its interval.
+
+    An edit that either leaves undefined is left out and counted.
+
+    Raises:
+        MetricInputError: another number of values than ids, or an infinite one.
+    """
+    margin = (_checked(first, resamples) - _checked(second, resamples)) * (1 if higher_is_better else -1)
+    return mean_interval(np.select([np.isnan(margin), margin > 0, margin < 0], [np.nan, 1.0, 0.0], 0.5), resamples)
 
 
 def ordering(

@@ -1,194 +1,39 @@
-"""The metrics by name: what each says, in which unit, and which way is better. Imports no torch."""
+"""All metrics: the list of their files, and what is registered there by name. Imports no torch."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from iedit_model.metrics.errors import MetricInputError
+from iedit_model.metrics.registry import (
+    DistanceMetric,
+    EditBatch,
+    ImageMetric,
+    MetricInfo,
+    SetNetwork,
+    Table,
+    registered,
+)
 
-Better = Literal["higher", "lower", "neither"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MetricInfo:
-    """What a table has to say about a metric."""
-
-    name: str
-    """Name of the result, without the network behind "@"."""
-    title: str
-    """Head of a column."""
-    unit: str
-    """Unit as it is printed; "" for none."""
-    display_factor: float = 1.0
-    """Factor from the stored value to the printed one."""
-    better: Better
-    """Which way is better; "neither" where the paper draws no arrow either."""
-    definition: str
-    """One sentence for a legend."""
+METRIC_FILES: Final = ("clip_score", "ssim", "psnr", "lpips", "fid", "mmd", "sides")
+"""Files of this package that register metrics, in the order of the tables' columns: a new metric adds its line."""
+_MODULES: Final = [f"iedit_model.metrics.{file}" for file in METRIC_FILES]
+for _module in _MODULES:
+    import_module(_module)
 
 
-def _masked(name: str, title: str, *, definition: str, better: Better, unit: str, factor: float) -> list[MetricInfo]:
-    """Return the entries inside (M; never better one way) and outside (not M) of the mask."""
-    sides: tuple[tuple[str, str, Better, str], ...] = (
-        ("inside", "M", "neither", "inside of the mask"),
-        ("outside", "notM", better, "outside of the mask"),
-    )
-    return [
-        MetricInfo(
-            name=f"{name}_{side}",
-            title=title.format(label),
-            unit=unit,
-            display_factor=factor,
-            better=direction,
-            definition=definition.format(where),
-        )
-        for side, label, direction, where in sides
-    ]
+def all_metrics() -> list[ImageMetric | DistanceMetric]:
+    """Return every metric in the order of the list of files, whichever was imported first; others stand last."""
+    place = {module: position for position, module in enumerate(_MODULES)}
+    return sorted(registered(), key=lambda metric: place.get(metric.module, len(place)))
 
 
-_ENTRIES: list[MetricInfo] = [
-    MetricInfo(
-        name="clip_score",
-        title="CLIPScore",
-        unit="%",
-        better="higher",
-        definition="100 * 2.5 * max(cos, 0) of the edited image and the edit prompt, as published.",
-    ),
-    MetricInfo(
-        name="clip_cosine",
-        title="CLIP cosine",
-        unit="",
-        better="higher",
-        definition="Raw cosine of the edited image and the edit prompt.",
-    ),
-    MetricInfo(
-        name="clip_directional",
-        title="CLIP directional",
-        unit="",
-        better="higher",
-        definition="Cosine of the change of the image and the change of the prompt; undefined without a change.",
-    ),
-    MetricInfo(
-        name="clip_image_similarity",
-        title="CLIP image similarity",
-        unit="",
-        better="neither",
-        definition="Cosine of the source and the edited image.",
-    ),
-    MetricInfo(
-        name="ssim",
-        title="SSIM",
-        unit="%",
-        display_factor=100,
-        better="neither",
-        definition="Mean SSIM of source and edited image (Gaussian window 11 x 11, sigma 1.5, data range 1).",
-    ),
-    *_masked(
-        "ssim_zero_fill",
-        "SSIM-{} (zero-fill)",
-        definition="SSIM of the whole frame after all but what lies {} was set to black; the paper's definition, "
-        "which rises with the area set to black.",
-        better="higher",
-        unit="%",
-        factor=100,
-    ),
-    *_masked(
-        "ssim_map_mean",
-        "SSIM-{} (map mean)",
-        definition="Mean of the SSIM map {}; windows at the edge see both sides.",
-        better="higher",
-        unit="%",
-        factor=100,
-    ),
-    *_masked(
-        "ssim_normconv",
-        "SSIM-{} (normalised convolution)",
-        definition="Mean SSIM {} from pixels there alone; independent of the area.",
-        better="higher",
-        unit="%",
-        factor=100,
-    ),
-    MetricInfo(
-        name="mse",
-        title="MSE",
-        unit="x 1e-3",
-        display_factor=1000,
-        better="neither",
-        definition="Mean squared difference of source and edited image in [0, 1].",
-    ),
-    *_masked(
-        "mse",
-        "MSE-{}",
-        definition="Mean squared difference {}, divided by the area there.",
-        better="lower",
-        unit="x 1e-3",
-        factor=1000,
-    ),
-    MetricInfo(
-        name="psnr",
-        title="PSNR",
-        unit="dB",
-        better="neither",
-        definition="-10 log10 of the MSE, at most 60.",
-    ),
-    *_masked(
-        "psnr", "PSNR-{}", definition="-10 log10 of the MSE {}, at most 60.", better="higher", unit="dB", factor=1
-    ),
-    MetricInfo(
-        name="lpips",
-        title="LPIPS",
-        unit="",
-        better="neither",
-        definition="Learned perceptual distance of source and edited image.",
-    ),
-    *_masked(
-        "lpips_map_mean",
-        "LPIPS-{} (map mean)",
-        definition="Mean of the map of learned perceptual distances {}.",
-        better="lower",
-        unit="",
-        factor=1,
-    ),
-    MetricInfo(
-        name="fid",
-        title="FID",
-        unit="",
-        better="lower",
-        definition="Squared Frechet distance of the features of the edited images and of the reference set.",
-    ),
-    MetricInfo(
-        name="kid",
-        title="KID",
-        unit="x 1e-3",
-        display_factor=1000,
-        better="lower",
-        definition="Unbiased squared MMD of the same features under the cubic kernel.",
-    ),
-    MetricInfo(
-        name="cmmd",
-        title="CMMD",
-        unit="",
-        better="lower",
-        definition="1000 times the squared MMD of CLIP embeddings under a Gaussian kernel of width 10, as published.",
-    ),
-    MetricInfo(
-        name="cmmd_unbiased",
-        title="CMMD (unbiased)",
-        unit="",
-        better="lower",
-        definition="CMMD without each image's similarity to itself: no floor at small N.",
-    ),
-    MetricInfo(
-        name="mask_area",
-        title="mask area",
-        unit="%",
-        display_factor=100,
-        better="neither",
-        definition="Share of the frame inside of the mask.",
-    ),
-]
-
-METRICS: dict[str, MetricInfo] = {entry.name: entry for entry in _ENTRIES}
-"""Every metric by the name of its result, without the network behind "@"."""
+def metric_infos() -> dict[str, MetricInfo]:
+    """Return every metric by the name of its result, without the network behind "@"."""
+    return {info.name: info for metric in all_metrics() for info in metric.infos}
 
 
 def metric_info(name: str) -> MetricInfo:
@@ -197,7 +42,51 @@ def metric_info(name: str) -> MetricInfo:
     Raises:
         MetricInputError: no such metric.
     """
-    bare = name.partition("@")[0]
-    if bare not in METRICS:
-        raise MetricInputError(f"no metric is called {bare!r}; known: {', '.join(METRICS)}")
-    return METRICS[bare]
+    infos, bare = metric_infos(), name.partition("@")[0]
+    if bare not in infos:
+        raise MetricInputError(f"no metric is called {bare!r}; known: {', '.join(infos)}")
+    return infos[bare]
+
+
+def shown_in(table: Table) -> list[str]:
+    """Return the names of the metrics that a table shows."""
+    return [name for name, info in metric_infos().items() if table in info.shown_in]
+
+
+def distances_of(network: SetNetwork) -> list[DistanceMetric]:
+    """Return the distances between sets that take the features of this kind of network."""
+    return [metric for metric in all_metrics() if isinstance(metric, DistanceMetric) and metric.network == network]
+
+
+def metric_versions() -> dict[str, int]:
+    """Return result -> declared version: part of the code version of an evaluation."""
+    return {info.name: metric.version for metric in all_metrics() for info in metric.infos}
+
+
+def score_edits(edits: EditBatch) -> "dict[str, Tensor]":
+    """Return every metric of a batch of edits that the networks at hand allow, each (b,) float64.
+
+    Names carry their network: ``clip_score@vit-b-32``, ``lpips@vgg``. NaN marks an undefined value.
+
+    Raises:
+        MetricInputError: shapes, types or ranges do not fit, or a metric returned other results than it registered.
+    """
+    found: dict[str, Tensor] = {}
+    for metric in all_metrics():
+        if not isinstance(metric, ImageMetric):
+            continue
+        if metric.network == "none":
+            found |= _checked(metric, metric.compute(edits))
+        elif metric.network == "lpips" and edits.lpips is not None:
+            found |= _checked(metric, metric.compute(edits, edits.lpips), edits.lpips.trunk)
+        elif metric.network == "clip":
+            for encoder, embeds in edits.clip.items():
+                found |= _checked(metric, metric.compute(embeds), encoder)
+    return found
+
+
+def _checked(metric: ImageMetric, values: "Mapping[str, Tensor]", network: str = "") -> "dict[str, Tensor]":
+    expected = {info.name for info in metric.infos}
+    if set(values) != expected:
+        raise MetricInputError(f"a metric returned {sorted(values)}, registered are {sorted(expected)}")
+    return {f"{name}@{network}" if network else name: value for name, value in values.items()}

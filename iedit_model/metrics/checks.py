@@ -1,14 +1,19 @@
 """Refuse what a metric is not defined on, before any arithmetic."""
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
+from iedit_model.metrics.registry import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE_CHANNELS = 3
 
 
-def require_images(images: Tensor, *, name: str) -> Tensor:
+def require_images(images: "Tensor", *, name: str) -> "Tensor":
     """Return ``images`` when they are floats in [0, 1], (b, 3, h, w).
 
     Raises:
@@ -23,7 +28,7 @@ def require_images(images: Tensor, *, name: str) -> Tensor:
     return images
 
 
-def require_image_pair(source_images: Tensor, edited_images: Tensor) -> tuple[Tensor, Tensor]:
+def require_image_pair(source_images: "Tensor", edited_images: "Tensor") -> "tuple[Tensor, Tensor]":
     """Return both image batches in float64.
 
     fp32 is not enough: a local variance is the small difference of two large moments.
@@ -40,7 +45,7 @@ def require_image_pair(source_images: Tensor, edited_images: Tensor) -> tuple[Te
     return source_images.double(), edited_images.double()
 
 
-def require_masks(masks: Tensor, images: Tensor) -> Tensor:
+def require_masks(masks: "Tensor", images: "Tensor") -> "Tensor":
     """Return the masks as float64 weights (b, 1, h, w) that fit ``images``.
 
     Args:
@@ -50,6 +55,8 @@ def require_masks(masks: Tensor, images: Tensor) -> Tensor:
     Raises:
         MetricInputError: the shape does not fit, an integer type, or values outside [0, 1].
     """
+    import torch
+
     weights = masks.unsqueeze(1) if masks.dim() == 3 else masks
     wanted = (images.shape[0], 1, *images.shape[2:])
     if tuple(weights.shape) != wanted:
@@ -63,38 +70,41 @@ def require_masks(masks: Tensor, images: Tensor) -> Tensor:
     return weights.double()
 
 
-def require_embeds(embeds: Tensor, *, name: str) -> Tensor:
-    """Return embeddings or features (b, d) in float64.
+def require_embeds(embeds: "Tensor", *, name: str) -> "Tensor":
+    """Return embeddings (b, d) in float64.
 
     Raises:
         MetricInputError: another number of axes, no columns, or a value that is not finite.
     """
     if embeds.dim() != 2 or not embeds.shape[1]:
         raise MetricInputError(f"{name} is {tuple(embeds.shape)}, expected (b, d)")
-    if not bool(torch.isfinite(embeds).all()):
-        raise MetricInputError(f"{name} has {int((~torch.isfinite(embeds)).sum())} values that are not finite")
+    if not bool(embeds.isfinite().all()):
+        raise MetricInputError(f"{name} has {int((~embeds.isfinite()).sum())} values that are not finite")
     return embeds.double()
 
 
-def require_feature_sets(reference: Tensor, edited: Tensor, *, minimum: int) -> tuple[Tensor, Tensor]:
+def require_feature_sets(reference: Floats, edited: Floats, *, minimum: int) -> tuple[Floats, Floats]:
     """Return two sets of features in float64 that can be compared.
 
     Raises:
-        MetricInputError: one is no feature set, or they differ in their number of features.
+        MetricInputError: one is no (n, d) of finite values, or they differ in their number of features.
         TooFewSamplesError: one has fewer than ``minimum`` rows.
     """
-    reference = require_embeds(reference, name="reference features")
-    edited = require_embeds(edited, name="edited features")
+    for name, features in (("reference", reference), ("edited", edited)):
+        if features.ndim != 2 or not features.shape[1]:
+            raise MetricInputError(f"{name} features are {features.shape}, expected (n, d)")
+        if not np.isfinite(features).all():
+            raise MetricInputError(f"{name} features have {int((~np.isfinite(features)).sum())} values not finite")
     if reference.shape[1] != edited.shape[1]:
-        raise MetricInputError(f"reference has {reference.shape[1]} features an image, edited {edited.shape[1]}")
+        raise MetricInputError(f"reference has {reference.shape[1]} features per image, edited {edited.shape[1]}")
     if min(len(reference), len(edited)) < minimum:
         raise TooFewSamplesError(
             f"reference has {len(reference)} images and edited {len(edited)}; at least {minimum} of each are needed"
         )
-    return reference, edited
+    return np.asarray(reference, np.float64), np.asarray(edited, np.float64)
 
 
-def _require_unit_range(values: Tensor, *, name: str) -> None:
+def _require_unit_range(values: "Tensor", *, name: str) -> None:
     low, high = values.min().item(), values.max().item()
     # Written so that NaN, which compares false with everything, is refused too.
     if not (low >= 0 and high <= 1):

@@ -1,6 +1,6 @@
 """Feature networks for the distances between sets of images, each under a name that goes into the result's name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,16 +46,6 @@ class FeatureNetwork:
                 f"{self.name} returned {tuple(features.shape)}, expected {(len(images), self.num_features)}"
             )
         return features.double().cpu()
-
-
-def collect_features(network: FeatureNetwork, batches: Iterable[Tensor]) -> Tensor:
-    """Return the features of all batches in order, (n, num_features) float64.
-
-    Raises:
-        MetricInputError: a batch is no image batch in [0, 1].
-    """
-    features = [network(batch) for batch in batches]
-    return torch.cat(features) if features else torch.empty(0, network.num_features, dtype=torch.float64)
 
 
 def vgg_network(vgg: VGG, *, name: str = "vgg16-pooled") -> FeatureNetwork:

@@ -6,11 +6,14 @@ so that a stage that finds its work done pays for the hash of the weights only.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
+from pydantic import Field
+
+from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import ModelSource, load_transformer, loaded_once
 
@@ -27,7 +30,7 @@ class Captioner(Protocol):
     """Turns images into plain sentences; fit for threads."""
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """What decides the captions beside the settings: the content of the weights, device and precision."""
         ...
 
@@ -44,20 +47,20 @@ class Captioner(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class CaptionerSpec:
     """Which captioner, and how it decodes."""
 
     model: ModelSource
     """A BLIP folder or hub id, like ``Salesforce/blip-image-captioning-base``."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
-    num_beams: int = 1
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    num_beams: Annotated[int, Field(ge=1, le=64)] = 1
     """1 is greedy search."""
-    max_new_tokens: int = 30
+    max_new_tokens: Annotated[int, Field(ge=1, le=512)] = 30
     """Longest caption, in tokens, the prefix not counted."""
     prefix: str = ""
     """Text with which the decoder starts ("a photograph of"); it is no part of the caption."""
-    no_repeat_ngram_size: int = 0
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, le=32)] = 0
     """Groups of so many tokens never come twice; 0 allows all. It costs time at every step of the decoder."""
     cut_repetition: bool = True
     """Cut "a cat a cat a cat" down to "a cat", which BLIP falls into on odd images; costs nothing."""
@@ -65,17 +68,8 @@ class CaptionerSpec:
     """Words that BLIP large says and nobody knows; lower case."""
 
     def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: a value is out of range.
-        """
-        ranges = (("num_beams", 1, 64), ("max_new_tokens", 1, 512), ("no_repeat_ngram_size", 0, 32))
-        for name, low, high in ranges:
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected a number in [{low}, {high}]")
         if loud := [word for word in self.dropped_words if word != word.lower() or not word]:
-            raise ConfigError(f"dropped_words holds {loud[0]!r}, expected words in lower case")
+            raise ValueError(f"dropped_words holds {loud[0]!r}, expected words in lower case")
 
 
 class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):
@@ -105,7 +99,7 @@ class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):
         loaded = self._loaded
         # Tokenizers keep state while they run, and two models at once share one device's memory anyway.
         with self._lock, torch.inference_mode():
-            pixel_values = torch.stack(list(prepared)).to(self._placement.device, self._placement.torch_dtype)
+            pixel_values = torch.stack(list(prepared)).to(self._device.type, self._device.torch_dtype)
             tokens = loaded.model.generate(
                 pixel_values=pixel_values,
                 input_ids=loaded.prompt.repeat(len(prepared), 1),
@@ -136,10 +130,10 @@ class _Blip(NamedTuple):
 def _load_blip(spec: CaptionerSpec) -> _Blip:
     from transformers import BlipForConditionalGeneration, BlipProcessor
 
-    placement = place(spec.placement)
+    device = resolve_device(spec.device)
     model: Any
     processor: Any
-    processor, model = load_transformer(spec.model, BlipProcessor, BlipForConditionalGeneration, placement=placement)
+    processor, model = load_transformer(spec.model, BlipProcessor, BlipForConditionalGeneration, device=device)
     prompt = processor.tokenizer(spec.prefix, return_tensors="pt").input_ids
     longest = model.config.text_config.max_position_embeddings
     if prompt.shape[1] - 1 + spec.max_new_tokens > longest:
@@ -147,7 +141,7 @@ def _load_blip(spec: CaptionerSpec) -> _Blip:
             f"max_new_tokens is {spec.max_new_tokens} after {prompt.shape[1] - 1} tokens of the prefix, but "
             f"{spec.model.name} knows {longest} positions"
         )
-    return _Blip(model, processor.image_processor, processor.tokenizer, prompt.to(placement.device))
+    return _Blip(model, processor.image_processor, processor.tokenizer, prompt.to(device.type))
 
 
 @loaded_once

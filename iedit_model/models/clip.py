@@ -7,14 +7,15 @@ other features, silently, under a configuration without it: such a pair is refus
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError, MissingModelError, WeightsError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import (
     BROKEN_MODEL,
@@ -47,13 +48,13 @@ _QUICK_GELU_NAME = re.compile(r"openai(?!\w)|quick-?gelu", re.IGNORECASE)
 Embeds = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ClipSpec:
     """Which CLIP, and where it runs."""
 
     model: ModelSource
     """A folder, a hub id, or ``open_clip:ViT-L-14-quickgelu:openai``."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
@@ -85,7 +86,7 @@ class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
         import torch
 
         with self._lock, torch.inference_mode():
-            batch = torch.stack(list(prepared)).to(self._placement.device, self._placement.torch_dtype)
+            batch = torch.stack(list(prepared)).to(self._device.type, self._device.torch_dtype)
             return _unit(self._loaded.model.encode_image(batch))
 
     def encode_images(self, images: "Sequence[Image]", /) -> Embeds:
@@ -98,7 +99,7 @@ class ClipEncoder(LazyModel[ClipSpec, "_OpenClip"]):
 
         loaded = self._loaded
         with self._lock, torch.inference_mode():
-            return _unit(loaded.model.encode_text(loaded.tokenizer(list(texts)).to(self._placement.device)))
+            return _unit(loaded.model.encode_text(loaded.tokenizer(list(texts)).to(self._device.type)))
 
 
 class _OpenClip(NamedTuple):
@@ -123,11 +124,11 @@ def _load_open_clip(spec: ClipSpec) -> _OpenClip:
     from open_clip import create_model, get_tokenizer
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    placement = place(spec.placement)
+    device = resolve_device(spec.device)
     name = f"local-dir:{model_folder(_listed_source(spec.model), files=CLIP_FILES)}"
     try:
         model: Any = create_model(
-            name, precision=placement.dtype, device=placement.device, require_pretrained=True, weights_only=True
+            name, precision=device.dtype, device=device.type, require_pretrained=True, weights_only=True
         )
         tokenizer = get_tokenizer(name)
     except (*BROKEN_MODEL, AssertionError) as error:  # open_clip asserts some shapes

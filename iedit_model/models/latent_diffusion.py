@@ -15,15 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.samplers import NoiseSchedule, noise_schedule_from_config
 from iedit_model.errors import WeightsError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
     BROKEN_MODEL,
     ModelSource,
     loaded_once,
+    model_fingerprint,
     model_folder,
-    placed_identity,
     read_model_json,
     without_progress_bars,
 )
@@ -38,13 +39,13 @@ UNCONDITIONAL = ""
 """The prompt of the branch that guidance leads away from."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LatentDiffusionSpec:
     """Which model edits, and where it runs."""
 
     model: ModelSource
     """A folder as ``StableDiffusionPipeline.save_pretrained`` writes it, or a hub id."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
     """Device, and precision of the UNet and the text encoder."""
     vae_dtype: Literal["fp32", "same"] = "fp32"
     """Precision of the VAE; "same" is the UNet's. bf16 shifts colours by about one level of 255."""
@@ -126,7 +127,7 @@ def load_latent_diffusion(spec: LatentDiffusionSpec) -> LatentDiffusion:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder, placement = _folder(spec.model), place(spec.placement)
+    folder, device = _folder(spec.model), resolve_device(spec.device)
     schedule = noise_schedule_from_config(read_model_json(folder / "scheduler", "scheduler_config.json"))
     readers: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     try:
@@ -142,13 +143,13 @@ def load_latent_diffusion(spec: LatentDiffusionSpec) -> LatentDiffusion:
             "take more)"
         )
     for name, part in parts.items():
-        dtype = torch.float32 if (name, spec.vae_dtype) == ("vae", "fp32") else placement.torch_dtype
+        dtype = torch.float32 if (name, spec.vae_dtype) == ("vae", "fp32") else device.torch_dtype
         # diffusers' own method warns of modules to keep in fp32 even where a model has none.
-        nn.Module.to(part, placement.device, dtype)
+        nn.Module.to(part, device.type, dtype)
     return LatentDiffusion(**parts, tokenizer=tokenizer, schedule=schedule)
 
 
-def latent_diffusion_identity(spec: LatentDiffusionSpec) -> str:
+def latent_diffusion_fingerprint(spec: LatentDiffusionSpec) -> str:
     """Return what decides the numbers of a model: the content of its parts, device and precisions.
 
     Raises:
@@ -156,9 +157,9 @@ def latent_diffusion_identity(spec: LatentDiffusionSpec) -> str:
         ConfigError: the device is not there.
     """
     _folder(spec.model)
-    placement = place(spec.placement)
-    vae_dtype = placement.dtype if spec.vae_dtype == "same" else "fp32"
-    return f"{placed_identity(spec.model, placement, files=PART_FILES)}+vae/{vae_dtype}"
+    device = resolve_device(spec.device)
+    vae_dtype = device.dtype if spec.vae_dtype == "same" else "fp32"
+    return f"{model_fingerprint(spec.model, device, files=PART_FILES)}+vae/{vae_dtype}"
 
 
 def _folder(source: ModelSource) -> Path:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from iedit_model.models.devices import DeviceConfig, place
-from iedit_model.models.source import MODEL_FILES, ModelSource, placed_identity
+from iedit_model.models.devices import DeviceConfig, resolve_device
+from iedit_model.models.source import MODEL_FILES, ModelSource, model_fingerprint
 
 
 class ModelSpec(Protocol):
@@ -20,7 +20,7 @@ class ModelSpec(Protocol):
         ...
 
     @property
-    def placement(self) -> DeviceConfig:
+    def device(self) -> DeviceConfig:
         """Where it runs and in which precision."""
         ...
 
@@ -54,9 +54,9 @@ class LazyModel(Generic[Spec, Parts]):
         """
         self._spec = spec
         self._load = load
-        self._placement = place(spec.placement)
+        self._device = resolve_device(spec.device)
         self._lock = threading.Lock()
-        self.identity = placed_identity(source or spec.model, self._placement, files=files)
+        self.fingerprint = model_fingerprint(source or spec.model, self._device, files=files)
         """Content of the weights, device and precision: what decides the results beside the settings."""
 
     @property

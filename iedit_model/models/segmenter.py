@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.configuration import configuration
 from iedit_model.errors import BatchError, WeightsError
-from iedit_model.models.devices import DeviceConfig, place
+from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import ModelSource, load_transformer, loaded_once
 
@@ -26,13 +27,13 @@ Probabilities = npt.NDArray[np.float32]
 _KEPT_PROMPTS = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SegmenterSpec:
     """Which segmenter, and where it runs."""
 
     model: ModelSource
     """A CLIPSeg folder or hub id, like ``CIDAS/clipseg-rd64-refined``."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +51,7 @@ class Segmenter(Protocol):
     """Finds in images what words say; fit for threads."""
 
     @property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """What decides the maps: the content of the weights, device and precision."""
         ...
 
@@ -101,7 +102,7 @@ class ClipSegmenter(LazyModel[SegmenterSpec, "_ClipSeg"]):
     def _activations(self, pixel_values: "Tensor") -> "list[Tensor]":
         model = self._loaded.model
         states = model.clip.vision_model(
-            pixel_values.to(self._placement.device, self._placement.torch_dtype),
+            pixel_values.to(self._device.type, self._device.torch_dtype),
             output_hidden_states=True,
             interpolate_pos_encoding=True,
         ).hidden_states
@@ -115,7 +116,7 @@ class ClipSegmenter(LazyModel[SegmenterSpec, "_ClipSeg"]):
         known = {prompt: self._embeds[prompt] for prompt in prompts if prompt in self._embeds}
         for prompt in missing:
             # One at a time and unpadded: then its embedding does not depend on who else is asked for.
-            tokens = self._loaded.tokenizer([prompt], truncation=True, return_tensors="pt").to(self._placement.device)
+            tokens = self._loaded.tokenizer([prompt], truncation=True, return_tensors="pt").to(self._device.type)
             known[prompt] = self._loaded.model.clip.get_text_features(**tokens).pooler_output[0]
         for prompt in missing:
             self._embeds[prompt] = known[prompt]
@@ -172,7 +173,7 @@ def _load_clipseg(spec: SegmenterSpec) -> _ClipSeg:
     model: Any
     processor: Any
     processor, model = load_transformer(
-        spec.model, CLIPSegProcessor, CLIPSegForImageSegmentation, placement=place(spec.placement)
+        spec.model, CLIPSegProcessor, CLIPSegForImageSegmentation, device=resolve_device(spec.device)
     )
     size = dict(processor.image_processor.size)
     square = bool(size.get("height")) and size.get("height") == size.get("width")

@@ -11,14 +11,15 @@ import re
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
-from iedit_model.errors import ConfigError, MissingModelError, PickledWeightsError, WeightsError
-from iedit_model.models.devices import Placement
+from iedit_model.configuration import configuration
+from iedit_model.errors import MissingModelError, PickledWeightsError, WeightsError
+from iedit_model.models.devices import ComputeDevice
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """Names of what a model is made of: configuration, weights, vocabularies. The rest of a folder does not count."""
@@ -39,24 +40,19 @@ Spec = TypeVar("Spec", bound=Hashable)
 Model = TypeVar("Model")
 
 
-@dataclass(frozen=True)
+@configuration
 class ModelSource:
-    """A model's folder or hub id; for a stage's fingerprint only its content counts (``identity``), not its place."""
+    """A model's folder or hub id; in a stage's fingerprint its content counts (``weights_digest``), not its path."""
 
-    name: str = field(metadata={"fingerprint": False})
+    name: str = field(kw_only=False, metadata={"fingerprint": False})
     """A folder as ``save_pretrained`` or open_clip write it, or a hub id like ``CIDAS/clipseg-rd64-refined``, which may
     begin with ``hf-hub:``. A folder of that name goes first."""
-    revision: str | None = field(default=None, metadata={"fingerprint": False})
+    revision: str | None = field(default=None, kw_only=False, metadata={"fingerprint": False})
     """Branch, tag or commit of a hub id; None is its main branch. Folders have none."""
 
     def __post_init__(self) -> None:
-        """Check the name.
-
-        Raises:
-            ConfigError: it is empty or not printable.
-        """
         if not self.name or not self.name.isprintable():
-            raise ConfigError(f"a model needs a folder or a hub id, got {self.name!r}")
+            raise ValueError(f"a model needs a folder or a hub id, got {self.name!r}")
 
 
 def model_folder(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> Path:
@@ -78,7 +74,7 @@ def model_folder(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -
     return folder.resolve()
 
 
-def identity(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> str:
+def weights_digest(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> str:
     """Return 64 hex characters over the names and bytes of a model's files; where the folder lies does not count.
 
     Hashed once per process unless a file changes. Raises what ``model_folder`` raises.
@@ -89,12 +85,12 @@ def identity(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> st
     return _content_hash(folder, tuple(paths), stats)
 
 
-def placed_identity(source: ModelSource, placement: Placement, *, files: tuple[str, ...] = MODEL_FILES) -> str:
+def model_fingerprint(source: ModelSource, device: ComputeDevice, *, files: tuple[str, ...] = MODEL_FILES) -> str:
     """Return what decides a model's numbers: the content of its files, the device and the precision.
 
     Raises what ``model_folder`` raises.
     """
-    return f"{identity(source, files=files)}@{placement.name}"
+    return f"{weights_digest(source, files=files)}@{device.name}"
 
 
 def model_files(folder: Path, *, files: tuple[str, ...] = MODEL_FILES) -> list[Path]:
@@ -116,7 +112,7 @@ def loaded_once(load: Callable[[Spec], Model]) -> Callable[[Spec], Model]:
 
 
 def load_transformer(
-    source: ModelSource, processor_class: Any, model_class: Any, *, placement: Placement
+    source: ModelSource, processor_class: Any, model_class: Any, *, device: ComputeDevice
 ) -> tuple[Any, Any]:
     """Return the processor and the frozen model of a transformers folder, in evaluation mode.
 
@@ -124,7 +120,7 @@ def load_transformer(
         source: the model.
         processor_class: a transformers class with ``from_pretrained``.
         model_class: likewise.
-        placement: where the model goes and in which precision.
+        device: where the model goes and in which precision.
 
     Raises:
         WeightsError: the model cannot be had, its files do not fit the classes, or a weight is missing.
@@ -151,7 +147,7 @@ def load_transformer(
             "which would be random: it is another kind of model, or the folder is not whole"
         )
     model.eval().requires_grad_(requires_grad=False)
-    return processor, model.to(device=placement.device, dtype=placement.torch_dtype)
+    return processor, model.to(device=device.type, dtype=device.torch_dtype)
 
 
 def read_model_json(folder: Path, name: str) -> dict[str, object]:

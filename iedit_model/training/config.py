@@ -6,11 +6,13 @@ Nothing here imports torch, so that a command line may read it at once.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, no_type_check
+from typing import Annotated, Any, Literal
 
-from iedit_model.errors import ConfigError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from iedit_model.configuration import Probability, configuration
 
 NoiseLoss = Literal["ldm", "paired", "mask"]
 MaskPolicy = Literal["paper", "fg_priority", "union"]
@@ -20,39 +22,39 @@ EmptyMask = Literal["keep", "ldm", "drop", "raise"]
 MaskFill = Literal["grey", "black", "clip_mean", "blur"]
 LatentMaskMode = Literal["area", "nearest", "max", "soft"]
 PerceptualAlign = Literal["none", "bbox_crop", "gram"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 LayerPolicy = Literal["alternate", "input", "middle", "both", "all", "attention", "lora"]
 
 _UNSTATED = {"paper": "unstated"}
 _NEUTRAL = {"paper": "neutral"}
 
 
-@no_type_check  # the class checks itself, with errors that a user can act on
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LossConfig:
     """Eq. 12 with its switches and with every choice that the paper leaves open."""
 
     noise_loss: NoiseLoss = "mask"
     """ldm: Eq. 1 with the source's noise; paired: Eq. 4; mask: Eq. 8 and 9."""
-    noise_weight: float = 1.0
+    noise_weight: NonNegativeFloat = 1.0
     """Factor of the noise loss; 0 leaves it out (with replay alone this is the control "more pretraining")."""
     use_global: bool = True
     """Eq. 5: CLIP distance of the decoded prediction to the edit prompt."""
-    global_weight: float = 1.0
+    global_weight: NonNegativeFloat = 1.0
     use_loc: bool = True
     """Eq. 11: CLIP distance of the decoded prediction inside M_1 to the difference prompt."""
-    loc_weight: float = 1.0
+    loc_weight: NonNegativeFloat = 1.0
     use_perc: bool = True
     """Eq. 10: VGG distance between the decoded prediction inside M_1 and the target inside M_2."""
-    lambda_perc: float | None = field(default=None, metadata=_UNSTATED)
+    lambda_perc: NonNegativeFloat | None = field(default=None, metadata=_UNSTATED)
     """Factor of Eq. 10. None: to be calibrated first (``train_step.calibrate_lambda_perc``); 0.0: only measured."""
 
     t_weighting: Literal["paper", "none"] = "paper"
     """paper: t/T on the noise loss and 1 - t/T on both CLIP losses; none: 1 on all."""
     perc_t_weight: Literal["none", "one_minus"] = "none"
     """one_minus puts 1 - t/T on Eq. 10 as well: at high t its picture is mostly error."""
-    min_snr_gamma: float | None = None
+    min_snr_gamma: PositiveFloat | None = None
     """min(SNR, gamma) / SNR on the noise loss, beside ``t_weighting``; None is the paper's."""
-    t_min: int = 0
+    t_min: NonNegativeInt = 0
     """First timestep that is drawn for the pair losses."""
     t_max: int | None = None
     """First timestep that is no longer drawn; None: the schedule's end."""
@@ -68,62 +70,48 @@ class LossConfig:
     latent_mask_mode: LatentMaskMode = field(default="area", metadata=_UNSTATED)
     """How a pixel mask becomes a latent one: mean, first pixel or maximum of each cell, then the threshold; soft: the
     mean itself."""
-    latent_mask_threshold: float = field(default=0.5, metadata=_UNSTATED)
+    latent_mask_threshold: Probability = field(default=0.5, metadata=_UNSTATED)
     """A cell at or above it is inside."""
-    latent_mask_dilation: int = 0
+    latent_mask_dilation: NonNegativeInt = 0
     """Latent cells by which both masks are grown."""
 
     mask_fill: MaskFill = "grey"
     """What stands outside the mask in Eq. 10 and 11: grey is the literal product in the decoder's range [-1, 1]."""
     loc_crop: bool = False
     """Cut the square around M_1 out before CLIP sees it, so that a small object is more than a few patches."""
-    crop_margin: float = 0.25
+    crop_margin: NonNegativeFloat = 0.25
     """Margin of that square and of ``bbox_crop`` on each side, as a share of the mask's longer side."""
     perc_layer: str = field(default="relu3_3", metadata=_UNSTATED)
     """VGG layer of Eq. 10: relu<block>_<convolution> or conv<block>_<convolution>."""
     perc_align: PerceptualAlign = "none"
     """none compares place by place; bbox_crop the squares around both masks; gram the layer's channel correlations."""
-    perc_size_px: int | None = field(default=None, metadata=_UNSTATED)
+    perc_size_px: PositiveInt | None = field(default=None, metadata=_UNSTATED)
     """Side to which images are resized before VGG; None: as decoded."""
 
-    pixel_loss_t_max: int | None = None
+    pixel_loss_t_max: PositiveInt | None = None
     """Losses on decoded pixels (Eq. 5, 10, 11) are skipped for samples with t at or above it; None: never."""
-    pixel_loss_every: int = 1
+    pixel_loss_every: PositiveInt = 1
     """Losses on decoded pixels are computed in every n-th optimiser step."""
     decoder: Literal["vae", "tiny"] = "vae"
     """The model's own VAE decoder, or a distilled one (AutoencoderTiny) that is some 18 times cheaper."""
 
-    prompt_dropout: float = 0.0
+    prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of samples that get the empty prompt, with the source's noise as their target and no other loss."""
-    replay_target_weight: float = 0.0
+    replay_target_weight: NonNegativeFloat = 0.0
     """Weight of ordinary denoising of the target under the edit prompt, at all t."""
-    replay_source_weight: float = 0.0
+    replay_source_weight: NonNegativeFloat = 0.0
     """Weight of ordinary denoising of the source under its own caption, at all t."""
-    replay_min_snr_gamma: float | None = None
+    replay_min_snr_gamma: PositiveFloat | None = None
     """min-SNR weighting of both replay terms."""
 
     def __post_init__(self) -> None:
-        """Refuse values that no equation can use."""
-        _check_choices(self)
-        for name in ("noise_weight", "global_weight", "loc_weight", "replay_target_weight", "replay_source_weight"):
-            _check(self, name, _is_weight, "a finite number >= 0")
-        _check(self, "lambda_perc", _optional(_is_weight), "None or a finite number >= 0")
-        for name in ("min_snr_gamma", "replay_min_snr_gamma"):
-            _check(self, name, _optional(_is_positive), "None or a finite number > 0")
-        _check(self, "prompt_dropout", lambda share: 0 <= share < 1, "a share in [0, 1)")
-        _check(self, "latent_mask_threshold", lambda value: 0 < value <= 1, "a number in (0, 1]")
-        _check(self, "latent_mask_dilation", lambda cells: cells >= 0, "a number >= 0")
-        _check(self, "crop_margin", _is_weight, "a finite number >= 0")
-        _check(self, "pixel_loss_every", lambda steps: steps >= 1, "a number >= 1")
-        _check(self, "pixel_loss_t_max", _optional(lambda t: t >= 1), "None or a number >= 1")
-        _check(self, "perc_size_px", _optional(lambda size: size >= 1), "None or a number >= 1")
-        _check(self, "t_min", lambda t: t >= 0, "a timestep >= 0")
-        _check(self, "t_max", _optional(lambda t: t > self.t_min), f"None or more than t_min={self.t_min}")
+        if self.t_max is not None and self.t_max <= self.t_min:
+            raise ValueError(f"t_max is {self.t_max}, expected None or more than t_min={self.t_min}")
         if not (self.noise_weight or self.uses_pixels or self.replay_target_weight or self.replay_source_weight):
-            raise ConfigError("every loss is switched off; set at least one weight or switch")
+            raise ValueError("every loss is switched off; set at least one weight or switch")
         always = self.pixel_loss_every == 1 and self.pixel_loss_t_max is None and self.prompt_dropout == 0
         if not (always or self.noise_weight or self.replay_target_weight or self.replay_source_weight):
-            raise ConfigError(
+            raise ValueError(
                 "the losses on pixels stand alone but are skipped for some steps or samples, which would then have no "
                 "loss at all; give noise_weight or a replay weight, or remove pixel_loss_every, pixel_loss_t_max and "
                 "prompt_dropout"
@@ -145,8 +133,7 @@ class LossConfig:
         return self.noise_loss == "mask" and self.noise_weight > 0
 
 
-@no_type_check  # the class checks itself, with errors that a user can act on
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class TrainConfig:
     """One fine-tuning: the losses, which layers learn, and how fast."""
 
@@ -155,32 +142,32 @@ class TrainConfig:
     layers: LayerPolicy = "alternate"
     """alternate: conv_in and the down blocks, then the mid block, in turn; both: these together; input, middle: one of
     them; all: the whole UNet; attention: the attention layers' own weights; lora: low-rank adapters of these."""
-    alternate_every: int = field(default=1, metadata=_UNSTATED)
+    alternate_every: PositiveInt = field(default=1, metadata=_UNSTATED)
     """Optimiser steps between two turns of ``alternate``."""
-    lora_rank: int = 16
+    lora_rank: PositiveInt = 16
     """Used by ``lora`` alone, as is ``lora_alpha``."""
-    lora_alpha: int = 16
+    lora_alpha: PositiveInt = 16
     """The adapters' scale is ``lora_alpha / lora_rank``."""
 
-    num_steps: int = 10_000
+    num_steps: PositiveInt = 10_000
     """Optimiser steps."""
-    batch_size: int = 1
+    batch_size: PositiveInt = 1
     """Samples a device and micro-step."""
-    accumulation: int = 1
+    accumulation: PositiveInt = 1
     """Micro-steps that make one optimiser step."""
-    learning_rate: float = 2e-4
-    warmup_steps: int = field(default=0, metadata=_UNSTATED)
+    learning_rate: PositiveFloat = 2e-4
+    warmup_steps: NonNegativeInt = field(default=0, metadata=_UNSTATED)
     """Optimiser steps in which the rate rises linearly from 0."""
     schedule: Literal["constant", "cosine"] = field(default="constant", metadata=_UNSTATED)
     """After the warm-up: constant, or falling to 0 along half a cosine."""
-    betas: tuple[float, float] = field(default=(0.9, 0.999), metadata=_UNSTATED)
-    weight_decay: float = field(default=0.01, metadata=_UNSTATED)
-    adam_epsilon: float = field(default=1e-8, metadata=_UNSTATED)
+    betas: tuple[Decay, Decay] = field(default=(0.9, 0.999), metadata=_UNSTATED)
+    weight_decay: NonNegativeFloat = field(default=0.01, metadata=_UNSTATED)
+    adam_epsilon: PositiveFloat = field(default=1e-8, metadata=_UNSTATED)
     eight_bit_optimizer: bool = field(default=False, metadata=_UNSTATED)
     """AdamW with 8-bit moments, where bitsandbytes is installed."""
-    max_grad_norm: float | None = field(default=None, metadata=_UNSTATED)
+    max_grad_norm: PositiveFloat | None = field(default=None, metadata=_UNSTATED)
     """Gradients are scaled down to this L2 norm; None: not clipped."""
-    ema_decay: float | None = field(default=None, metadata=_UNSTATED)
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = field(default=None, metadata=_UNSTATED)
     """Decay a step of the moving average of the trained weights; None: no average."""
     precision: Literal["fp32", "bf16", "fp16"] = field(default="fp32", metadata=_UNSTATED)
     """Of the networks; weights, moments and the equations stay in fp32."""
@@ -191,23 +178,12 @@ class TrainConfig:
     """Recompute the UNet's activations in the backward pass instead of keeping them."""
     checkpoint_decoder: bool = field(default=False, metadata=_NEUTRAL)
     """The same for the VAE's decoder."""
-    seed: int = field(default=0, metadata=_NEUTRAL)
+    seed: NonNegativeInt = field(default=0, metadata=_NEUTRAL)
 
     def __post_init__(self) -> None:
-        """Refuse values that no training can use."""
-        _check_choices(self)
-        for name in ("alternate_every", "lora_rank", "num_steps", "batch_size", "accumulation"):
-            _check(self, name, lambda count: count >= 1, "a number >= 1")
-        for name in ("learning_rate", "lora_alpha", "adam_epsilon"):
-            _check(self, name, _is_positive, "a finite number > 0")
-        for name in ("warmup_steps", "weight_decay", "seed"):
-            _check(self, name, _is_weight, "a finite number >= 0")
-        _check(self, "betas", lambda betas: all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)")
-        _check(self, "max_grad_norm", _optional(_is_positive), "None or a finite number > 0")
-        _check(self, "ema_decay", _optional(lambda decay: 0 < decay < 1), "None or a number in (0, 1)")
         period = 2 * self.alternate_every
         if self.layers == "alternate" and self.loss.uses_pixels and self.loss.pixel_loss_every % period == 0:
-            raise ConfigError(
+            raise ValueError(
                 f"pixel_loss_every={self.loss.pixel_loss_every} always falls on the input layers' turn of 'alternate' "
                 f"(a turn each {self.alternate_every} steps), so the mid block would never see these losses; "
                 f"choose a number that {period} does not divide"
@@ -314,33 +290,3 @@ def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | N
             yield from _settings(value, f"{prefix}{entry.name}.")
         else:
             yield f"{prefix}{entry.name}", value, entry.metadata.get("paper")
-
-
-def _is_weight(value: Any) -> bool:
-    return 0 <= value < math.inf
-
-
-def _is_positive(value: Any) -> bool:
-    return 0 < value < math.inf
-
-
-def _optional(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or holds(value)
-
-
-def _check(config: object, name: str, holds: Callable[[Any], bool], expected: str) -> None:
-    value = getattr(config, name)
-    try:
-        permitted = holds(value)
-    except TypeError:  # a string or None where a number belongs
-        permitted = False
-    if not permitted:
-        raise ConfigError(f"{type(config).__name__}.{name} is {value!r}, expected {expected}")
-
-
-def _check_choices(config: Any) -> None:
-    # Configurations come from YAML and from Prefect's page as well, where no type checker looks.
-    for entry in dataclasses.fields(config):
-        if get_origin(entry.type) is Literal:
-            choices = get_args(entry.type)
-            _check(config, entry.name, choices.__contains__, f"one of {choices}")

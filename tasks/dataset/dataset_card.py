@@ -5,14 +5,15 @@ Everything but the section on licences is read from the version itself, so that 
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from pydantic import Field
+
+from iedit_model.configuration import configuration
 from storage import StageRecord, TableSchema, VersionInfo, VersionStore
 from storage.arrow import compute
 from tasks.dataset import card_text
 from tasks.dataset.card_text import in_words
-from tasks.errors import TaskConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,22 +28,14 @@ _READ: Final = ("sample_id", "split", "group_id", "tar", "relation", "pos", *_SC
 _SHOWN: Final = ("sample_id", "split", "caption", "edit_prompt", "swapped_from", "swapped_to", "url", "target_url")
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class CardConfig:
-    """What stands on the card beside what the version says.
+    """What stands on the card beside what the version says."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    num_examples: int = 8
+    num_examples: Annotated[int, Field(ge=0, le=1000)] = 8
     """Pairs that are shown in words."""
     licence: str = card_text.LICENCE
     """The section on licences, Markdown; it should say where the pictures come from."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.num_examples <= 1000:
-            raise TaskConfigError(f"card.num_examples is {self.num_examples}, expected 0 to 1000")
 
 
 def write_card(versions: VersionStore, version: str, config: CardConfig | None = None) -> str:

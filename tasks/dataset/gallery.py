@@ -1,16 +1,16 @@
 """A page of pairs to look at: pictures, masks, prompts and scores of a dataset version in one self-contained file."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from storage import SAMPLE_PARTS, Column, CorruptFileError, VersionInfo, VersionStore
 from storage.atomic import replace_bytes
 from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
-from tasks.errors import TaskConfigError
 from tasks.images.data_url import SMALL_PX, picture_address
 from tasks.pack.packed_sample import read_sample
 
@@ -31,26 +31,16 @@ _OUTLINE: Final = (255, 45, 140, 255)
 _DARKNESS: Final = 0.68
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class GalleryConfig:
-    """What is shown.
+    """What is shown."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    limit: int = 200
+    limit: Annotated[int, Field(ge=1, le=5000)] = 200
     """Most pairs on the page; the first by sample id, which is as good as a random draw."""
     where: str | None = None
     """Only pairs that pass this filter over the manifest (``storage.filters``)."""
-    thumb_px: int = 320
+    thumb_px: Annotated[int, Field(ge=16, le=2048)] = 320
     """Longer side of a picture on the page; smaller pictures stay as they are."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("limit", 1, 5000), ("thumb_px", 16, 2048)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise TaskConfigError(f"gallery.{name} is {value}, expected a number in [{low}, {high}]")
 
 
 def write_gallery(versions: VersionStore, version: str, path: Path, config: GalleryConfig | None = None) -> Path:

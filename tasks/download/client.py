@@ -1,7 +1,7 @@
-"""One URL asked for as a careful stranger asks: bounded in time, bytes and redirects, and never at a private address.
+"""An SSRF-safe HTTP client: GET, bounded in time, bytes and redirects, and never at a private address.
 
 No proxy of the environment, no cookie and no user name is ever used. Each redirect is a new URL with all its checks.
-A failure is a ``FetchError`` with its class; see ``fetch_errors``.
+A failure is a ``FetchError`` with its class; see ``errors``.
 """
 
 import hashlib
@@ -10,19 +10,21 @@ import re
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final
 
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from iedit_model.configuration import configuration
 from tasks.download.addresses import AddressBook, Resolver, system_addresses
 from tasks.download.errors import FetchError
 from tasks.download.hosts import HOST_SLOTS
 from tasks.download.robots import FORBIDDING, is_forbidden
-from tasks.download.stream import BoundedStream, Deadline, connected, connection_errors
+from tasks.download.sockets import MAX_HEADER_BYTES, BoundedSocket, Deadline, GuardedConnection, fetch_errors
 from tasks.download.urls import WebAddress, parse_url, redirected
-from tasks.errors import TaskConfigError
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ALLOWED_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+):[0-9]{1,5}")
@@ -37,21 +39,15 @@ _BY_STATUS: Final = {
     429: "throttled",
     451: "forbidden",
 }
-_MAX_HEADER_BYTES: Final = 131_072
-"""Bytes that may come before the body begins: 64 KiB of headers, and what the buffer takes of the body with them."""
 _BLOCK_BYTES: Final = 65_536
 _SPEED: Final[dict[str, Any]] = {"fingerprint": False}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class FetchConfig:
-    """How a URL is asked for; what decides only whether an answer comes in time is no part of the fingerprint.
+    """How a URL is asked for; what decides only whether an answer comes in time is no part of the fingerprint."""
 
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
-
-    max_bytes: int = 20 * 2**20
+    max_bytes: PositiveInt = 20 * 2**20
     """Longest body, bytes, before and after its transfer encoding is undone."""
     honour_robots: bool = True
     """Whether ``X-Robots-Tag`` is obeyed."""
@@ -59,29 +55,23 @@ class FetchConfig:
     """Rules of ``X-Robots-Tag`` that forbid our use."""
     user_agent: str = "iedit"
     """Our name towards servers, in ``User-Agent`` and in ``X-Robots-Tag``: letters, digits, ``.``, ``_``, ``-``."""
-    max_redirects: int = field(default=5, metadata=_SPEED)
+    max_redirects: NonNegativeInt = field(default=5, metadata=_SPEED)
     """Redirects that are followed, 0 or more."""
-    socket_timeout_s: float = field(default=10.0, metadata=_SPEED)
+    socket_timeout_s: Annotated[float, Field(gt=0, le=3600)] = field(default=10.0, metadata=_SPEED)
     """Longest wait for the other side in one operation, seconds."""
-    total_timeout_s: float = field(default=30.0, metadata=_SPEED)
-    """Longest time of one try with all its redirects, seconds; waiting for a place at the host does not count."""
-    per_host: int = field(default=8, metadata=_SPEED)
+    total_timeout_s: Annotated[float, Field(gt=0, le=3600)] = field(default=30.0, metadata=_SPEED)
+    """Longest time of one try with all its redirects, seconds; waiting for a slot of the host does not count."""
+    per_host: PositiveInt = field(default=8, metadata=_SPEED)
     """Requests to one host at the same time, all shards of this process together."""
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=_SPEED)
     """``host:port`` of servers that may have any address, written as in their URLs (``127.0.0.1:8765``)."""
 
     def __post_init__(self) -> None:
-        for name, low in (("max_bytes", 1), ("max_redirects", 0), ("per_host", 1)):
-            if getattr(self, name) < low:
-                raise TaskConfigError(f"fetch.{name} is {getattr(self, name)}, expected {low} or more")
-        for name in ("socket_timeout_s", "total_timeout_s"):
-            if not 0 < getattr(self, name) <= 3600:
-                raise TaskConfigError(f"fetch.{name} is {getattr(self, name)}, expected above 0 and at most 3600 s")
         if not _TOKEN.fullmatch(self.user_agent):
-            raise TaskConfigError(f"fetch.user_agent is {self.user_agent!r}, expected a word like 'iedit'")
+            raise ValueError(f"user_agent is {self.user_agent!r}, expected a word like 'iedit'")
         for host in self.allowed_hosts:
             if not _ALLOWED_HOST.fullmatch(host):
-                raise TaskConfigError(f"fetch.allowed_hosts holds {host!r}, expected like '127.0.0.1:8765'")
+                raise ValueError(f"allowed_hosts holds {host!r}, expected like '127.0.0.1:8765'")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,64 +110,57 @@ class Fetcher:
         self._book.forget_failures()
 
     def fetch(self, url: str) -> Fetched:
-        """Return the body that stands at a URL.
+        """Return the body behind a URL.
 
         Raises:
             FetchError: there is none, or we may not have it.
         """
-        place, status = parse_url(url), None
+        address, status = parse_url(url), None
         deadline = Deadline(total_s=self._config.total_timeout_s, operation_s=self._config.socket_timeout_s)
         seen: set[str] = set()
         try:
             while True:
-                self._note(place, seen)
-                answer = self._ask(place, deadline)
+                self._note(address, seen)
+                answer = self._ask(address, deadline)
                 if isinstance(answer, Fetched):
                     return answer
                 status = answer.http_status
-                place = redirected(place, answer.location)
+                address = redirected(address, answer.location)
         except FetchError as error:
             error.http_status = error.http_status or status
             raise
 
-    def _note(self, place: WebAddress, seen: set[str]) -> None:
-        if place.url in seen or len(seen) > self._config.max_redirects:
+    def _note(self, address: WebAddress, seen: set[str]) -> None:
+        if address.url in seen or len(seen) > self._config.max_redirects:
             raise FetchError("redirect_loop", f"{len(seen)} redirects and no end")
-        seen.add(place.url)
+        seen.add(address.url)
 
-    def _ask(self, place: WebAddress, deadline: Deadline) -> "Fetched | _Redirect":
-        # The address is checked before a place at the host is waited for: what is never asked need not wait.
-        numbers = self._book.addresses(place, timeout_s=deadline.left_s())
-        with self._slot(place, deadline), connected(place, numbers, deadline) as connection:
-            with connection_errors():
-                connection.settimeout(deadline.left_s())
-                connection.sendall(self._request(place))
-            stream = BoundedStream(connection, deadline, allowance=_MAX_HEADER_BYTES)
-            # It takes nothing of a socket but ``makefile``.
-            response = http.client.HTTPResponse(cast("Any", stream), method="GET")
-            with _http_errors():
-                response.begin()
-                return self._answer(response, stream)
+    def _ask(self, address: WebAddress, deadline: Deadline) -> "Fetched | _Redirect":
+        # The address is checked before a slot of the host is waited for: what is never asked need not wait.
+        numbers = self._book.addresses(address, timeout_s=deadline.left_s())
+        connection = GuardedConnection(address, numbers, deadline)
+        with self._slot(address, deadline), fetch_errors(), closing(connection):
+            connection.request("GET", address.target, headers=self._headers(address))
+            with closing(connection.getresponse()) as response:
+                return self._answer(response, connection.bounded)
 
     @contextmanager
-    def _slot(self, place: WebAddress, deadline: Deadline) -> Iterator[None]:
+    def _slot(self, address: WebAddress, deadline: Deadline) -> Iterator[None]:
         with ExitStack() as held:
             with deadline.paused():
-                held.enter_context(HOST_SLOTS.slot(place.host, limit=self._config.per_host, stop=self.stop))
+                held.enter_context(HOST_SLOTS.slot(address.host, limit=self._config.per_host, stop=self.stop))
             yield
 
-    def _request(self, place: WebAddress) -> bytes:
-        lines = (
-            f"GET {place.target} HTTP/1.1",
-            f"Host: {place.host_header}",
-            f"User-Agent: Mozilla/5.0 (compatible; {self._config.user_agent}/1.0)",
-            "Accept: image/*,*/*;q=0.8",
-            "Accept-Encoding: identity",
-            "Connection: close",
-        )
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    def _headers(self, address: WebAddress) -> dict[str, str]:
+        return {
+            "Host": address.host_header,
+            "User-Agent": f"Mozilla/5.0 (compatible; {self._config.user_agent}/1.0)",
+            "Accept": "image/*,*/*;q=0.8",
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+        }
 
-    def _answer(self, response: http.client.HTTPResponse, stream: BoundedStream) -> "Fetched | _Redirect":
+    def _answer(self, response: http.client.HTTPResponse, connection: BoundedSocket) -> "Fetched | _Redirect":
         status = response.status
         if status in _REDIRECTS:
             if (location := response.getheader("Location")) is None:
@@ -191,7 +174,7 @@ class Fetcher:
         ):
             raise FetchError("refused_by_robots", "X-Robots-Tag forbids it", http_status=status)
         try:
-            data = _body(response, stream, self._config.max_bytes)
+            data = _body(response, connection, self._config.max_bytes)
         except FetchError as error:
             error.http_status = status
             raise
@@ -227,11 +210,11 @@ def _retry_after_s(value: str | None) -> float | None:
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
-def _body(response: http.client.HTTPResponse, stream: BoundedStream, max_bytes: int) -> bytes:
+def _body(response: http.client.HTTPResponse, connection: BoundedSocket, max_bytes: int) -> bytes:
     if response.length is not None and response.length > max_bytes:
         raise FetchError("too_many_bytes", f"more than {max_bytes} bytes")
     # Chunks may be as short as one byte, which costs six; a body that is mostly such overhead is not worth more.
-    stream.allowance = stream.num_read + 2 * max_bytes + _MAX_HEADER_BYTES
+    connection.allowance = connection.num_read + 2 * max_bytes + MAX_HEADER_BYTES
     data = bytearray()
     while block := response.read(_BLOCK_BYTES):
         data += block
@@ -258,15 +241,3 @@ def _plain(data: bytes, encoding: str, max_bytes: int) -> bytes:
     if not unpacker.eof:
         raise FetchError("incomplete", "the packed body ends before its end")
     return plain
-
-
-@contextmanager
-def _http_errors() -> Iterator[None]:
-    try:
-        yield
-    except http.client.IncompleteRead as error:
-        raise FetchError("incomplete", "the connection closed before the end of the body") from error
-    except http.client.RemoteDisconnected as error:
-        raise FetchError("connection", "closed without an answer") from error
-    except http.client.HTTPException as error:
-        raise FetchError("bad_response", "this is no HTTP") from error

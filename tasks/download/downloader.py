@@ -1,86 +1,121 @@
-"""img2dataset's own ``Downloader`` for one shard, with our fetch, decoder and writer in its places.
+"""One round over a shard by img2dataset's ``Downloader``, with a client, a decoder and a writer of ours.
 
-``Downloader.download_shard`` keeps what it is good at: the thread pool, the bound on what waits to be decoded, the
-order of things. Decoder and writer are parameters of its constructor. Its fetch is not, so the method runs as a copy
-whose one global name for it is ours: nothing of the module changes, and each shard has its own (ADR 0004).
+Decoder and writer are parameters of its constructor. Its fetch goes through ``urllib.request.urlopen``, which can be
+taught a scheme of one's own: the rows that img2dataset is given are URLs ``iedit://<round>/<row>``, and the handler
+that opens them is ours. So nothing of img2dataset is changed, and none of its fetches can get past our client: to
+anything but our handler such a URL means nothing (ADR 0004).
 """
 
 import io
+import itertools
 import os
 import tempfile
 import threading
-import types
-from collections.abc import Callable, Iterator, Sequence
+import urllib.request
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
+from email.message import Message
 from pathlib import Path
 from typing import Any, Final, Protocol
+from urllib.error import URLError
+from urllib.response import addinfourl
 
+from iedit_model.errors import ConfigError
+from tasks.download.errors import FetchError
 from tasks.download.image_body import CleanImage
-from tasks.errors import DownloaderChangedError
 
-_FETCH: Final = "download_image_with_retry"
+_SCHEME: Final = "iedit"
 _LOOK_S: Final = 1.0
-_Row = tuple[int, str]
+_NO_IMAGE: Final = (None,) * 5
 
 
-class ShardWork(Protocol):
-    """What is done with each URL of a shard, by its number; each step returns None when it noted a failure."""
+class RowSteps(Protocol):
+    """What is done with the rows of a round, by their index."""
 
-    def fetch(self, number: int, url: str) -> bytes | None:
-        """Return the body at a URL; called from many threads."""
+    def fetch(self, index: int) -> bytes:
+        """Return the body of a row; called from many threads. A ``FetchError`` goes to ``drop``."""
         ...
 
-    def clean(self, number: int, data: bytes) -> CleanImage | None:
-        """Return the picture in a body; called from one thread."""
+    def clean(self, data: bytes) -> CleanImage:
+        """Return the image in a body; called from one thread. A ``FetchError`` goes to ``drop``."""
         ...
 
-    def keep(self, number: int, data: bytes) -> None:
-        """Take an encoded picture; called from the same thread."""
+    def keep(self, index: int, image: CleanImage) -> None:
+        """Take the image of a row; called from the same thread as ``clean``."""
+        ...
+
+    def drop(self, index: int, error: FetchError) -> None:
+        """Take note that a row gave no image; called from any thread."""
         ...
 
 
-def run_downloader(urls: Sequence[str], work: ShardWork, *, num_threads: int, stop: threading.Event) -> None:
-    """Put every URL through ``work``, ``num_threads`` fetches at a time, in about the given order.
+def run_downloader(num_rows: int, steps: RowSteps, *, num_threads: int, stop: threading.Event) -> None:
+    """Put every row through ``steps``, ``num_threads`` fetches at a time, in about their order.
 
-    Works in any thread. When this thread is interrupted, what is in flight ends first, bounded by its time limits.
+    Works in any thread, and for several shards of a process at the same time. When this thread is interrupted, what is
+    in flight ends first, bounded by its time limits. An opener that the process had installed for ``urllib`` before is
+    replaced by one that does what ``urllib`` does by itself.
 
     Args:
-        urls: their places are the numbers that ``work`` is given.
-        work: the three steps. What it raises ends the shard and is raised here.
+        num_rows: rows, which ``steps`` knows by their index.
+        steps: what they raise, beside ``FetchError``, ends the round and is raised here.
         num_threads: fetches at the same time.
         stop: set when the work is given up, here or by the caller.
 
     Raises:
-        DownloaderChangedError: the installed img2dataset is built otherwise than this module expects.
+        ConfigError: img2dataset is not installed.
     """
-    places = _Places(work, stop)
+    rows, name = _Rows(steps, stop), str(next(_NAMES))
     with tempfile.TemporaryDirectory(prefix="iedit-") as folder:
         shard = Path(folder) / "urls.arrow"
-        _write_urls(shard, urls)
-        download = _guarded_download(places, folder=folder, num_urls=len(urls), num_threads=num_threads)
-        _run_aside(lambda: download((0, str(shard))), stop)
-    for error in places.escapes.found:
+        _write_urls(shard, [f"{_SCHEME}://{name}/{index}" for index in range(num_rows)])
+        download = _img2dataset(rows, folder=folder, num_rows=num_rows, num_threads=num_threads)
+        urllib.request.install_opener(urllib.request.build_opener(RowHandler()))
+        _ROUNDS[name] = rows
+        try:
+            _run_aside(lambda: download((0, str(shard))), stop)
+        finally:
+            del _ROUNDS[name]
+    for error in rows.escapes.found:
         raise error
 
 
-def _guarded_download(
-    places: "_Places", *, folder: str, num_urls: int, num_threads: int
-) -> Callable[[tuple[int, str]], None]:
+class RowHandler(urllib.request.BaseHandler):
+    """Teaches ``urllib`` what ``iedit://<round>/<row>`` is, as long as that round runs."""
+
+    def iedit_open(self, request: urllib.request.Request) -> addinfourl:
+        """Return the body of a row.
+
+        Raises:
+            URLError: it has none, or no such round runs.
+        """
+        if (rows := _ROUNDS.get(request.host)) is None:
+            raise URLError(f"no download called {request.host} runs in this process")
+        return addinfourl(io.BytesIO(rows.open(int(request.selector[1:]))), Message(), request.full_url, code=200)
+
+
+def _img2dataset(rows: "_Rows", *, folder: str, num_rows: int, num_threads: int) -> Callable[[tuple[int, str]], None]:
     # Its import asks a package index for updates otherwise.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    from img2dataset.downloader import Downloader
+    try:
+        from img2dataset.downloader import Downloader
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"downloading needs img2dataset, and {error.name} is not installed: "
+            "run `pip install --no-deps 'img2dataset>=1.47,<2'` (what it needs came with iedit)"
+        ) from error
 
-    downloader = Downloader(
-        sample_writer_class=lambda *_: places,
-        resizer=places.clean,
+    return Downloader(
+        sample_writer_class=lambda *_: rows,
+        resizer=rows.resize,
         thread_count=num_threads,
         save_caption=False,
         extract_exif=False,
         output_folder=folder,
         column_list=["url"],
         timeout=None,
-        number_sample_per_shard=max(1, num_urls),
+        number_sample_per_shard=max(1, num_rows),
         oom_shard_count=5,
         compute_hash=None,
         verify_hash_type=None,
@@ -88,27 +123,10 @@ def _guarded_download(
         retries=0,
         user_agent_token=None,
         disallowed_header_directives=None,
-    )
-    method = Downloader.download_shard
-    if _FETCH not in set(_global_names(method.__code__)) or method.__closure__ is not None:
-        raise DownloaderChangedError(
-            f"img2dataset's Downloader does not call {_FETCH} any more, so its fetches could not be guarded; "
-            "install the version of constraints.txt"
-        )
-    # Without urllib in reach, no fetch but ours can happen.
-    names = {**method.__globals__, _FETCH: places.fetch, "urllib": None}
-    guarded = types.FunctionType(method.__code__, names, method.__name__, method.__defaults__)
-    return types.MethodType(guarded, downloader)
+    ).download_shard
 
 
-def _global_names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _global_names(constant)
-
-
-def _write_urls(path: Path, urls: Sequence[str]) -> None:
+def _write_urls(path: Path, urls: list[str]) -> None:
     import pyarrow as pa
 
     table = pa.table({"url": pa.array(urls, pa.string())})
@@ -144,42 +162,45 @@ class _Escapes(AbstractContextManager[None]):
         return True
 
 
-class _NumberedStream(io.BytesIO):
-    def __init__(self, number: int, data: bytes) -> None:
-        super().__init__(data)
-        self.number = number
+class _Rows:
+    """A round in img2dataset's conventions: what its ``urlopen`` reaches, its resizer and its sample writer."""
 
-
-class _Places:
-    """What img2dataset calls: a fetch, a resizer and a sample writer, all in its own conventions."""
-
-    def __init__(self, work: ShardWork, stop: threading.Event) -> None:
-        self._work = work
-        self._stop = stop
+    def __init__(self, steps: RowSteps, stop: threading.Event) -> None:
+        self._steps, self._stop = steps, stop
         self.escapes = _Escapes(stop)
 
-    def fetch(self, row: _Row, **_: object) -> tuple[int, _NumberedStream | None, str | None]:
-        number, url = row
+    def open(self, index: int) -> bytes:
         if not self._stop.is_set():
             with self.escapes:
-                data = self._work.fetch(number, url)
-                if data is not None:
-                    return number, _NumberedStream(number, data), None
-        return number, None, "failed"
+                try:
+                    return self._steps.fetch(index)
+                except FetchError as error:
+                    self._steps.drop(index, error)
+        raise URLError("no image")
 
-    def clean(self, stream: _NumberedStream, _: object = None) -> tuple[Any, ...]:
+    def resize(self, stream: io.BytesIO, _: object = None) -> tuple[Any, ...]:
+        # What takes the place of the encoded image is handed on to ``write`` as it is, and so is the error's text.
         if not self._stop.is_set():
             with self.escapes:
-                image = self._work.clean(stream.number, stream.getvalue())
+                try:
+                    image = self._steps.clean(stream.getvalue())
+                except FetchError as error:
+                    return *_NO_IMAGE, str(error)
+                return image, image.width, image.height, image.original_width, image.original_height, None
+        return *_NO_IMAGE, "given up"
+
+    def write(self, image: CleanImage | None, key: str, _: object, meta: Mapping[str, Any]) -> None:
+        if not self._stop.is_set():
+            with self.escapes:
                 if image is not None:
-                    sizes = (image.width, image.height, image.original_width, image.original_height)
-                    return image.data, *sizes, None
-        return None, None, None, None, None, "failed"
-
-    def write(self, data: bytes | None, key: str, _: object, __: object) -> None:
-        if data is not None and not self._stop.is_set():
-            with self.escapes:
-                self._work.keep(int(key), data)
+                    self._steps.keep(int(key), image)
+                elif meta["status"] == "failed_to_resize":
+                    self._steps.drop(int(key), FetchError.from_text(meta["error_message"]))
 
     def close(self) -> None:
         """Be closed, as img2dataset's writers are; there is nothing to do."""
+
+
+_ROUNDS: Final[dict[str, _Rows]] = {}
+"""The rounds that run in this process, by their names: ``urlopen`` belongs to the process as well."""
+_NAMES: Final = itertools.count()

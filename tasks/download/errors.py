@@ -17,7 +17,7 @@ class Failure:
 
     kind: ErrorKind
     summary: str
-    """One line for people."""
+    """One line for users."""
 
 
 FAILURES: Final[dict[str, Failure]] = {
@@ -32,8 +32,8 @@ FAILURES: Final[dict[str, Failure]] = {
     "bad_certificate": Failure(kind="permanent", summary="the server cannot prove that it is the host"),
     "refused_by_robots": Failure(kind="permanent", summary="X-Robots-Tag forbids the use of the image"),
     "too_many_bytes": Failure(kind="permanent", summary="a body above the limit"),
-    "too_many_pixels": Failure(kind="permanent", summary="a picture above the limit, seen before it was decoded"),
-    "not_an_image": Failure(kind="permanent", summary="bytes that cannot be decoded as a picture"),
+    "too_many_pixels": Failure(kind="permanent", summary="an image above the limit, seen before it was decoded"),
+    "not_an_image": Failure(kind="permanent", summary="bytes that cannot be decoded as an image"),
     "too_small": Failure(kind="permanent", summary="a side below the limit"),
     "bad_aspect": Failure(kind="permanent", summary="too long and narrow"),
     "hash_mismatch": Failure(kind="permanent", summary="not the bytes that the metadata promised"),
@@ -55,12 +55,12 @@ class FetchError(TaskError):
     def __init__(
         self, error_class: str, message: str, *, http_status: int | None = None, retry_after_s: float | None = None
     ) -> None:
-        """Note what happened.
+        """Keep the class, the message and what the answer said.
 
         Args:
             error_class: a key of ``FAILURES``.
             message: what happened, without anything that differs from run to run; cut and cleaned here, because parts
-                of it may come from outside.
+                of it may be external.
             http_status: status of the answer, if there was one.
             retry_after_s: how long the server asks to wait, seconds.
         """
@@ -70,6 +70,12 @@ class FetchError(TaskError):
         self.http_status = http_status
         self.retry_after_s = retry_after_s
         super().__init__(f"{error_class}: {self.message}")
+
+    @classmethod
+    def from_text(cls, text: str) -> "FetchError":
+        """Return the error whose ``str`` this is; status and wait are not in it."""
+        error_class, _, message = text.partition(": ")
+        return cls(error_class, message)
 
     @property
     def is_transient(self) -> bool:

@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Resampling, Transpose
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from tasks.download.errors import FetchError
 from tasks.download.phash import perceptual_hash
-from tasks.errors import TaskConfigError
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """What is decoded, in Pillow's names; a JPEG may turn out to be an ``MPO``, of which the first picture is taken."""
@@ -48,60 +49,34 @@ _BROKEN: Final = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ImageConfig:
-    """What is stored of a picture; every field is part of the fingerprint.
+    """What is stored of a picture; every field is part of the fingerprint."""
 
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
-
-    size_px: int = 512
+    size_px: Annotated[int, Field(ge=8, le=4096)] = 512
     """Shorter side of the stored picture, pixels; both sides with ``center_crop``."""
     resize_mode: Literal["center_crop", "keep_ratio"] = "center_crop"
     """Whether the longer side is cut to a square around the middle."""
     format: Literal["png", "jpg", "webp"] = "png"
     """Format of the stored picture, and the ending of its name."""
-    quality: int | None = None
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
     """1 to 100 for jpg and lossy webp; None is lossless (png, webp)."""
-    png_level: int = 1
+    png_level: Annotated[int, Field(ge=0, le=9)] = 1
     """How hard png is packed, 0 to 9: size against time, the pixels are the same."""
     downscale: Literal["area", "lanczos", "bicubic"] = "area"
     """Filter for making a picture smaller; ``area`` is the mean over the area that a pixel covers."""
     upscale: Literal["lanczos", "bicubic"] = "lanczos"
     """Filter for making a picture larger."""
-    min_side_px: int = 64
+    min_side_px: Annotated[int, Field(ge=1, le=65_535)] = 64
     """Least side of an original, pixels."""
-    max_pixels: int = 64_000_000
+    max_pixels: Annotated[int, Field(ge=64, le=_MOST_PIXELS)] = 64_000_000
     """Most pixels of an original, checked before they are decoded."""
-    max_aspect: float | None = 4.0
+    max_aspect: Annotated[float, Field(ge=1)] | None = 4.0
     """Longer to shorter side of an original, at most; None takes any."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("resize_mode", ("center_crop", "keep_ratio")),
-            ("format", ("png", "jpg", "webp")),
-            ("downscale", ("area", *_FILTERS)),
-            ("upscale", tuple(_FILTERS)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise TaskConfigError(f"image.{name} is {getattr(self, name)!r}, expected one of {allowed}")
-        for name, low, high in (
-            ("size_px", 8, 4096),
-            ("png_level", 0, 9),
-            ("min_side_px", 1, 65_535),
-            ("max_pixels", 64, _MOST_PIXELS),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise TaskConfigError(f"image.{name} is {getattr(self, name)}, expected {low} to {high}")
-        if self.max_aspect is not None and not self.max_aspect >= 1:
-            raise TaskConfigError(f"image.max_aspect is {self.max_aspect}, expected 1 or more")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise TaskConfigError(f"image.quality is {self.quality}, expected 1 to 100")
         if (self.format == "png") != (self.quality is None) and self.format != "webp":
-            raise TaskConfigError(
-                f"image.quality is {self.quality} for {self.format}: jpg needs one, and png is always lossless"
-            )
+            raise ValueError(f"quality is {self.quality} for {self.format}: jpg needs one, and png is always lossless")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

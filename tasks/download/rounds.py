@@ -1,7 +1,7 @@
 """Every URL of a shard tried until it gives an image, fails for good, or runs out of tries.
 
-Tries come in rounds over all that is left, so that no thread sleeps while there is work: what failed for a passing
-reason waits, with backoff and jitter or as long as the server asks, for the next round.
+Tries come in rounds over all that is left, so that no thread sleeps while there is work: a transient failure waits,
+with backoff and jitter or as long as the server asks, for the next round.
 """
 
 import hashlib
@@ -10,48 +10,39 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from storage import sample_seed
 from tasks.download.client import Fetched, Fetcher
 from tasks.download.downloader import run_downloader
 from tasks.download.errors import FetchError
 from tasks.download.hosts import spread_over_hosts
 from tasks.download.image_body import CleanImage, ImageConfig, clean_image
-from tasks.errors import ShardError, TaskConfigError
+from tasks.errors import ShardError
 
 _HASHES: Final = {32: "md5", 64: "sha256"}
 """Digits of a promised hash -> what it is."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class RetryConfig:
-    """How often and when a failure that may pass is tried again.
+    """How often and when a transient failure is tried again."""
 
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
-
-    retries: int = 2
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Further tries after the first, in one run."""
-    base_s: float = 1.0
+    base_s: Annotated[float, Field(ge=0, le=86_400)] = 1.0
     """Wait before the second try, seconds; it doubles with each further one."""
-    cap_s: float = 30.0
+    cap_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """Longest wait by backoff, seconds."""
-    jitter: float = 0.5
+    jitter: Annotated[float, Field(ge=0, le=86_400)] = 0.5
     """Each wait is longer by a random share of itself up to this, so that tries do not come all at once."""
-    max_retry_after_s: float = 60.0
+    max_retry_after_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
     """Longest ``Retry-After`` that is waited for, seconds; who asks for more is not asked again in this run."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.retries <= 100:
-            raise TaskConfigError(f"retry.retries is {self.retries}, expected 0 to 100")
-        for name in ("base_s", "cap_s", "jitter", "max_retry_after_s"):
-            if not 0 <= getattr(self, name) <= 86_400:
-                raise TaskConfigError(f"retry.{name} is {getattr(self, name)}, expected 0 to 86400")
 
     def wait_s(self, sample_id: str, *, tries: int, retry_after_s: float | None) -> float | None:
         """Return how long to wait after ``tries`` tries, seconds, or None when that would be too long.
@@ -91,15 +82,15 @@ class Outcome:
     num_bytes: int = 0
     """Length of that body."""
     image: CleanImage | None = None
-    """The stored picture, without its bytes."""
+    """The stored image, without its bytes."""
     offset: int = 0
-    """Where the stored picture begins in the spill."""
+    """Where the stored image begins in the spill."""
     size: int = 0
-    """Length of the stored picture, bytes."""
+    """Length of the stored image, bytes."""
 
 
 class Spill:
-    """A local file that takes pictures in the order in which they come and gives them back in any other."""
+    """A local file that takes images in the order in which they come and gives them back in any other."""
 
     def __init__(self, path: Path) -> None:
         """Open ``path`` anew; ``close`` ends it."""
@@ -133,11 +124,11 @@ def fetch_rounds(
     retry: RetryConfig,
     num_threads: int,
 ) -> dict[str, Outcome]:
-    """Return sample id -> what became of its URL; the pictures are in ``spill``.
+    """Return sample id -> what became of its URL; the images are in ``spill``.
 
     Raises:
         ShardError: img2dataset lost a row.
-        DownloaderChangedError: img2dataset is built otherwise than expected.
+        ConfigError: img2dataset is not installed.
     """
     outcomes: dict[str, Outcome] = {}
     due = [(0.0, task) for task in spread_over_hosts([(task, _host(task.url)) for task in tasks])]
@@ -145,11 +136,10 @@ def fetch_rounds(
         if not due:
             break
         fetcher.begin_round()
-        work = _Round(due, fetcher=fetcher, spill=spill, image=image)
-        threads = min(num_threads, len(due))
-        run_downloader([task.url for _, task in due], work, num_threads=threads, stop=fetcher.stop)
+        steps = _Round(due, fetcher=fetcher, spill=spill, image=image)
+        run_downloader(len(due), steps, num_threads=min(num_threads, len(due)), stop=fetcher.stop)
         failed = []
-        for task, outcome in work.results():
+        for task, outcome in steps.results():
             outcomes[task.sample_id] = replace(outcome, attempts=tries)
             if outcome.error is not None and outcome.error.is_transient:
                 wait_s = retry.wait_s(task.sample_id, tries=tries, retry_after_s=outcome.error.retry_after_s)
@@ -160,7 +150,7 @@ def fetch_rounds(
 
 
 class _Round:
-    """One try of every URL that is left: the ``ShardWork`` of one run of the Downloader."""
+    """One try of every URL that is left: the ``RowSteps`` of one run of the Downloader."""
 
     def __init__(
         self, due: Sequence[tuple[float, UrlTask]], *, fetcher: Fetcher, spill: Spill, image: ImageConfig
@@ -170,40 +160,31 @@ class _Round:
         self._outcomes: dict[int, Outcome] = {}
 
     def results(self) -> list[tuple[UrlTask, Outcome]]:
-        if lost := [task.url for number, (_, task) in enumerate(self._due) if number not in self._outcomes]:
-            raise ShardError(f"img2dataset lost {len(lost)} rows without an error, the first is {lost[0]:.200}")
-        return [(task, self._outcomes[number]) for number, (_, task) in enumerate(self._due)]
+        if lost := [task.url for index, (_, task) in enumerate(self._due) if index not in self._outcomes]:
+            raise ShardError(
+                f"img2dataset lost {len(lost)} rows without an error, the first is {lost[0]:.200}: "
+                "install the version of constraints.txt"
+            )
+        return [(task, self._outcomes[index]) for index, (_, task) in enumerate(self._due)]
 
-    def fetch(self, number: int, url: str) -> bytes | None:
-        due, task = self._due[number]
+    def fetch(self, index: int) -> bytes:
+        due, task = self._due[index]
         self._fetcher.stop.wait(max(0.0, due - time.monotonic()))
-        try:
-            fetched = self._fetcher.fetch(url)
-        except FetchError as error:
-            self._outcomes[number] = Outcome(attempts=1, error=error)
-            return None
-        came = Outcome(attempts=1, fetched=replace(fetched, data=b""), num_bytes=len(fetched.data))
-        try:
-            _check_hash(fetched, task.expected_hash)
-        except FetchError as error:
-            self._outcomes[number] = replace(came, error=error)
-            return None
-        self._came[number] = came
+        fetched = self._fetcher.fetch(task.url)
+        self._came[index] = Outcome(attempts=1, fetched=replace(fetched, data=b""), num_bytes=len(fetched.data))
+        _check_hash(fetched, task.expected_hash)
         return fetched.data
 
-    def clean(self, number: int, data: bytes) -> CleanImage | None:
-        came = self._came[number]
-        try:
-            image = clean_image(data, self._image)
-        except FetchError as error:
-            self._outcomes[number] = replace(came, error=error)
-            return None
-        self._came[number] = replace(came, image=replace(image, data=b""))
-        return image
+    def clean(self, data: bytes) -> CleanImage:
+        return clean_image(data, self._image)
 
-    def keep(self, number: int, data: bytes) -> None:
-        offset = self._spill.add(data)
-        self._outcomes[number] = replace(self._came.pop(number), offset=offset, size=len(data))
+    def keep(self, index: int, image: CleanImage) -> None:
+        offset = self._spill.add(image.data)
+        came, bare = self._came.pop(index), replace(image, data=b"")
+        self._outcomes[index] = replace(came, image=bare, offset=offset, size=len(image.data))
+
+    def drop(self, index: int, error: FetchError) -> None:
+        self._outcomes[index] = replace(self._came.pop(index, Outcome(attempts=1)), error=error)
 
 
 def _check_hash(fetched: Fetched, expected: str | None) -> None:

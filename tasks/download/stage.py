@@ -9,9 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import field
+from typing import Annotated, Any, Final
 
+from pydantic import Field, NonNegativeInt
+
+from iedit_model.configuration import Share, configuration
 from storage import (
     SAMPLE_ID,
     Dropped,
@@ -30,7 +33,7 @@ from tasks.download.addresses import Resolver, system_addresses
 from tasks.download.client import FetchConfig, Fetcher
 from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
-from tasks.errors import ShardError, TaskConfigError
+from tasks.errors import ShardError
 from tasks.stage import Job, Stage
 
 VERSION: Final = 2
@@ -92,13 +95,9 @@ _Row = dict[str, Any]
 _SPEED: Final[dict[str, Any]] = {"fingerprint": False}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class DownloadConfig:
-    """What is fetched and stored; what decides only when and how fast is no part of the fingerprint.
-
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
+    """What is fetched and stored; what decides only when and how fast is no part of the fingerprint."""
 
     image: ImageConfig = field(default_factory=ImageConfig)
     """What is stored of a picture."""
@@ -108,20 +107,12 @@ class DownloadConfig:
     """Whether bytes must have the md5 or sha256 that the plan promises for them, where it does."""
     retry: RetryConfig = field(default_factory=RetryConfig, metadata=_SPEED)
     """How often and when a failure that may pass is tried again."""
-    threads: int = field(default=32, metadata=_SPEED)
+    threads: Annotated[int, Field(ge=1, le=1024)] = field(default=32, metadata=_SPEED)
     """Fetches of a shard at the same time; twice as many bodies may wait in memory to be decoded."""
-    min_success_rate: float = field(default=0.25, metadata=_SPEED)
+    min_success_rate: Share = field(default=0.25, metadata=_SPEED)
     """Least share of a shard's URLs that must give a picture, 0 to 1; below it the shard fails."""
-    floor_from_rows: int = field(default=20, metadata=_SPEED)
+    floor_from_rows: NonNegativeInt = field(default=20, metadata=_SPEED)
     """Smaller shards are spared ``min_success_rate``: their share says little."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.threads <= 1024:
-            raise TaskConfigError(f"download.threads is {self.threads}, expected 1 to 1024")
-        if not 0 <= self.min_success_rate <= 1:
-            raise TaskConfigError(f"download.min_success_rate is {self.min_success_rate}, expected 0 to 1")
-        if self.floor_from_rows < 0:
-            raise TaskConfigError(f"download.floor_from_rows is {self.floor_from_rows}, expected 0 or more")
 
 
 def download_shard(

@@ -105,10 +105,10 @@ def repeat_edit(record: Path, folder: Path, *, limits: PictureLimits | None = No
     ]
     source, given = inputs
     editor = build_editor(editor_spec(known.job.method, known.job.models, known.job.settings))
-    if editor.identity != known.editor:
+    if editor.fingerprint != known.editor:
         raise EditRecordError(
-            f"the record was made by {known.editor}, and the same names now mean {editor.identity}: weights, settings "
-            "or device have changed"
+            f"the record was made by {known.editor}, and the same names now mean {editor.fingerprint}: weights, "
+            "settings or device have changed"
         )
     if source is None:
         raise EditRecordError(f"{record} names no source")
@@ -126,7 +126,7 @@ def _edit(
     outputs = tuple(recorded(name, data) for name, data in files.items())
     record = EditRecord(
         job=job,
-        editor=editor.identity,
+        editor=editor.fingerprint,
         source=recorded(source.name, source.data),
         mask=None if given is None else recorded(given.name, given.data),
         outputs=outputs,

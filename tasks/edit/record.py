@@ -9,13 +9,14 @@ import hashlib
 import json
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
+from pydantic import Field, NonNegativeInt
+
+from iedit_model.configuration import configuration
 from iedit_model.editing.registry import EditorModels, EditorSettings
-from iedit_model.errors import ConfigError
 from tasks.errors import TaskError
 
 RECORD_NAME: Final = "edit.json"
@@ -31,7 +32,7 @@ class EditRecordError(TaskError):
     """A record of an edit cannot be read, or what it was made from has changed."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditJob:
     """One edit in words and settings, without its pictures."""
 
@@ -44,20 +45,13 @@ class EditJob:
     word: str | None = None
     replacement: str | None = None
     instruction: str | None = None
-    num_results: int = 4
+    num_results: Annotated[int, Field(ge=1, le=64)] = 4
     """Results, from the seeds ``seed``, ``seed`` + 1, ..."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ConfigError: no result or more than 64, or seeds outside [0, 2**63).
-        """
-        if not 1 <= self.num_results <= 64:
-            raise ConfigError(f"{self.num_results} results are asked for, expected 1 to 64")
-        if not 0 <= self.seed <= 2**63 - self.num_results:
-            raise ConfigError(f"the seed is {self.seed}, expected 0 or more and below 2**63")
+        if self.seed > 2**63 - self.num_results:
+            raise ValueError(f"seed is {self.seed}, expected less than 2**63")
 
     @property
     def seeds(self) -> range:
@@ -65,7 +59,7 @@ class EditJob:
         return range(self.seed, self.seed + self.num_results)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class RecordedFile:
     """A file beside the record."""
 
@@ -73,7 +67,7 @@ class RecordedFile:
     sha256: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditRecord:
     """A job with what went in and what came out."""
 

@@ -9,29 +9,21 @@ from typing import Final, Literal
 
 import numpy as np
 
+from iedit_model.configuration import Share, configuration
 from tasks.embed.vectors import Float64s, Rows, unit_rows
-from tasks.errors import TaskConfigError
 
 QueryMode = Literal["paper", "ours"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class QueryConfig:
-    """How image and text are mixed.
+    """How image and text are mixed."""
 
-    Raises:
-        TaskConfigError: the weight is not in [0, 1].
-    """
-
-    text_weight: float = 0.5
+    text_weight: Share = 0.5
     """Share of the edit prompt in [0, 1]; the source image has the rest. The paper takes the mean: 0.5."""
     centred: bool = False
     """Subtract from each embedding the mean of its modality over the corpus first, so that the gap between images and
     texts no longer decides (arXiv:2507.19054). Not in the paper."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.text_weight <= 1:
-            raise TaskConfigError(f"query.text_weight is {self.text_weight}, expected a number in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)

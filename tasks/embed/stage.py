@@ -6,13 +6,14 @@ embedding and its layout.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from iedit_model.batching import map_batches
+from iedit_model.configuration import configuration
 from iedit_model.models.clip import ClipEncoder, ClipSpec, load_clip
 from storage import SAMPLE_ID, SchemaError, ShardReport, ShardStore, TableSchema, col
 from tasks.corpus import CorpusError
@@ -31,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EmbedConfig:
     """What decides the embeddings."""
 
@@ -81,7 +82,7 @@ def embed_shard(
         )
 
     inputs = (download.digest, caption.digest, swap.digest)
-    return STAGE.shard(download.shard, store, work, config=config, inputs=inputs, weights=encoder.identity)
+    return STAGE.shard(download.shard, store, work, config=config, inputs=inputs, weights=encoder.fingerprint)
 
 
 def embed_schema(dim: int, *, layout_dim: int = LAYOUT_DIM) -> TableSchema:
@@ -189,6 +190,6 @@ STAGE: Final = Stage(
     work=_work,
     tables=(embed_schema(512),),
     needs=("download", "caption", "swap"),
-    weights=lambda config: load_clip(config.model).identity,
+    weights=lambda config: load_clip(config.model).fingerprint,
 )
 """Its table as declared here is that of a CLIP with 512 numbers; each shard has those of its own model."""

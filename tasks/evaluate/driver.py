@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from iedit_model.editing.registry import build_editor
 from storage import ShardReport, ShardStore, canonical_json
 from tasks.evaluate.finish import finish_evaluation
-from tasks.evaluate.networks import load_networks, networks_identity
+from tasks.evaluate.networks import load_networks, networks_fingerprint
 from tasks.evaluate.plan import FULL_METHOD, Checkpoints, EvaluationPlan, MethodPlan, at_strength, method_plans
 from tasks.evaluate.provenance import gather_provenance
 from tasks.evaluate.record import Evaluation
@@ -218,8 +218,8 @@ def reference_features(evalset: EvalSet, plan: EvaluationPlan, store: ShardStore
 
 def model_identities(rows: Sequence[MethodPlan], plan: EvaluationPlan) -> dict[str, str]:
     """Return what decides the results of every method, and of the networks that score; loads no weights."""
-    found: Mapping[str, str] = {row.name: build_editor(row.spec).identity for row in rows}
-    return {**found, "scoring": networks_identity(plan.scoring)}
+    found: Mapping[str, str] = {row.name: build_editor(row.spec).fingerprint for row in rows}
+    return {**found, "scoring": networks_fingerprint(plan.scoring)}
 
 
 def _slice_names(evalset: EvalSet, plan: EvaluationPlan) -> list[str]:

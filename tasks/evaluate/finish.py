@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from iedit_model.metrics.registry import SetNetwork
 from storage import ShardReport, ShardStore
 from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.provenance import Provenance
@@ -81,7 +82,7 @@ def measure_distances(
                 images = [_joined([by_set[name][network] for name in members]) for by_set in whole]
                 if not images:
                     continue
-                kind = "clip" if network in encoders else "features"
+                kind: SetNetwork = "clip" if network in encoders else "features"
                 found[group] += set_metrics(method, images, reference, reference_set=words, kind=kind)
     return found
 

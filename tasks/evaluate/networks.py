@@ -3,40 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field, PositiveInt
+
+from iedit_model.configuration import configuration
 from iedit_model.models.clip import ClipEncoder, ClipSpec, load_clip
-from iedit_model.models.devices import DeviceConfig, place
-from iedit_model.models.source import ModelSource, identity, loaded_once, model_folder
+from iedit_model.models.devices import DeviceConfig, resolve_device
+from iedit_model.models.source import ModelSource, loaded_once, model_folder, weights_digest
 from storage import digest_of, file_sha256
-from tasks.errors import TaskConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from iedit_model.metrics.features import FeatureNetwork
-    from iedit_model.metrics.lpips import Lpips, Trunk
+    from iedit_model.metrics.lpips_network import Lpips
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class NamedClip:
     """An encoder under the name that its metrics carry behind "@"."""
 
-    name: str
+    name: Annotated[str, Field(pattern="^[a-z0-9-]+$")]
     """Short name: ``vit-b-32``."""
     spec: ClipSpec
 
-    def __post_init__(self) -> None:
-        """Check the name.
 
-        Raises:
-            TaskConfigError: it is empty or holds what separates names.
-        """
-        if not self.name or not set(self.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-"):
-            raise TaskConfigError(f"an encoder's name is {self.name!r:.80}, expected small letters, digits and '-'")
-
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class FeatureSpec:
     """Which network FID and KID see through."""
 
@@ -47,24 +40,20 @@ class FeatureSpec:
     """File of the Inception weights, or folder (or hub id) of the VGG."""
     name: str = ""
     """Name in the tables; empty takes the network's own."""
-    placement: DeviceConfig = field(default_factory=DeviceConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class LpipsSpec:
     """Where the weights of LPIPS lie."""
 
     folder: str
-    trunk: "Trunk" = "vgg"
+    trunk: Literal["vgg", "alex", "squeeze"] = "vgg"
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ScoringConfig:
-    """What the edits are scored with.
-
-    Raises:
-        TaskConfigError: both encoders have one name, or the batch size is no count.
-    """
+    """What the edits are scored with."""
 
     training_clip: NamedClip
     """The encoder that the training loss uses: the paper's CLIPScore."""
@@ -73,14 +62,12 @@ class ScoringConfig:
     features: FeatureSpec
     lpips: LpipsSpec | None = None
     """None leaves LPIPS out: its trunk's weights are not at hand."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Images in one forward pass; part of the fingerprint."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise TaskConfigError(f"scoring.batch_size is {self.batch_size}, expected at least 1")
         if self.held_out_clip is not None and self.held_out_clip.name == self.training_clip.name:
-            raise TaskConfigError(f"both encoders are called {self.training_clip.name!r}")
+            raise ValueError(f"both encoders are called {self.training_clip.name!r}")
 
     @property
     def encoders(self) -> Sequence[NamedClip]:
@@ -96,7 +83,7 @@ class ScoringNetworks:
     """Name -> encoder, that of the training loss first."""
     features: "FeatureNetwork"
     lpips: "Lpips | None"
-    identity: str
+    fingerprint: str
     """What decides the scores: names, weights, device and precision."""
 
 
@@ -113,18 +100,18 @@ def load_networks(config: ScoringConfig) -> ScoringNetworks:
         encoders={clip.name: load_clip(clip.spec) for clip in config.encoders},
         features=_features(config.features),
         lpips=_lpips(config.lpips),
-        identity=networks_identity(config),
+        fingerprint=networks_fingerprint(config),
     )
 
 
-def networks_identity(config: ScoringConfig) -> str:
+def networks_fingerprint(config: ScoringConfig) -> str:
     """Return what decides the scores, without loading a network: names, weights, device and precision.
 
     Raises:
         WeightsError: a model cannot be had.
         ConfigError: a device is not there.
     """
-    parts = [part for clip in config.encoders for part in (clip.name, load_clip(clip.spec).identity)]
+    parts = [part for clip in config.encoders for part in (clip.name, load_clip(clip.spec).fingerprint)]
     return digest_of(*parts, *_feature_identity(config.features), *_lpips_identity(config.lpips))
 
 
@@ -135,7 +122,7 @@ def _features(spec: FeatureSpec) -> "FeatureNetwork":
     from iedit_model.metrics.inception import load_inception_network
     from iedit_model.models.vgg import load_vgg
 
-    device = place(spec.placement).device
+    device = resolve_device(spec.device).type
     if spec.kind == "inception":
         network = load_inception_network(Path(spec.source.name).expanduser(), device=device)
     else:
@@ -156,15 +143,17 @@ def _unit_rms(network: "FeatureNetwork") -> "FeatureNetwork":
 
 def _feature_identity(spec: FeatureSpec) -> tuple[str, ...]:
     path = Path(spec.source.name).expanduser()
-    content = file_sha256(path) if spec.kind == "inception" else identity(spec.source)
-    return spec.kind, spec.name, content, place(spec.placement).device
+    content = file_sha256(path) if spec.kind == "inception" else weights_digest(spec.source)
+    return spec.kind, spec.name, content, resolve_device(spec.device).type
 
 
 def _lpips(spec: LpipsSpec | None) -> "Lpips | None":
-    from iedit_model.metrics.lpips import load_lpips
+    from iedit_model.metrics.lpips_network import load_lpips
 
     return None if spec is None else load_lpips(Path(spec.folder).expanduser(), trunk=spec.trunk)
 
 
 def _lpips_identity(spec: LpipsSpec | None) -> tuple[str, ...]:
-    return () if spec is None else (spec.trunk, identity(ModelSource(spec.folder), files=("*.pth", "*.safetensors")))
+    return (
+        () if spec is None else (spec.trunk, weights_digest(ModelSource(spec.folder), files=("*.pth", "*.safetensors")))
+    )

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from pydantic import PositiveInt
+
+from iedit_model.configuration import configuration
 from iedit_model.editing.latent_editor import LatentEditorSpec
 from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import METHODS, EditorModels, EditorSettings, EditorSpec, editor_spec
 from iedit_model.models.source import ModelSource
-from tasks.errors import TaskConfigError
 from tasks.evaluate.networks import ScoringConfig
 from tasks.evaluate.results import NOT_TRAINED
 from tasks.evaluate.stage import EditingConfig
@@ -26,13 +28,9 @@ Checkpoints = Mapping[str, Mapping[int, ModelSource]]
 """Training (a row of Table 2) -> seed of the training -> weights."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EvaluationPlan:
-    """Everything that decides an evaluation but the sets and the weights of a training.
-
-    Raises:
-        TaskConfigError: an unknown method, one that comes twice, or a slice without pairs.
-    """
+    """Everything that decides an evaluation but the sets and the weights of a training."""
 
     models: EditorModels
     """Weights that are not trained here: base, InstructPix2Pix, segmenter."""
@@ -43,16 +41,14 @@ class EvaluationPlan:
     methods: tuple[str, ...] = (*TABLE_1, *REFERENCE_ROWS)
     with_masks: tuple[str, ...] = ("inpaint", "masked_noise")
     """Methods that are given the set's masks, as the paper does for DALL-E 2."""
-    pairs_a_shard: int = 64
+    pairs_a_shard: PositiveInt = 64
     """Pairs of a slice: one task run each."""
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.methods) - set(METHODS)):
-            raise TaskConfigError(f"the method {unknown[0]!r} is unknown; there are {', '.join(METHODS)}")
+            raise ValueError(f"the method {unknown[0]!r} is unknown; there are {', '.join(METHODS)}")
         if len(set(self.methods)) != len(self.methods) or not self.methods:
-            raise TaskConfigError(f"methods are {self.methods}, expected different ones")
-        if self.pairs_a_shard < 1:
-            raise TaskConfigError(f"pairs_a_shard is {self.pairs_a_shard}, expected at least 1")
+            raise ValueError(f"methods are {self.methods}, expected different ones")
 
     @property
     def size_px(self) -> int:

@@ -2,37 +2,35 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any
 
-from iedit_model.metrics.catalogue import metric_info
-from tasks.errors import TaskConfigError
+from pydantic import PositiveFloat
 
-WATCHED: Final = ("clip_score", "ssim_zero_fill_outside", "ssim_normconv_outside", "fid")
-"""Metrics whose fall is a regression, every encoder and network of them."""
+from iedit_model.configuration import configuration
+from iedit_model.metrics.catalogue import metric_info, metric_infos
 
 
-@dataclass(frozen=True, kw_only=True)
+def watched_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics whose fall is a regression."""
+    return tuple(name for name, info in metric_infos().items() if info.is_watched)
+
+
+@configuration
 class RegressionConfig:
-    """When a fall is a regression.
+    """When a fall is a regression."""
 
-    Raises:
-        TaskConfigError: an unknown metric, or a factor that is no positive number.
-    """
-
-    metrics: tuple[str, ...] = WATCHED
-    """Names in the catalogue; each encoder of them is watched."""
+    metrics: tuple[str, ...] = field(default_factory=watched_metrics)
+    """Names in the catalogue, each encoder and network of them; by default those that are registered as watched."""
     methods: tuple[str, ...] = ("iedit", "iedit_m")
     """Methods of the model; the baselines beside them are not ours to guard."""
-    factor: float = 1.0
+    factor: PositiveFloat = 1.0
     """How many half intervals a metric may fall."""
 
     def __post_init__(self) -> None:
         for name in self.metrics:
             if metric_info(name).better == "neither":
-                raise TaskConfigError(f"the metric {name} has no better way, so that it cannot fall")
-        if not (math.isfinite(self.factor) and self.factor > 0):
-            raise TaskConfigError(f"regression.factor is {self.factor}, expected a number above 0")
+                raise ValueError(f"the metric {name} has no better way, so that it cannot fall")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

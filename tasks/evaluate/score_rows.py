@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iedit_model.metrics.catalogue import metric_info
 from tasks.evaluate.networks import ScoringNetworks
 from tasks.evaluate.sets.evalset import EvalPair
 from tasks.evaluate.sets.pixels import Frame
@@ -47,40 +48,39 @@ def score_batch(batch: Sequence[Scored], networks: ScoringNetworks) -> BatchScor
     """
     import torch
 
-    from iedit_model.metrics.image_metrics import clip_metrics, pixel_metrics
+    from iedit_model.metrics.catalogue import score_edits
+    from iedit_model.metrics.registry import ClipEmbeds, EditBatch
 
-    sources, edited = (image_tensor([image(one) for one in batch]) for image in (_source, _edited))
-    masks = torch.from_numpy(np.stack([one.frame.mask for one in batch]))
-    columns = pixel_metrics(sources, edited, masks)
-    if networks.lpips is not None:
-        columns[f"lpips@{networks.lpips.trunk}"] = networks.lpips(sources, edited)
-        columns |= networks.lpips.masked(sources, edited, masks)
-    # Several seeds of a pair stand beside each other: its source and its words are embedded once.
+    # Several seeds of a pair stand beside each other: its source and its prompts are embedded once.
     pairs = {one.pair.pair_id: one for one in batch}
-    place = [list(pairs).index(one.pair.pair_id) for one in batch]
-    embeds: dict[str, Tensor] = {}
+    row_of = {pair_id: row for row, pair_id in enumerate(pairs)}
+    rows_of_batch = [row_of[one.pair.pair_id] for one in batch]
+    clip: dict[str, ClipEmbeds] = {}
     for name, encoder in networks.encoders.items():
-        embeds[name] = torch.from_numpy(encoder.encode_images([one.edited for one in batch]))
+        edited = torch.from_numpy(encoder.encode_images([one.edited for one in batch]))
         source, before, after = (
-            torch.from_numpy(found)[place]
+            torch.from_numpy(found)[rows_of_batch]
             for found in (
                 encoder.encode_images([one.frame.image for one in pairs.values()]),
                 encoder.encode_texts([one.pair.source_prompt for one in pairs.values()]),
                 encoder.encode_texts([one.pair.edit_prompt for one in pairs.values()]),
             )
         )
-        columns |= clip_metrics(
-            source_image_embeds=source,
-            edited_image_embeds=embeds[name],
-            source_text_embeds=before,
-            edit_text_embeds=after,
-            encoder=name,
+        clip[name] = ClipEmbeds(source_images=source, edited_images=edited, source_prompts=before, edit_prompts=after)
+    columns = score_edits(
+        EditBatch(
+            source_images=image_tensor([one.frame.image for one in batch]),
+            edited_images=image_tensor([one.edited for one in batch]),
+            masks=torch.from_numpy(np.stack([one.frame.mask for one in batch])),
+            clip=clip,
+            lpips=networks.lpips,
         )
+    )
     lists = {name: values.tolist() for name, values in columns.items()}
     rows = [
         {name: _value(name, values[index], one) for name, values in lists.items()} for index, one in enumerate(batch)
     ]
-    return BatchScores(metrics=rows, embeds=embeds)
+    return BatchScores(metrics=rows, embeds={name: embeds.edited_images for name, embeds in clip.items()})
 
 
 def feature_rows(
@@ -120,13 +120,5 @@ def image_tensor(images: "Sequence[Image]") -> "Tensor":
 
 
 def _value(name: str, value: float, one: Scored) -> float | None:
-    needs_mask = name == "mask_area" or name.partition("@")[0].endswith(("_inside", "_outside"))
+    needs_mask = metric_info(name).needs_mask
     return None if math.isnan(value) or (needs_mask and not one.frame.mask_known) else value
-
-
-def _source(one: Scored) -> "Image":
-    return one.frame.image
-
-
-def _edited(one: Scored) -> "Image":
-    return one.edited

@@ -7,15 +7,14 @@ mean over them. Pooling the seeds would lower FID by its floor alone.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.metrics.catalogue import distances_of
+from iedit_model.metrics.jackknife import jackknife_interval
+from iedit_model.metrics.registry import SetNetwork
 from tasks.evaluate.results import Floats, SetFeatures
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Rows = npt.NDArray[np.int64]
 _Distance = Callable[[Floats, Floats], float]
@@ -48,10 +47,10 @@ def set_metrics(
     reference: SetFeatures,
     *,
     reference_set: str,
-    kind: str,
+    kind: SetNetwork,
     confidence: float = 0.95,
 ) -> list[SetMetric]:
-    """Return FID and KID (``kind="features"``) or CMMD in both forms (``kind="clip"``) of one method.
+    """Return the registered distances of one method that take the features of this kind of network.
 
     Args:
         method: its name.
@@ -65,17 +64,14 @@ def set_metrics(
         One entry a metric; NaN where there are too few images, and NaN ends where there are too few source images.
     """
     draws = [_drawn(features, seed) for features in edited for seed in sorted(set(features.draws))]
-    distances: dict[str, _Distance] = (
-        {"fid": _fid, "kid": _kid} if kind == "features" else {"cmmd": _cmmd, "cmmd_unbiased": _cmmd_unbiased}
-    )
     num_edited = min((len(draw.source_ids) for draw in draws), default=0)
     found = []
-    for name, distance in distances.items():
-        value, low, high = _interval(draws, reference, distance, confidence)
+    for metric in distances_of(kind):
+        value, low, high = _interval(draws, reference, metric.distance, confidence)
         found.append(
             SetMetric(
                 method=method,
-                name=f"{name}@{reference.network}",
+                name=f"{metric.infos[0].name}@{reference.network}",
                 value=value,
                 low=low,
                 high=high,
@@ -83,27 +79,11 @@ def set_metrics(
                 num_reference=len(reference.source_ids),
                 num_edited=num_edited,
                 num_draws=len(draws),
-                rank_deficient=name == "fid"
+                rank_deficient=metric.needs_full_rank
                 and min(num_edited, len(reference.features)) <= reference.features.shape[1],
             )
         )
     return found
-
-
-def frechet_of_features(first: Floats, second: Floats) -> float:
-    """Return the squared Frechet distance of two sets of features (n, d) and (m, d), at least 0.
-
-    tr (C_1 C_2)^(1/2) is the sum of the singular values of A B^T, A and B the centred features over sqrt(n - 1) and
-    sqrt(m - 1): the same number as ``iedit_model.metrics.fid`` gives, without a d x d matrix, which makes leaving one
-    image out in turn affordable at d = 2048.
-    """
-    means = first.mean(axis=0), second.mean(axis=0)
-    centred = [
-        (values - mean) / math.sqrt(len(values) - 1) for values, mean in zip((first, second), means, strict=True)
-    ]
-    cross = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
-    traces = sum(float((values**2).sum()) for values in centred)
-    return max(0.0, float(((means[0] - means[1]) ** 2).sum() + traces - 2 * cross))
 
 
 def _drawn(features: SetFeatures, seed: int) -> SetFeatures:
@@ -120,8 +100,6 @@ def _interval(
     draws: Sequence[SetFeatures], reference: SetFeatures, distance: _Distance, confidence: float
 ) -> tuple[float, float, float]:
     """Return the mean over draws with its jackknife interval over source images."""
-    from iedit_model.metrics.jackknife import jackknife_interval
-
     sources = np.array(reference.source_ids)
 
     def statistic(kept: Rows) -> float:
@@ -139,31 +117,3 @@ def _interval(
         return whole, math.nan, math.nan
     found = jackknife_interval(statistic, reference.source_ids, confidence=confidence)
     return found.value, found.low, found.high
-
-
-def _fid(reference: Floats, edited: Floats) -> float:
-    return frechet_of_features(reference, edited)
-
-
-def _kid(reference: Floats, edited: Floats) -> float:
-    from iedit_model.metrics.kid import kid
-
-    return kid(*_tensors(reference, edited), network="", reference_set="").value
-
-
-def _cmmd(reference: Floats, edited: Floats) -> float:
-    from iedit_model.metrics.cmmd import cmmd
-
-    return cmmd(*_tensors(reference, edited), encoder="", reference_set="").value
-
-
-def _cmmd_unbiased(reference: Floats, edited: Floats) -> float:
-    from iedit_model.metrics.cmmd import cmmd
-
-    return cmmd(*_tensors(reference, edited), encoder="", reference_set="", unbiased=True).value
-
-
-def _tensors(first: Floats, second: Floats) -> "tuple[Tensor, Tensor]":
-    import torch
-
-    return torch.from_numpy(first), torch.from_numpy(second)

@@ -7,15 +7,15 @@ stays a row without values in the results.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
 
+from iedit_model.configuration import configuration
 from iedit_model.editing.editor import Editor, EditRequest, EditResult
-from iedit_model.errors import EditError, MaskError
+from iedit_model.errors import ConfigError, EditError, MaskError
 from storage import Dropped, ShardReport, ShardStore, digest_of, fingerprint, parquet_bytes, sample_seed
-from tasks.errors import TaskConfigError
 from tasks.evaluate.networks import ScoringConfig, ScoringNetworks
 from tasks.evaluate.score_rows import Scored, feature_rows, score_batch
 from tasks.evaluate.score_tables import EDITS, FEATURES, FEATURES_SUFFIX, scores_schema
@@ -28,41 +28,33 @@ if TYPE_CHECKING:
 STAGE, VERSION = "evaluate", 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class EditingConfig:
-    """How a set is edited; the same for all methods of a table.
+    """How a set is edited; the same for all methods of a table."""
 
-    Raises:
-        TaskConfigError: a value is out of range, or a seed comes twice.
-    """
-
-    size_px: int
+    size_px: Annotated[int, Field(ge=8, le=4096)]
     """Side of the square in which all methods edit and all metrics are taken."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     """Draws a pair; each method sees the same noise under the same seed."""
     give_masks: bool = False
     """Whether the method is given the set's masks, which the paper grants to DALL-E 2 alone; state it with the
     result."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Requests handed to a method at once."""
 
     def __post_init__(self) -> None:
-        if not 8 <= self.size_px <= 4096 or self.batch_size < 1:
-            raise TaskConfigError(
-                f"size_px is {self.size_px} and batch_size {self.batch_size}: expected 8..4096 and >= 1"
-            )
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise TaskConfigError(f"seeds are {self.seeds}, expected different numbers from 0 on")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds are {self.seeds}, expected different numbers")
 
 
 def pair_slices(evalset: EvalSet, *, pairs_a_shard: int) -> list[tuple[EvalPair, ...]]:
     """Return the pairs of a set cut into shards, in order.
 
     Raises:
-        TaskConfigError: the shards would be empty.
+        ConfigError: the shards would be empty.
     """
     if pairs_a_shard < 1:
-        raise TaskConfigError(f"pairs_a_shard is {pairs_a_shard}, expected at least 1")
+        raise ConfigError(f"pairs_a_shard is {pairs_a_shard}, expected at least 1")
     return [evalset.pairs[start : start + pairs_a_shard] for start in range(0, len(evalset.pairs), pairs_a_shard)]
 
 
@@ -98,7 +90,7 @@ def edit_shard(
         version=VERSION,
         config=config,
         inputs=(pairs_digest(pairs),),
-        model_identity=editor.identity,
+        model_identity=editor.fingerprint,
     )
     target = store.target(STAGE, f"edits-{shard}", name)
     if (done := target.finished()) is not None:
@@ -160,7 +152,7 @@ def score_shard(
         version=VERSION,
         config=config,
         inputs=(edits.digest, pairs_digest(used), str(size_px)),
-        model_identity=networks.identity,
+        model_identity=networks.fingerprint,
     )
     target = store.target(STAGE, edits.shard.replace("edits-", "scores-", 1), name)
     if (done := target.finished()) is not None:
@@ -209,7 +201,7 @@ def reference_shard(
         version=VERSION,
         config=config,
         inputs=(digest_of(*(part for pair in first for part in (pair.image_id, pair.image_sha256))), str(size_px)),
-        model_identity=networks.identity,
+        model_identity=networks.fingerprint,
     )
     target = store.target(STAGE, "reference", name)
     if (done := target.finished()) is not None:
@@ -274,7 +266,7 @@ def _edited(editor: Editor, requests: Sequence[EditRequest]) -> list[EditResult 
 def _edit_row(pair: EvalPair, seed: int, request: EditRequest, result: EditResult) -> dict[str, Any]:
     edited: Image = result.image
     if edited.size != request.image.size:
-        raise TaskConfigError(f"a method returned {edited.size} pixels for {request.image.size}: it must keep the size")
+        raise ConfigError(f"a method returned {edited.size} pixels for {request.image.size}: it must keep the size")
     return {
         "pair_id": pair.pair_id,
         "image_id": pair.image_id,

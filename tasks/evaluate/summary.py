@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from iedit_model.configuration import configuration
 from iedit_model.metrics.bootstrap import (
     BootstrapConfig,
     Difference,
@@ -19,9 +20,9 @@ from iedit_model.metrics.bootstrap import (
     draw_resamples,
     mean_interval,
     ordering,
+    win_rate,
 )
 from iedit_model.metrics.catalogue import metric_info
-from iedit_model.metrics.win_rate import win_rate
 from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.paper_tables import CLAIMS, Claim
 from tasks.evaluate.results import Aligned, Results, align
@@ -70,7 +71,7 @@ class ClaimResult:
     """Whether the paper's own numbers stand in that order."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SummaryConfig:
     """What is summarised."""
 
@@ -192,7 +193,6 @@ def _comparisons(
         for method, first in aligned.by_method.items():
             if method == baseline:
                 continue
-            wins = win_rate(first, second, resamples, higher_is_better=better == "higher")
             found.append(
                 Comparison(
                     evalset=evalset,
@@ -200,7 +200,7 @@ def _comparisons(
                     baseline=baseline,
                     metric=metric,
                     difference=difference_interval(first, second, resamples),
-                    win_rate=wins.interval,
+                    win_rate=win_rate(first, second, resamples, higher_is_better=better == "higher"),
                 )
             )
     return found

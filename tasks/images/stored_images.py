@@ -10,11 +10,14 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+from pydantic import Field
 
 from iedit_model.batching import map_batches, prefetch
+from iedit_model.configuration import configuration
 from storage import CorruptFileError, Dropped, ShardReport, ShardStore, read_tar_member
-from tasks.errors import TaskConfigError, TaskError
+from tasks.errors import TaskError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,23 +52,14 @@ class ImageError(TaskError):
         self.detail = detail
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class BatchConfig:
-    """How images go through a model.
+    """How images go through a model."""
 
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
-
-    size: int = 32
+    size: Annotated[int, Field(ge=1, le=4096)] = 32
     """Images a batch. Part of the fingerprint: another shape of batch may change the last bits of a result."""
-    decode_threads: int = field(default=4, metadata={"fingerprint": False})
+    decode_threads: Annotated[int, Field(ge=0, le=256)] = field(default=4, metadata={"fingerprint": False})
     """Threads that read, decode and prepare images while the model works; 0 does it in between."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("size", 1, 4096), ("decode_threads", 0, 256)):
-            if not low <= (value := getattr(self, name)) <= high:
-                raise TaskConfigError(f"batch.{name} is {value}, expected a number in [{low}, {high}]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

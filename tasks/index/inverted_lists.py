@@ -1,56 +1,41 @@
 """faiss indexes over unit vectors: a full search for small corpora, inverted lists found by k-means for large ones."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import Seed, configuration
 from tasks.embed.rows import Halves
 from tasks.embed.vectors import unit_rows
-from tasks.errors import TaskConfigError
 
 _BLOCK_ROWS: Final = 4_096
 _FAISS_BLAS: Final = 128_000
 """faiss's own size of a batch from which it multiplies matrices; searching sets another."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ListConfig:
-    """How the corpus is cut into lists of which a query looks at the nearest few.
+    """How the corpus is cut into lists of which a query looks at the nearest few."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    per_sqrt_row: float = 2.0
+    per_sqrt_row: Annotated[float, Field(ge=0.01, le=1000)] = 2.0
     """Number of lists = this times the square root of the number of images, at most one for two images. Measured at
     100,000 images: with 4 the same recall costs as much to search and twice to three times as much to build."""
-    nprobe: int = 2
+    nprobe: Annotated[int, Field(ge=1, le=1 << 20)] = 2
     """Lists that a query looks at, to begin with."""
-    max_nprobe: int = 512
+    max_nprobe: Annotated[int, Field(ge=1, le=1 << 20)] = 512
     """``nprobe`` is doubled up to this until the recall is high enough."""
-    train_rows_per_list: int = 32
+    train_rows_per_list: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Size of the sample from which the lists are learned, images a list."""
-    train_iterations: int = 5
+    train_iterations: Annotated[int, Field(ge=1, le=1000)] = 5
     """Rounds of k-means."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides the sample and the start of k-means."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("per_sqrt_row", 0.01, 1000),
-            ("nprobe", 1, 1 << 20),
-            ("max_nprobe", 1, 1 << 20),
-            ("train_rows_per_list", 1, 10_000),
-            ("train_iterations", 1, 1000),
-            ("seed", 0, 2**31 - 1),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise TaskConfigError(f"index.lists.{name} is {value}, expected a number in [{low}, {high}]")
         if self.max_nprobe < self.nprobe:
-            raise TaskConfigError(f"index.lists.max_nprobe {self.max_nprobe} is below nprobe {self.nprobe}")
+            raise ValueError(f"max_nprobe {self.max_nprobe} is below nprobe {self.nprobe}")
 
     def num_lists(self, num_rows: int) -> int:
         """Return into how many lists a corpus is cut."""

@@ -1,14 +1,14 @@
 """How many of the true nearest neighbours an index finds, measured against a full search."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import Seed, Share, configuration
 from tasks.embed.rows import Halves
 from tasks.embed.vectors import Float64s, Int64s, gathered_cosines, unit_rows
-from tasks.errors import TaskConfigError
 
 Search = Callable[[Float64s, int], Int64s]
 """Queries (n, d) and k -> positions (n, k), -1 where there is none."""
@@ -18,34 +18,20 @@ _TOLERANCE: Final = 2e-6
 _BLOCK_ROWS: Final = 16_384
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class RecallConfig:
-    """How the recall is measured, and how high it must be.
+    """How the recall is measured, and how high it must be."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    least: float = 0.95
+    least: Share = 0.95
     """Share of the true neighbours in [0, 1] that must be found, else the stage fails."""
-    queries: int = 256
+    queries: Annotated[int, Field(ge=1, le=10**6)] = 256
     """Images whose queries are tried."""
-    top_k: int = 20
+    top_k: Annotated[int, Field(ge=1, le=2048)] = 20
     """Neighbours of each that should be found; the retrieval's ``top_k``."""
-    text_weights: tuple[float, ...] = (0.5, 0.8)
+    text_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.8)
     """Text weights of the queries; the worst one counts."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which images."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("least", 0, 1), ("queries", 1, 10**6), ("top_k", 1, 2048), ("seed", 0, 2**31 - 1)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise TaskConfigError(f"index.recall.{name} is {value}, expected a number in [{low}, {high}]")
-        if not self.text_weights or not all(0 <= weight <= 1 for weight in self.text_weights):
-            raise TaskConfigError(
-                f"index.recall.text_weights are {self.text_weights}, expected at least one, all in [0, 1]"
-            )
 
     def sample(self, num_rows: int) -> Int64s:
         """Return the sorted positions of the images whose queries are tried."""

@@ -6,17 +6,19 @@ division into shards does not show in any byte.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from storage import SAMPLE_ID, ShardReport, ShardStore, TableSchema, col
 from tasks.corpus import read_facts
 from tasks.embed.queries import QueryConfig, query_embeds
 from tasks.embed.vectors import Float64s, Int64s
-from tasks.errors import TaskConfigError, TaskError
+from tasks.errors import TaskError
 from tasks.index.index_rows import Gathered, gather, id_table, list_images, save_array
 from tasks.index.inverted_lists import ListConfig, exact_index, list_index
 from tasks.index.recall import RecallConfig, kth_scores, recall
@@ -48,24 +50,16 @@ class IndexRecallError(TaskError):
     stops_run = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class IndexConfig:
-    """What decides the index; every field but ``search`` is part of the fingerprint.
+    """What decides the index; every field but ``search`` is part of the fingerprint."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    exact_max_rows: int = 5_000
+    exact_max_rows: Annotated[int, Field(ge=1, le=10**9)] = 5_000
     """Up to so many images every query is compared with each of them; above, inverted lists are used."""
     lists: ListConfig = field(default_factory=ListConfig)
     recall: RecallConfig = field(default_factory=RecallConfig)
     search: SearchSettings = field(default_factory=SearchSettings, metadata={"fingerprint": False})
     """How the index is searched while its recall is measured, and how many threads build it."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.exact_max_rows <= 10**9:
-            raise TaskConfigError(f"index.exact_max_rows is {self.exact_max_rows}, expected a number in [1, 10^9]")
 
 
 def build_index(

@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
+from pydantic import Field, NonNegativeInt
 
+from iedit_model.configuration import configuration
 from storage import ShardReport, ShardStore, file_sha256
 from tasks.corpus import FACTS, Facts, Ids, packed_ids
 from tasks.embed.queries import ModalityMeans
 from tasks.embed.rows import Halves
 from tasks.embed.vectors import Float64s, Int64s
-from tasks.errors import TaskConfigError, TaskError
+from tasks.errors import TaskError
 
 FAISS_BLOB: Final = "faiss"
 VECTORS_BLOB, FACTS_BLOB, MEANS_BLOB, LAYOUTS_BLOB = "vectors.npy", "facts.npy", "means.npy", "layouts.npy"
@@ -38,28 +40,16 @@ class IndexMismatchError(TaskError):
     stops_run = True
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SearchSettings:
-    """How an index is searched: changes how fast, never what is found.
-
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
+    """How an index is searched: changes how fast, never what is found."""
 
     gpu: Literal["auto", "never"] = "auto"
     """"auto" searches on all GPUs that faiss sees, if the index fits ``max_ram_bytes``."""
-    threads: int = 0
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads of faiss; 0 leaves faiss's own choice (``OMP_NUM_THREADS``)."""
-    max_ram_bytes: int = 8 << 30
+    max_ram_bytes: NonNegativeInt = 8 << 30
     """A larger index is mapped into memory from its file, not read, bytes."""
-
-    def __post_init__(self) -> None:
-        if self.gpu not in {"auto", "never"}:
-            raise TaskConfigError(f"search.gpu is {self.gpu!r}, expected 'auto' or 'never'")
-        if not 0 <= self.threads <= 1024:
-            raise TaskConfigError(f"search.threads is {self.threads}, expected a number in [0, 1024]")
-        if self.max_ram_bytes < 0:
-            raise TaskConfigError(f"search.max_ram_bytes is {self.max_ram_bytes}, expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

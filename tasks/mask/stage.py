@@ -6,16 +6,16 @@ all pairs are scored, then gates are applied to the scores: with other gates onl
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from iedit_model.configuration import Probability, Share, configuration
 from iedit_model.models.segmenter import PromptedImage, Segmenter, SegmenterSpec, load_segmenter
 from storage import SAMPLE_ID, Column, Dropped, ShardReport, ShardStore, TableSchema, col, digest_of, in_manifest
 from storage.tables import UNIT_RANGE
 from tasks.corpus import CorpusError
-from tasks.errors import TaskConfigError
 from tasks.images.image_index import ImageIndex, load_image_index
 from tasks.images.stored_images import BatchConfig, ImagePass, StoredImage
 from tasks.mask.scores import Levels, MaskScores, blurred, mask_iou, outside_similarity, read_mask, score_mask
@@ -61,53 +61,35 @@ _PROMPTS_AT_ONCE = 8
 """Prompts of an image whose full-size maps are in memory together; a popular target may have many more."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class MaskGates:
-    """Which pairs go on; None leaves a gate open. All limits are in [0, 1] and still pass.
+    """Which pairs go on; None leaves a gate open. All limits are in [0, 1] and still pass."""
 
-    Raises:
-        TaskConfigError: a limit is outside [0, 1].
-    """
-
-    min_area: float | None = None
+    min_area: Share | None = None
     """Least share of the image inside the mask, source and target alike."""
-    max_area: float | None = None
+    max_area: Share | None = None
     """Largest share."""
-    min_probability: float | None = None
-    """Least value of the mask's highest probability: how sure the segmenter is at its best pixel."""
-    max_border: float | None = None
+    min_probability: Share | None = None
+    """Least value of the mask's highest probability: how sure the segmenter is at its best place."""
+    max_border: Share | None = None
     """Largest share of the image's outermost pixels inside the mask: what is cut off has no whole counterpart."""
-    min_mask_iou: float | None = None
+    min_mask_iou: Share | None = None
     """Least intersection over union of the two masks."""
-    min_outside_similarity: float | None = None
-    """Least similarity of the two images outside both masks."""
-
-    def __post_init__(self) -> None:
-        for gate in fields(self):
-            limit = getattr(self, gate.name)
-            if limit is not None and not 0 <= limit <= 1:
-                raise TaskConfigError(f"mask.gates.{gate.name} is {limit}, expected None or a number in [0, 1]")
+    min_outside_similarity: Share | None = None
+    """Least likeness of the two images outside both masks."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class MaskConfig:
-    """What decides the masks.
-
-    Raises:
-        TaskConfigError: the threshold is outside (0, 1].
-    """
+    """What decides the masks."""
 
     model: SegmenterSpec
     batch: BatchConfig = field(default_factory=BatchConfig)
-    threshold: float = 0.5
+    threshold: Probability = 0.5
     """Probability from which on a pixel is inside."""
     soft: bool = False
     """Whether to store the probabilities; else inside is 255 and outside 0. The scores are the same."""
     gates: MaskGates = field(default_factory=MaskGates)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise TaskConfigError(f"mask.threshold is {self.threshold}, expected a number in (0, 1]")
 
 
 def mask_shard(
@@ -151,7 +133,7 @@ def mask_shard(
 
     # The targets lie in other shards: their images count by their own hashes.
     inputs = (retrieve.digest, swap.digest, digest_of(*(part for item in sorted(used.items()) for part in item)))
-    scored = STAGE.shard(retrieve.shard, store, work, config=open_config, inputs=inputs, weights=segmenter.identity)
+    scored = STAGE.shard(retrieve.shard, store, work, config=open_config, inputs=inputs, weights=segmenter.fingerprint)
     return scored if config == open_config else gate_masks(scored, config, store)
 
 
@@ -338,5 +320,5 @@ STAGE: Final = Stage(
     tables=(MASK,),
     needs=("retrieve", "swap"),
     corpus=("download",),
-    weights=lambda config: load_segmenter(config.model).identity,
+    weights=lambda config: load_segmenter(config.model).fingerprint,
 )

@@ -10,13 +10,14 @@ Axis names in this file: n = pictures, u = different hashes.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from iedit_model.configuration import Cosine, configuration
 from tasks.embed.vectors import rounded_scores, row_cosines
-from tasks.errors import TaskConfigError
 from tasks.pack.components import Int64s, components
 
 Keys = npt.NDArray[np.uint64]
@@ -30,29 +31,15 @@ _STEP: Final = 1e-4
 """Cosines are rounded to multiples of this before they are compared."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class DuplicateConfig:
-    """When two pictures count as near-duplicates; equal bytes and copies that the retrieval met always do.
+    """When two pictures count as near-duplicates; equal bytes and copies that the retrieval met always do."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    max_phash_distance: int | None = 4
+    max_phash_distance: Annotated[int, Field(ge=0, le=_MOST_BITS)] | None = 4
     """Most bits, of 64, in which the hashes of near-duplicates differ, 0 to 6; None looks at no hash."""
-    min_image_similarity: float = 0.95
+    min_image_similarity: Cosine = 0.95
     """Least cosine of the two pictures' embeddings: a hash hardly sees what is small, and by itself it takes all plain
     pictures for one. -1 trusts the hash alone."""
-
-    def __post_init__(self) -> None:
-        if self.max_phash_distance is not None and not 0 <= self.max_phash_distance <= _MOST_BITS:
-            raise TaskConfigError(
-                f"duplicates.max_phash_distance is {self.max_phash_distance}, expected None or 0 to {_MOST_BITS}"
-            )
-        if not -1 <= self.min_image_similarity <= 1:
-            raise TaskConfigError(
-                f"duplicates.min_image_similarity is {self.min_image_similarity}, expected a number in [-1, 1]"
-            )
 
     @property
     def needs_embeds(self) -> bool:

@@ -1,11 +1,13 @@
 """The first half of stage 8: which pairs go into which tar of which split, decided over the whole dataset at once."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from storage import (
     SAMPLE_ID,
     SAMPLE_PARTS,
@@ -20,7 +22,6 @@ from storage import (
 from storage.arrow import compute
 from tasks.corpus import Ids, packed_ids
 from tasks.embed.rows import read_embeds
-from tasks.errors import TaskConfigError
 from tasks.pack.components import Int64s
 from tasks.pack.near_duplicates import DuplicateConfig, Keys, Pictures, duplicate_groups
 from tasks.pack.rows import PackInputError, PackInputs, id_at, places_of, read_copies, read_images, read_pairs
@@ -40,26 +41,16 @@ _TARGET_COLUMNS: Final = ("url", "alt_text", "caption", "sha256", "stored_sha256
 _STORED_COLUMNS: Final = ("image_shard", "image_offset", "image_size")
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class PackConfig:
-    """How the dataset is divided and packed; every field but ``read_threads`` is part of the fingerprint.
+    """How the dataset is divided and packed; every field but ``read_threads`` is part of the fingerprint."""
 
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
-
-    samples_per_tar: int = 1000
+    samples_per_tar: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Samples in each tar but the last of a split."""
-    read_threads: int = field(default=2, metadata={"fingerprint": False})
-    """Threads that read and check images while a tar is written; more for a store far away, 0 reads in between."""
+    read_threads: Annotated[int, Field(ge=0, le=256)] = field(default=2, metadata={"fingerprint": False})
+    """Threads that read and check pictures while a tar is written; more for a store far away, 0 reads in between."""
     splits: SplitConfig = field(default_factory=SplitConfig)
     duplicates: DuplicateConfig = field(default_factory=DuplicateConfig)
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.samples_per_tar <= 100_000:
-            raise TaskConfigError(f"pack.samples_per_tar is {self.samples_per_tar}, expected 1 to 100000")
-        if not 0 <= self.read_threads <= 256:
-            raise TaskConfigError(f"pack.read_threads is {self.read_threads}, expected 0 to 256")
 
 
 _TARGET: Final = in_manifest(

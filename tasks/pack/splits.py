@@ -16,14 +16,15 @@ Everything depends on the samples and the seed alone. Axis names: n = samples, k
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from iedit_model.configuration import Share, configuration
 from storage import sample_seed
 from tasks.corpus import Ids
-from tasks.errors import TaskConfigError
 from tasks.pack.components import CappedGroups, Int64s
 
 SPLITS: Final = ("train", "val", "test")
@@ -40,35 +41,20 @@ Bools = npt.NDArray[np.bool_]
 Names = npt.NDArray[np.integer[Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SplitConfig:
-    """How samples are divided; every field is part of the fingerprint.
+    """How samples are divided; every field is part of the fingerprint."""
 
-    Raises:
-        TaskConfigError: a value is out of range, or nothing is left for train.
-    """
-
-    val_share: float = 0.05
+    val_share: Annotated[float, Field(ge=0, le=0.499)] = 0.05
     """Share of the samples that val may have, [0, 0.5)."""
-    test_share: float = 0.05
+    test_share: Annotated[float, Field(ge=0, le=0.499)] = 0.05
     """Share of the samples that test may have, [0, 0.5)."""
     seed: int = 0
     """Decides which clusters are held out."""
-    max_cluster_share: float = 0.005
+    max_cluster_share: Share = 0.005
     """Largest cluster of templates that is kept whole, as a share of the samples; larger templates are train."""
-    held_out_weight: float = 4.0
+    held_out_weight: Annotated[float, Field(ge=0.01, le=1e6)] = 4.0
     """How many samples of train may be lost for one that is held out; see ``vote_weight``."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("val_share", 0, 0.499),
-            ("test_share", 0, 0.499),
-            ("max_cluster_share", 0, 1),
-            ("held_out_weight", 0.01, 1e6),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise TaskConfigError(f"splits.{name} is {value}, expected a number in [{low}, {high}]")
 
     @property
     def vote_weight(self) -> float:

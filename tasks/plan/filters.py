@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
-from tasks.errors import TaskConfigError
+from pydantic import Field
+
+from iedit_model.configuration import Cosine, Share, configuration
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,51 +24,34 @@ class MetadataRow:
     language: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class FilterConfig:
-    """Which rows of the metadata are kept; None switches a filter off.
+    """Which rows of the metadata are kept; None switches a filter off."""
 
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
-
-    min_side_px: int | None = None
+    min_side_px: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Least side that the metadata may claim, pixels."""
-    max_aspect: float | None = None
+    max_aspect: Annotated[float, Field(ge=1, le=65_535)] | None = None
     """Longer to shorter side, at most."""
-    max_punsafe: float | None = None
+    max_punsafe: Share | None = None
     """Highest probability of being unsafe; LAION's own subsets use 0.5."""
-    max_pwatermark: float | None = None
+    max_pwatermark: Share | None = None
     """Highest probability of a watermark; LAION's own subsets use 0.8."""
-    min_aesthetic: float | None = None
+    min_aesthetic: Annotated[float, Field(ge=-100, le=100)] | None = None
     """Least aesthetic score."""
-    min_similarity: float | None = None
+    min_similarity: Cosine | None = None
     """Least CLIP similarity of image and alt text."""
     languages: tuple[str, ...] | None = None
     """Languages of the alt text that are kept, ISO 639-1."""
-    min_text_chars: int | None = None
+    min_text_chars: Annotated[int, Field(ge=0, le=65_535)] | None = None
     """Shortest alt text, characters without the space around it."""
-    max_text_chars: int | None = None
+    max_text_chars: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Longest alt text, characters without the space around it."""
     keep_unknown: bool = True
     """Whether a row passes a filter whose column is empty in it; if not, its reason is ``unknown_`` and the column."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("min_side_px", 1, 65_535),
-            ("max_aspect", 1, 65_535),
-            ("max_punsafe", 0, 1),
-            ("max_pwatermark", 0, 1),
-            ("min_aesthetic", -100, 100),
-            ("min_similarity", -1, 1),
-            ("min_text_chars", 0, 65_535),
-            ("max_text_chars", 1, 65_535),
-        ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise TaskConfigError(f"filters.{name} is {value}, expected {low} to {high} or None")
         if self.languages is not None and not self.languages:
-            raise TaskConfigError("filters.languages is empty, so nothing would pass: use None to switch it off")
+            raise ValueError("languages is empty, so nothing would pass: use None to switch it off")
 
     def needed(self) -> tuple[str, ...]:
         """Return the fields of ``MetadataRow`` that the filters which are on look at."""

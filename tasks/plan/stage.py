@@ -8,16 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import Probability, configuration
 from storage import DROPPED, SAMPLE_ID, ShardReport, ShardStore, TableSchema, col, in_manifest, sample_id
 from storage.tables import COSINE, UNIT_RANGE
 from tasks.download.urls import is_url
-from tasks.errors import EmptyPlanError, MetadataError, TaskConfigError
+from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
-from tasks.plan.metadata_reader import Identity, Kind, Metadata, MetadataFile
+from tasks.plan.metadata import Fingerprinting, Kind, Metadata, MetadataFile
 from tasks.plan.seen import SeenNumbers, url_number
 from tasks.stage import Job, Stage
 
@@ -56,7 +58,7 @@ _NUMBERS: Final = ("width", "height", "similarity", "punsafe", "pwatermark", "ae
 _Row = dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ColumnNames:
     """What the metadata calls its columns; those of LAION by default. None, or one that is absent, is all unknown."""
 
@@ -80,35 +82,25 @@ class ColumnNames:
         return {name: column for name, column in names.items() if column is not None}
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class PlanConfig:
-    """Which rows of the metadata are downloaded, and in what portions.
-
-    Raises:
-        TaskConfigError: a field is out of range.
-    """
+    """Which rows of the metadata are downloaded, and in what portions."""
 
     columns: ColumnNames = field(default_factory=ColumnNames)
     """What the metadata calls its columns."""
     filters: FilterConfig = field(default_factory=FilterConfig)
     """Which rows are kept."""
-    shard_size: int = 10_000
+    shard_size: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Rows of every shard but the last."""
-    sample_share: float = 1.0
+    sample_share: Probability = 1.0
     """Share of the URLs that is taken, in (0, 1]; a URL's own hash decides, so that equal shares take equal URLs."""
-    identity: Identity = "content"
+    identity: Fingerprinting = "content"
     """What the metadata files are known by: ``content``, or ``footer`` for terabytes that take too long to read."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shard_size <= 1_000_000:
-            raise TaskConfigError(f"plan.shard_size is {self.shard_size}, expected 1 to 1000000")
-        if not 0 < self.sample_share <= 1:
-            raise TaskConfigError(f"plan.sample_share is {self.sample_share}, expected a number in (0, 1]")
-        if self.identity not in ("content", "footer"):
-            raise TaskConfigError(f"plan.identity is {self.identity!r}, expected 'content' or 'footer'")
         names = list(self.columns.named().values())
         if len(set(names)) != len(names):
-            raise TaskConfigError(f"plan.columns names a column twice: {', '.join(names)}")
+            raise ValueError(f"columns names a column twice: {', '.join(names)}")
 
 
 @dataclass(frozen=True, kw_only=True)

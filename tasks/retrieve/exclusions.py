@@ -3,15 +3,15 @@
 Axis names in this file: n = sources, m = candidates of a source.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from iedit_model.configuration import Cosine, configuration
 from tasks.corpus import Facts
 from tasks.embed.vectors import Float64s, Int64s, rounded_scores
-from tasks.errors import TaskConfigError
 
 EXCLUSIONS: Final = ("", "same_url", "same_hash", "near_duplicate", "same_caption")
 """Names of the codes of ``exclusion_codes``; where several hold, the first is the reason."""
@@ -19,39 +19,26 @@ EXCLUSIONS: Final = ("", "same_url", "same_hash", "near_duplicate", "same_captio
 _STEP: Final = 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ExclusionConfig:
     """What is excluded before a target is chosen, beside the source itself.
 
     About 30 % of LAION-2B are duplicates (arXiv:2303.12733): without this many targets would be copies of the source.
-
-    Raises:
-        TaskConfigError: a value is out of range.
     """
 
     same_url: bool = True
     """Exclude images whose address differs at most in scheme, ``www.`` or fragment."""
     same_hash: bool = True
     """Exclude images whose original bytes are the source's."""
-    max_image_similarity: float | None = 0.98
+    max_image_similarity: Cosine | None = 0.98
     """Exclude images whose cosine with the source image is above this; None excludes none."""
-    max_phash_distance: int | None = 4
+    max_phash_distance: Annotated[int, Field(ge=0, le=64)] | None = 4
     """Exclude images whose 64-bit perceptual hash differs in at most so many bits; None excludes none."""
-    phash_min_image_similarity: float = 0.95
+    phash_min_image_similarity: Cosine = 0.95
     """The hash counts only from this image cosine on: it hardly sees colour, and alone it would exclude the best
     targets of colour edits. -1 lets it count always."""
     same_caption: bool = False
     """Exclude images whose caption is the source's (case and spacing aside). Not in the paper."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("max_image_similarity", -1, 1),
-            ("max_phash_distance", 0, 64),
-            ("phash_min_image_similarity", -1, 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise TaskConfigError(f"exclude.{name} is {value}, expected None or a number in [{low}, {high}]")
 
 
 def exclusion_codes(

@@ -5,17 +5,16 @@ Thresholds are compared in steps of 1e-4, which is more than batch size or hardw
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.configuration import Cosine, configuration
 from storage import SAMPLE_ID, Dropped, TableSchema, col, in_manifest
 from storage.arrow import compute
 from storage.tables import COSINE
 from tasks.embed.vectors import Bools, Int64s, rounded_scores
-from tasks.errors import TaskConfigError
 from tasks.retrieve.exclusions import EXCLUSIONS
 from tasks.retrieve.pair_scores import MissingScoreError
 
@@ -78,32 +77,24 @@ _OF_TARGET: Final = {
 """Column of the chosen target -> list column from which it is taken."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class GateConfig:
-    """Least or greatest scores of a pair, cosines; None lets everything pass.
+    """Least or greatest scores of a pair, cosines; None lets everything pass."""
 
-    Raises:
-        TaskConfigError: a threshold is not in [-1, 1], or the least image similarity is above the greatest.
-    """
-
-    source_text_min: float | None = None
+    source_text_min: Cosine | None = None
     """Source image against its caption."""
-    target_text_min: float | None = None
+    target_text_min: Cosine | None = None
     """Target image against the edit prompt."""
-    image_min: float | None = None
+    image_min: Cosine | None = None
     """Source image against target image."""
-    image_max: float | None = None
+    image_max: Cosine | None = None
     """Source image against target image."""
-    directional_min: float | None = None
+    directional_min: Cosine | None = None
     """Change of the images against change of the texts."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not -1 <= value <= 1:
-                raise TaskConfigError(f"gates.{field.name} is {value}, expected None or a number in [-1, 1]")
         if self.image_min is not None and self.image_max is not None and self.image_min > self.image_max:
-            raise TaskConfigError(f"gates.image_min {self.image_min} is above gates.image_max {self.image_max}")
+            raise ValueError(f"image_min {self.image_min} is above image_max {self.image_max}")
 
 
 _GATES: Final = (

@@ -3,41 +3,35 @@
 The paper takes the nearest neighbour as it is; see docs/decisions/0005-retrieval-query.md for why we do not.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from tasks.embed.vectors import Bools, Float64s, Int64s, rounded_scores
-from tasks.errors import TaskConfigError
 from tasks.retrieve.pair_scores import NEEDED_COLUMN, MissingScoreError, PairScores
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class RerankConfig:
-    """Weights of the scores; they are divided by their sum, so that a ranking score is a mean of cosines.
+    """Weights of the scores; they are divided by their sum, so that a ranking score is a mean of cosines."""
 
-    Raises:
-        TaskConfigError: a weight is negative or not finite, or all are 0.
-    """
-
-    similarity: float = 1.0
+    similarity: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     """Query against target image. The paper ranks by this alone."""
-    target_text: float = 0.0
+    target_text: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Target image against the edit prompt."""
-    image: float = 0.0
+    image: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Source image against target image."""
-    directional: float = 0.0
+    directional: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Change of the images against change of the texts; needs ``caption_embeds``."""
-    layout: float = 0.0
+    layout: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Agreement of the layouts; needs ``layout_embeds``."""
 
     def __post_init__(self) -> None:
-        weights = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name, weight in weights.items():
-            if not 0 <= weight <= 1e6:
-                raise TaskConfigError(f"rerank.{name} is {weight}, expected a number in [0, 1000000]")
-        if not sum(weights.values()):
-            raise TaskConfigError("the weights of rerank are all 0, so that nothing would be ranked")
+        if not sum(getattr(self, field.name) for field in fields(self)):
+            raise ValueError("the weights are all 0, so that nothing would be ranked")
 
 
 def ranking_scores(scores: PairScores, config: RerankConfig) -> Float64s:

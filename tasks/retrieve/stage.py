@@ -4,18 +4,19 @@ The paper takes the nearest neighbour of the mean of the two embeddings. Here a 
 source again is excluded, the rest is ranked by weighted scores, and the first that passes the gates is the target.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from iedit_model.configuration import configuration
 from storage import Dropped, ShardReport, ShardStore
 from tasks.corpus import Ids
 from tasks.embed.queries import QUERIES, QueryConfig, QueryMode, query_embeds
 from tasks.embed.rows import EmbedRows, read_embeds
 from tasks.embed.vectors import FLAWS, Bools, Float64s, Int64s, find_flaws, unit_rows
-from tasks.errors import TaskConfigError
 from tasks.index.open_index_cache import resident_index
 from tasks.index.stage import IndexConfig
 from tasks.index.vector_index import IndexMismatchError, VectorIndex
@@ -32,30 +33,20 @@ if TYPE_CHECKING:
 VERSION: Final = 2
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class RetrieveConfig:
-    """What decides the targets; every field but ``batch_size`` is part of the fingerprint.
-
-    Raises:
-        TaskConfigError: a value is out of range.
-    """
+    """What decides the targets; every field but ``batch_size`` is part of the fingerprint."""
 
     query: QueryConfig = field(default_factory=QueryConfig)
-    top_k: int = 20
+    top_k: Annotated[int, Field(ge=1, le=1000)] = 20
     """Candidates of a source that are scored, ranked and kept."""
-    margin: int = 20
+    margin: Annotated[int, Field(ge=0, le=1000)] = 20
     """Candidates fetched at first beyond ``top_k``, since some are excluded; more are fetched where too many are."""
     exclude: ExclusionConfig = field(default_factory=ExclusionConfig)
     rerank: RerankConfig = field(default_factory=RerankConfig)
     gates: GateConfig = field(default_factory=GateConfig)
-    batch_size: int = field(default=1024, metadata={"fingerprint": False})
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = field(default=1024, metadata={"fingerprint": False})
     """Sources that are searched for at once."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("top_k", 1, 1000), ("margin", 0, 1000), ("batch_size", 1, 1 << 20)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise TaskConfigError(f"retrieve.{name} is {value}, expected a number in [{low}, {high}]")
 
 
 def retrieval(mode: QueryMode) -> RetrieveConfig:

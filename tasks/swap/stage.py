@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Final
 
+from iedit_model.errors import ConfigError
 from storage import SAMPLE_ID, Dropped, ShardReport, ShardStore, TableSchema, col, in_manifest, sample_seed
-from tasks.errors import TaskConfigError
 from tasks.stage import Job, Output, Stage, Workspace
 from tasks.swap.config import SwapConfig
 from tasks.swap.result import SwapDrop
@@ -84,13 +84,13 @@ def swap_shard(
         The report; dropped are captions without an edit prompt, with the reasons of ``DropReason``.
 
     Raises:
-        TaskConfigError: ``min_corpus_count`` asks for counts and there are none, or the swapper has other settings.
+        ConfigError: ``min_corpus_count`` asks for counts and there are none, or the swapper has other settings.
         MissingFileError: the captions are gone.
         WordNetError: WordNet cannot be loaded.
     """
     counts = _needed(config, counts)
     if swapper is not None and swapper.config != config:
-        raise TaskConfigError(f"the swapper was made for {swapper.config}, not for the shard's settings {config}")
+        raise ConfigError(f"the swapper was made for {swapper.config}, not for the shard's settings {config}")
     inputs = (caption.digest,) if counts is None else (caption.digest, counts.digest)
 
     def work(_: Workspace) -> Output:
@@ -112,7 +112,7 @@ def load_swapper(config: SwapConfig, counts: WordCounts | None = None) -> Swappe
     """Return the process's own swapper for these settings and counts; the last two are remembered.
 
     Raises:
-        TaskConfigError: ``config.min_corpus_count`` asks for counts and there are none.
+        ConfigError: ``config.min_corpus_count`` asks for counts and there are none.
         WordNetError: WordNet cannot be loaded.
     """
     with _LOADING:  # threads that come at once wait for one swapper instead of each making its own
@@ -142,7 +142,7 @@ def _needed(config: SwapConfig, counts: WordCounts | None) -> WordCounts | None:
     if config.min_corpus_count == 0:
         return None
     if counts is None:
-        raise TaskConfigError(
+        raise ConfigError(
             f"swap.min_corpus_count is {config.min_corpus_count}, which needs the corpus's word counts: run the stage "
             "words first, or set it to 0"
         )

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from tasks.errors import TaskConfigError
+from iedit_model.errors import ConfigError
 from tasks.swap.adjective_replacements import AdjectiveReplacements
 from tasks.swap.caption_check import read_caption
 from tasks.swap.caption_units import Unit, find_units
@@ -45,7 +45,7 @@ class Swapper:
             wordnet: by default ``load_wordnet()``.
 
         Raises:
-            TaskConfigError: ``min_corpus_count`` asks for a vocabulary and there is none, or one with other keys.
+            ConfigError: ``min_corpus_count`` asks for a vocabulary and there is none, or one with other keys.
             WordNetError: WordNet cannot be loaded.
         """
         _check_vocabulary(config, vocabulary)
@@ -134,7 +134,7 @@ def swap_caption(
     """Swap one word of one caption; for more than one make a ``Swapper``, which remembers what it looked up.
 
     Raises:
-        TaskConfigError: ``config.min_corpus_count`` asks for a vocabulary and there is none.
+        ConfigError: ``config.min_corpus_count`` asks for a vocabulary and there is none.
         WordNetError: WordNet cannot be loaded.
     """
     return Swapper(config, vocabulary)(caption, seed=seed)
@@ -142,15 +142,13 @@ def swap_caption(
 
 def _check_vocabulary(config: SwapConfig, vocabulary: Mapping[str, int] | None) -> None:
     if config.min_corpus_count > 0 and vocabulary is None:
-        raise TaskConfigError(
+        raise ConfigError(
             f"swap.min_corpus_count is {config.min_corpus_count} but no vocabulary was given; count the corpus's "
             "captions with count_terms, or set it to 0"
         )
     wrong = next((key for key in vocabulary or () if not key.endswith((".n", ".a"))), None)
     if wrong is not None:
-        raise TaskConfigError(
-            f"the vocabulary has the key {wrong!r}, expected keys as of count_terms: 'bus.n', 'red.a'"
-        )
+        raise ConfigError(f"the vocabulary has the key {wrong!r}, expected keys as of count_terms: 'bus.n', 'red.a'")
 
 
 def _words_of(tokens: Iterable[Token]) -> frozenset[str]:

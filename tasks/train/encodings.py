@@ -173,7 +173,7 @@ class _Kinds:
             fill=loss.mask_fill,
             size_px=loss.perc_size_px,
             margin=loss.crop_margin,
-            precision=self._config.compute.judge_precision,
+            precision=self._config.compute.loss_precision,
         )
 
         def encode(pairs: Sequence[PairSample]) -> "Mapping[str, Tensor]":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iedit_model.errors import ConfigError, WeightsError
-from iedit_model.models.source import BROKEN_MODEL, ModelSource, identity, model_folder
+from iedit_model.models.source import BROKEN_MODEL, ModelSource, model_folder, weights_digest
 from tasks.train.run_config import TrainRunConfig
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def load_networks(config: TrainRunConfig, device: "torch.device") -> Networks:
         clip=found.clip,
         perceptual=found.perceptual,
         device=device,
-        identities={"model": identity(config.model)} | found.identities,
+        identities={"model": weights_digest(config.model)} | found.identities,
     )
 
 
@@ -104,14 +104,14 @@ class _Judges:
 
         self._config, self._loss = config, config.train.loss
         self._to = functools.partial(_moved, device=device)
-        self._dtype: torch.dtype = getattr(torch, _DTYPES[config.compute.judge_precision])
+        self._dtype: torch.dtype = getattr(torch, _DTYPES[config.compute.loss_precision])
         self.identities: dict[str, str] = {}
         self.clip, self.perceptual = self._clip(), self._perceptual()
 
     def _source(self, name: str, source: ModelSource | None, used_by: str) -> ModelSource:
         if source is None:
             raise ConfigError(f"{used_by} needs the model {name!r}, which is not configured")
-        self.identities[name] = identity(source)
+        self.identities[name] = weights_digest(source)
         return source
 
     def _clip(self) -> "DifferentiableClip | None":

@@ -9,7 +9,7 @@ from flows.cli.edit import METHODS, configure, run
 from flows.errors import SettingError
 from iedit_model.editing import registry
 from tasks.edit.record import EditRecord, read_record
-from tests.reference.editing_methods import single_pairs
+from tests.builders.editing_methods import single_pairs
 
 PAIR = single_pairs(3)[2]
 NOUN = PAIR.source.objects[PAIR.position].noun

@@ -18,8 +18,8 @@ from tasks.evaluate.errors import RegressionError, UnknownEvaluationError
 from tasks.evaluate.history import append_history, pinned_baseline
 from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.folder import open_evalset
-from tests.reference.made_up_evaluation import evaluated
-from tests.reference.scoring_models import few_pairs
+from tests.builders.made_up_evaluation import evaluated
+from tests.builders.scoring_models import few_pairs
 
 pytestmark = pytest.mark.timeout(280)
 

@@ -9,7 +9,7 @@ from flows.errors import SourceError
 from flows.evalset_sources import open_set
 from miniature.evalsets import real_pairs
 from tasks.evaluate.sets.folder import check_evalset, open_evalset
-from tests.reference.scoring_models import few_pairs
+from tests.builders.scoring_models import few_pairs
 
 
 def test_the_real_set_holds_52_edits_of_30_scenes_with_their_true_masks(tmp_path):

@@ -21,8 +21,8 @@ from flows.cli.main import main
 from flows.re_evaluate import REGRESSION_EVENT, re_evaluate
 from storage import Files
 from tasks.evaluate.history import pin_baseline
+from tests.builders.scoring_models import WEIGHTS, few_pairs
 from tests.flows.listening_webhook import ListeningWebhook, listening_webhook
-from tests.reference.scoring_models import WEIGHTS, few_pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
 

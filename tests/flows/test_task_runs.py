@@ -13,8 +13,8 @@ from flows.build_dataset import build_dataset
 from flows.config.tree import RunnerConfig, TagLimit, TaskOptions
 from flows.engine.runner import task_runner, task_runs
 from flows.evaluate import evaluate
+from iedit_model.errors import ConfigError
 from tasks._prefect import stage_task
-from tasks.errors import TaskConfigError
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
 
@@ -60,8 +60,8 @@ def test_after_the_last_try_the_error_is_the_outcome():
 
 
 def test_an_error_that_does_not_pass_is_not_tried_again():
-    stage = Stage(9, lambda: TaskConfigError("mask.threshold is 7"))
-    assert isinstance(outcome(stage.run), TaskConfigError)
+    stage = Stage(9, lambda: ConfigError("mask.threshold is 7"))
+    assert isinstance(outcome(stage.run), ConfigError)
     assert stage.calls == 1
 
 

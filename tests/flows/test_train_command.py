@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.true_pair_version import build_version, true_pairs
 from flows.cli.train import configure, run
 from flows.config.evaluations import resolve_evaluation
 from flows.config.profiles import load_profile
@@ -17,7 +18,6 @@ from flows.errors import ProfileError, SettingError
 from flows.reporting.train_progress import TrainJson, TrainLines, training_shown
 from iedit_model.training.config import paper, stable, table2_rows
 from storage import ShardStore, VersionInfo
-from tests.reference.true_pair_version import build_version, true_pairs
 
 SMALL = ("rows.where=null", "train.batch_size=2", "train.warmup_steps=1", "loop.sinks=[]")
 

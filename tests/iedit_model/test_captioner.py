@@ -19,7 +19,7 @@ from iedit_model.models.captioner import BlipCaptioner, load_captioner, without_
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource
 from miniature.world import World
-from tests.reference.vision_folders import CAPTIONER, WEIGHTS
+from tests.builders.vision_folders import CAPTIONER, WEIGHTS
 
 FOLDER = WEIGHTS / "captioner"
 SCENES = [World(77, two_object_share=0).scene(index) for index in range(12)]
@@ -84,10 +84,10 @@ def test_any_size_of_image_is_captioned(captions):
 
 
 def test_bf16_says_the_same(captions):
-    spec = replace(CAPTIONER, placement=DeviceConfig(device="cpu", dtype="bf16"))
+    spec = replace(CAPTIONER, device=DeviceConfig(device="cpu", dtype="bf16"))
     same = [left == right for left, right in zip(load_captioner(spec)(IMAGES), captions, strict=True)]
     assert np.mean(same) >= 0.75
-    assert load_captioner(spec).identity.endswith("@cpu/bf16")
+    assert load_captioner(spec).fingerprint.endswith("@cpu/bf16")
 
 
 def test_equal_specs_share_one_captioner_without_loading_it():
@@ -99,13 +99,13 @@ def test_equal_specs_share_one_captioner_without_loading_it():
 def test_the_identity_follows_the_weights_and_not_their_place(tmp_path):
     shutil.copytree(FOLDER, tmp_path / "copy")
     copied = BlipCaptioner(replace(CAPTIONER, model=ModelSource(str(tmp_path / "copy"))))
-    assert copied.identity == load_captioner(CAPTIONER).identity
+    assert copied.fingerprint == load_captioner(CAPTIONER).fingerprint
     weights = load_file(tmp_path / "copy" / "model.safetensors")
     first = min(weights)
     weights[first] = weights[first] + 1
     save_file(weights, tmp_path / "copy" / "model.safetensors", metadata={"format": "pt"})
     changed = BlipCaptioner(replace(CAPTIONER, model=ModelSource(str(tmp_path / "copy"))))
-    assert changed.identity != copied.identity
+    assert changed.fingerprint != copied.fingerprint
 
 
 def test_a_missing_weight_is_no_random_one(tmp_path):

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast
 
 from iedit_model.errors import ConfigError, IEditError, PickledWeightsError, WeightsError
 from iedit_model.models.clip_loss import DifferentiableClip, clip_preprocess, load_differentiable_clip
-from tests.reference.tiny_models import CLIP_MODEL, CLIP_PREPROCESSING, byte_tokenizer, tiny_clip
+from tests.builders.tiny_models import CLIP_MODEL, CLIP_PREPROCESSING, byte_tokenizer, tiny_clip
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
 WORDS = {"[UNK]": 0, "bus": 1, "train": 2, "red": 3, "[END]": 299}

@@ -17,7 +17,7 @@ from iedit_model.models.clip_loss import load_differentiable_clip
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource
 from miniature.world import World
-from tests.reference.vision_folders import CLIP, WEIGHTS
+from tests.builders.vision_folders import CLIP, WEIGHTS
 
 FOLDER = WEIGHTS / "clip"
 SCENES = [World(78, two_object_share=0).scene(index) for index in range(11)]
@@ -99,11 +99,11 @@ def test_the_differentiable_twin_embeds_the_same(embeds):
 
 
 def test_bf16_keeps_the_direction(embeds):
-    encoder = load_clip(replace(CLIP, placement=DeviceConfig(device="cpu", dtype="bf16")))
+    encoder = load_clip(replace(CLIP, device=DeviceConfig(device="cpu", dtype="bf16")))
     cosines = (encoder.encode_images(IMAGES) * embeds).sum(axis=1)
     assert cosines.min() > 0.999
     assert encoder.encode_texts(["a bus"]).dtype == np.float32
-    assert encoder.identity != load_clip(CLIP).identity
+    assert encoder.fingerprint != load_clip(CLIP).fingerprint
 
 
 @pytest.mark.parametrize("other", [None, "pytorch_model.bin", "model.safetensors"])

@@ -19,8 +19,8 @@ from iedit_model.editing.partial_noising import (
 from iedit_model.editing.samplers import noise_schedule_from_config
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusion
-from tests.reference.editing_twin import edited_latents
-from tests.reference.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet, tiny_vae
+from tests.builders.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet, tiny_vae
+from tests.references.editing_equations import edited_latents
 
 SCHEDULE = noise_schedule_from_config({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})
 

@@ -20,7 +20,7 @@ from iedit_model.training.losses import (
     perceptual_loss,
     term_weights,
 )
-from tests.reference import iedit_equations as twin
+from tests.references import iedit_equations as reference
 
 POLICIES: tuple[MaskPolicy, ...] = ("paper", "fg_priority", "union")
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
@@ -49,7 +49,7 @@ def as_numpy(tensor: Tensor) -> np.ndarray:
 def test_the_plain_noise_losses_are_the_mean_square_of_each_sample(shape, seed):
     noise_pred, noise, target = noises(seed, shape)
     for values, wanted in ((ldm_loss(noise_pred, noise), noise), (paired_loss(noise_pred, target), target)):
-        expected = [twin.mean_square(as_numpy(noise_pred[i]), as_numpy(wanted[i])) for i in range(shape[0])]
+        expected = [reference.mean_square(as_numpy(noise_pred[i]), as_numpy(wanted[i])) for i in range(shape[0])]
         assert values.tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -57,7 +57,9 @@ def test_the_plain_noise_losses_are_the_mean_square_of_each_sample(shape, seed):
 @given(st.integers(1, 4), st.integers(2, 20), st.integers(0, 10_000))
 def test_the_clip_distance_is_one_minus_the_cosine(batch, width, seed):
     image_embeds, text_embeds = randn(seed, batch, width), randn(seed + 1, batch, width)
-    expected = [twin.clip_distance(as_numpy(a), as_numpy(b)) for a, b in zip(image_embeds, text_embeds, strict=True)]
+    expected = [
+        reference.clip_distance(as_numpy(a), as_numpy(b)) for a, b in zip(image_embeds, text_embeds, strict=True)
+    ]
     assert clip_distance(image_embeds, text_embeds).tolist() == pytest.approx(expected, rel=1e-5, abs=1e-7)
     assert torch.equal(localised_loss(image_embeds, text_embeds), clip_distance(image_embeds, text_embeds))
 
@@ -82,7 +84,7 @@ def test_the_masked_loss_is_the_printed_equation_for_soft_masks_too(shape, seed)
         source_mask, target_mask = masks(seed, shape, soft=soft)
         ours = masked_noise_loss(noise_pred, noise, target, source_mask, target_mask)
         for i in range(shape[0]):
-            expected = twin.masked_terms(
+            expected = reference.masked_terms(
                 as_numpy(noise_pred[i]),
                 as_numpy(noise[i]),
                 as_numpy(target[i]),
@@ -109,7 +111,7 @@ def test_each_policy_asks_each_region_for_its_noises(policy, by_area):
         normalisation="mask_area" if by_area else "elements",
     )
     for i in range(shape[0]):
-        expected = twin.masked_terms_by_region(
+        expected = reference.masked_terms_by_region(
             as_numpy(noise_pred[i]),
             as_numpy(noise[i]),
             as_numpy(target[i]),
@@ -191,7 +193,7 @@ def test_fg_priority_and_union_never_ask_one_place_twice(seed):
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6, 6)])
 def test_the_perceptual_loss_is_the_mean_square_of_each_sample(shape):
     features, target = randn(1, *shape), randn(2, *shape)
-    expected = [twin.mean_square(as_numpy(a), as_numpy(b)) for a, b in zip(features, target, strict=True)]
+    expected = [reference.mean_square(as_numpy(a), as_numpy(b)) for a, b in zip(features, target, strict=True)]
     assert perceptual_loss(features, target).tolist() == pytest.approx(expected, rel=1e-5)
 
 
@@ -202,7 +204,7 @@ def test_the_combined_loss_is_equation_twelve_sample_by_sample(timesteps, lambda
     weights = term_weights(torch.tensor(timesteps), num_train_timesteps=1000, lambda_perc=lambda_perc)
     ours = combined_loss(terms, weights)
     for i, t in enumerate(timesteps):
-        expected = twin.combined(
+        expected = reference.combined(
             t=t,
             num_steps=1000,
             noise=float(terms["noise"][i]),

@@ -10,7 +10,7 @@ from torch import Tensor
 from iedit_model.errors import MaskError
 from iedit_model.masks import any_empty, crop_and_resize, dilate, fill_outside, mask_boxes, mask_regions, to_latent_mask
 from iedit_model.training.config import LatentMaskMode, MaskFill
-from tests.reference import mask_geometry as twin
+from tests.references import mask_geometry as reference
 
 MODES: tuple[LatentMaskMode, ...] = ("area", "nearest", "max", "soft")
 FILLS: tuple[MaskFill, ...] = ("grey", "black", "clip_mean", "blur")
@@ -43,7 +43,7 @@ def test_a_latent_mask_is_the_cell_by_cell_one(mode, height, width, cell, thresh
     mask = random_mask(seed, height * cell, width * cell, soft=soft)
     ours = to_latent_mask(mask, size=(height, width), mode=mode, threshold=threshold)
     for i in range(2):
-        expected = twin.latent_mask(mask[i, 0].double().numpy(), cell, mode, threshold)
+        expected = reference.latent_mask(mask[i, 0].double().numpy(), cell, mode, threshold)
         assert np.abs(ours[i, 0].numpy() - expected).max() < 1e-6
 
 
@@ -72,7 +72,7 @@ def test_dilation_takes_the_largest_neighbour(height, width, radius, seed):
     mask = random_mask(seed, height, width, soft=True)
     ours = dilate(mask, radius)
     for i in range(2):
-        assert np.array_equal(ours[i, 0].double().numpy(), twin.dilated(mask[i, 0].double().numpy(), radius))
+        assert np.array_equal(ours[i, 0].double().numpy(), reference.dilated(mask[i, 0].double().numpy(), radius))
 
 
 def test_a_negative_dilation_is_refused():
@@ -127,7 +127,7 @@ def test_a_box_is_a_square_inside_the_image_that_holds_the_mask(height, width, m
     mask = random_mask(seed, height, width, share=share)
     for i, box in enumerate(mask_boxes(mask, margin=margin).tolist()):
         top, left, bottom, right = box
-        first_row, first_column, last_row, last_column = twin.extent(mask[i, 0].numpy())
+        first_row, first_column, last_row, last_column = reference.extent(mask[i, 0].numpy())
         longer = max(last_row - first_row, last_column - first_column)
         assert bottom - top == right - left == min(int(np.ceil(np.float32(longer * (1 + 2 * margin)))), height, width)
         assert 0 <= top < bottom <= height
@@ -170,7 +170,7 @@ def test_the_four_regions_are_counted_right(seed, first_share, second_share):
     target_mask = random_mask(seed + 1, 4, 5, share=second_share)
     ours = mask_regions(source_mask, target_mask)
     for i in range(2):
-        expected = twin.shares(source_mask[i, 0].numpy(), target_mask[i, 0].numpy())
+        expected = reference.shares(source_mask[i, 0].numpy(), target_mask[i, 0].numpy())
         found = {name: float(getattr(ours, name)[i]) for name in expected}
         assert found == pytest.approx(expected, abs=1e-6)
         union = 1 - expected["background"]

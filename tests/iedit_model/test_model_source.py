@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from iedit_model.errors import ConfigError, MissingModelError, PickledWeightsError, WeightsError
-from iedit_model.models.source import ModelSource, identity, loaded_once, model_folder
+from iedit_model.models.source import ModelSource, loaded_once, model_folder, weights_digest
 from storage import canonical_json
 
 OFFLINE_ID = "nobody/no-such-model"
@@ -41,26 +41,26 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "text/vocab.txt"])
 def test_one_changed_byte_makes_another_identity(folder, name):
-    before = identity(ModelSource(str(folder)))
+    before = weights_digest(ModelSource(str(folder)))
     data = bytearray((folder / name).read_bytes())
     data[-1] ^= 1
     (folder / name).write_bytes(data)
-    assert identity(ModelSource(str(folder))) != before
+    assert weights_digest(ModelSource(str(folder))) != before
 
 
 def test_a_renamed_file_makes_another_identity(folder):
-    before = identity(ModelSource(str(folder)))
+    before = weights_digest(ModelSource(str(folder)))
     (folder / "text" / "vocab.txt").rename(folder / "vocab.txt")
-    assert identity(ModelSource(str(folder))) != before
+    assert weights_digest(ModelSource(str(folder))) != before
 
 
 def test_neither_place_nor_notes_nor_hidden_files_change_the_identity(folder, tmp_path):
-    before = identity(ModelSource(str(folder)))
+    before = weights_digest(ModelSource(str(folder)))
     shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
     (tmp_path / "elsewhere" / "copy" / "README.md").write_text("notes")
     (tmp_path / "elsewhere" / "copy" / ".cache").mkdir()
     (tmp_path / "elsewhere" / "copy" / ".cache" / "lock.json").write_text("{}")
-    assert identity(ModelSource(str(tmp_path / "elsewhere" / "copy"))) == before
+    assert weights_digest(ModelSource(str(tmp_path / "elsewhere" / "copy"))) == before
     assert len(before) == 64
 
 
@@ -70,7 +70,7 @@ def test_a_source_leaves_no_trace_in_a_configuration(folder):
 
 def test_an_unreachable_hub_id_is_one_line_that_says_what_to_do(hub_cache):
     with pytest.raises(MissingModelError) as caught:
-        identity(ModelSource(OFFLINE_ID, "v1"))
+        weights_digest(ModelSource(OFFLINE_ID, "v1"))
     message = str(caught.value)
     assert "\n" not in message
     assert OFFLINE_ID in message
@@ -92,14 +92,14 @@ def test_a_hub_id_is_found_in_the_cache_when_offline(folder, hub_cache, name):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0" * 40)
     assert model_folder(ModelSource(name)) == (repository / "snapshots" / ("0" * 40)).resolve()
-    assert identity(ModelSource(name)) == identity(ModelSource(str(folder)))
+    assert weights_digest(ModelSource(name)) == weights_digest(ModelSource(str(folder)))
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt", "tf_model.h5"])
 def test_pickled_weights_are_refused(folder, name):
     (folder / "model.safetensors").rename(folder / name)
     with pytest.raises(PickledWeightsError, match=name):
-        identity(ModelSource(str(folder)))
+        weights_digest(ModelSource(str(folder)))
 
 
 def test_a_folder_without_weights_is_refused(folder):

@@ -9,8 +9,8 @@ from iedit_model.errors import ConfigError
 from iedit_model.models.perceptual import PerceptualFeatures, num_modules_up_to
 from iedit_model.models.vgg import VGG
 from iedit_model.training.losses import perceptual_loss
-from tests.reference import iedit_equations as twin
-from tests.reference.tiny_models import seeded
+from tests.builders.tiny_models import seeded
+from tests.references import iedit_equations as reference
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.25]
 
@@ -81,7 +81,7 @@ def test_the_gram_matrix_is_the_loops_one():
     plain = PerceptualFeatures(tiny_vgg(), layer="relu2_1")(images, mask)
     ours = PerceptualFeatures(tiny_vgg(), layer="relu2_1", align="gram")(images, mask)
     for i in range(2):
-        expected = torch.from_numpy(twin.gram(plain[i].double().numpy())).float()
+        expected = torch.from_numpy(reference.gram(plain[i].double().numpy())).float()
         assert torch.allclose(ours[i], expected, rtol=1e-5, atol=1e-7)
 
 

@@ -20,7 +20,7 @@ from transformers import CLIPConfig, CLIPImageProcessor
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.pipeline import IEditPipeline
 from iedit_model.errors import ConfigError, EditError, MaskError
-from tests.reference.editing_methods import WEIGHTS, mini_ldm, single_pairs
+from tests.builders.editing_methods import WEIGHTS, mini_ldm, single_pairs
 
 PAIRS = single_pairs(3)
 IMAGES = [pair.source.render() for pair in PAIRS]

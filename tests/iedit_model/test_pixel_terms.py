@@ -9,16 +9,16 @@ from diffusers import AutoencoderTiny
 from iedit_model.errors import BatchError
 from iedit_model.training.pixel_terms import decode_latents
 from iedit_model.training.train_models import TrainModels
+from tests.builders.tiny_models import (
+    LATENT_SHAPE,
+    seeded,
+)
 from tests.iedit_model.train_step_cases import (
     FULL,
     build_batch,
     build_models,
     number,
     run,
-)
-from tests.reference.tiny_models import (
-    LATENT_SHAPE,
-    seeded,
 )
 
 

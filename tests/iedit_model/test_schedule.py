@@ -20,7 +20,7 @@ from iedit_model.schedule import (
     snr,
     target_noise,
 )
-from tests.reference import iedit_equations as twin
+from tests.references import iedit_equations as reference
 
 ALPHAS = scaled_linear_alphas_cumprod()
 CORNERS = torch.tensor([0, 1, 10, 500, 998, 999])
@@ -44,7 +44,7 @@ def test_the_schedule_is_diffusers_bit_for_bit():
 
 
 def test_the_schedule_is_the_float64_products():
-    assert np.abs(ALPHAS.numpy() - np.array(twin.alphas_cumprod())).max() < 1e-6
+    assert np.abs(ALPHAS.numpy() - np.array(reference.alphas_cumprod())).max() < 1e-6
 
 
 def test_a_scheduler_config_gives_the_table_that_the_scheduler_holds():
@@ -80,7 +80,7 @@ def test_adding_noise_is_diffusers_and_the_twins():
     theirs = DDIMScheduler(**SD14).add_noise(z, noise, cast("torch.IntTensor", CORNERS))
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-6)
     for index, t in enumerate(CORNERS.tolist()):
-        expected = twin.noised(z[index].double().numpy(), noise[index].double().numpy(), float(ALPHAS[t]))
+        expected = reference.noised(z[index].double().numpy(), noise[index].double().numpy(), float(ALPHAS[t]))
         assert relative_error(ours[index], expected) < 1e-6
 
 
@@ -89,15 +89,17 @@ def test_the_target_noise_is_the_printed_equation_in_float64():
     ours = target_noise(noise, z_1, z_2, CORNERS, ALPHAS)
     for index, t in enumerate(CORNERS.tolist()):
         alpha = float(ALPHAS[t])
-        noisy = twin.noised(z_1[index].double().numpy(), noise[index].double().numpy(), alpha)
-        assert relative_error(ours[index], twin.target_noise(noisy, z_2[index].double().numpy(), alpha)) < 1e-5
+        noisy = reference.noised(z_1[index].double().numpy(), noise[index].double().numpy(), alpha)
+        assert relative_error(ours[index], reference.target_noise(noisy, z_2[index].double().numpy(), alpha)) < 1e-5
 
 
 def test_the_predicted_original_is_the_printed_equation_in_float64():
     noisy, _, noise_pred = latents(2, len(CORNERS))
     ours = predict_original(noisy, noise_pred, CORNERS, ALPHAS)
     for index, t in enumerate(CORNERS.tolist()):
-        expected = twin.original(noisy[index].double().numpy(), noise_pred[index].double().numpy(), float(ALPHAS[t]))
+        expected = reference.original(
+            noisy[index].double().numpy(), noise_pred[index].double().numpy(), float(ALPHAS[t])
+        )
         assert relative_error(ours[index], expected) < 1e-5
 
 

@@ -17,7 +17,7 @@ from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.segmenter import ClipSegmenter, PromptedImage, SegmenterSpec, load_segmenter
 from iedit_model.models.source import ModelSource
 from miniature.world import World
-from tests.reference.vision_folders import CPU, SEGMENTER, random_segmenter
+from tests.builders.vision_folders import CPU, SEGMENTER, random_segmenter
 
 PROMPTS = ("red bus", "a dog", "sky", "white background", "bus")
 SCENES = [World(79, two_object_share=0.5).scene(index) for index in range(6)]
@@ -118,13 +118,13 @@ def test_threads_that_share_a_segmenter_get_their_own_maps(spec, images):
 
 
 def test_bf16_maps_are_close_and_float32(spec, images):
-    low = SegmenterSpec(model=spec.model, placement=DeviceConfig(device="cpu", dtype="bf16"))
+    low = SegmenterSpec(model=spec.model, device=DeviceConfig(device="cpu", dtype="bf16"))
     segmenter, exact = load_segmenter(low), load_segmenter(spec)
     [found] = segmenter.segment([prompted(segmenter, images[0])])
     [expected] = exact.segment([prompted(exact, images[0])])
     assert found.dtype == np.float32
     assert np.abs(found - expected).mean() < 0.02
-    assert segmenter.identity != exact.identity
+    assert segmenter.fingerprint != exact.fingerprint
 
 
 def test_the_miniature_finds_its_objects():
@@ -152,6 +152,6 @@ def test_a_processor_whose_maps_would_not_lie_on_the_image_is_refused(spec, tmp_
         setattr(processor.image_processor, name, value)
     processor.save_pretrained(tmp_path)
     model.save_pretrained(tmp_path)
-    segmenter = load_segmenter(SegmenterSpec(model=ModelSource(str(tmp_path)), placement=CPU))
+    segmenter = load_segmenter(SegmenterSpec(model=ModelSource(str(tmp_path)), device=CPU))
     with pytest.raises(WeightsError, match="would not lie on the image"):
         segmenter.prepare(SCENES[0].render())

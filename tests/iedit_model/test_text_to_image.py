@@ -19,8 +19,8 @@ PROMPTS = ("a red bus on a white background", "a blue cat on a gray background")
 
 @pytest.fixture(scope="module")
 def model():
-    placement = DeviceConfig(device="cpu", dtype="fp32")
-    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(FOLDER)), placement=placement))
+    device = DeviceConfig(device="cpu", dtype="fp32")
+    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(FOLDER)), device=device))
 
 
 def test_the_pictures_are_those_of_diffusers_pipeline_from_the_same_noise(model):

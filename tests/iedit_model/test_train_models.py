@@ -7,6 +7,7 @@ import torch
 
 from iedit_model.errors import ConfigError
 from iedit_model.training.train_models import TrainModels, prepare_models
+from tests.builders.tiny_models import tiny_unet
 from tests.iedit_model.train_step_cases import (
     ALPHAS,
     FULL,
@@ -15,7 +16,6 @@ from tests.iedit_model.train_step_cases import (
     number,
     run,
 )
-from tests.reference.tiny_models import tiny_unet
 
 
 @pytest.fixture(scope="module")

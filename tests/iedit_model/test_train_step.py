@@ -35,7 +35,7 @@ from tests.iedit_model.train_step_cases import (
     predicted_by_hand,
     run,
 )
-from tests.reference import iedit_equations as twin
+from tests.references import iedit_equations as reference
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_a_dropped_prompt_gets_the_empty_prompt_the_sources_noise_and_no_judge(m
     eps = predicted_by_hand(models, batch.source_latents, draws.noise, draws.timesteps, empty_prompts)
     for i, is_dropped in enumerate(dropped):
         if is_dropped:
-            expected = TIMESTEPS[i] / 1000 * twin.mean_square(as_numpy(eps[i]), as_numpy(draws.noise[i]))
+            expected = TIMESTEPS[i] / 1000 * reference.mean_square(as_numpy(eps[i]), as_numpy(draws.noise[i]))
         else:
             expected = number(kept.per_sample_loss[i])
         assert number(output.per_sample_loss[i]) == pytest.approx(expected, rel=1e-5)
@@ -211,7 +211,8 @@ def test_the_replay_is_ordinary_denoising_at_its_own_timesteps(models, name, lat
     snrs = [number(ALPHAS[t] / (1 - ALPHAS[t])) for t in draws.replay_timesteps.tolist()]
     weights = [1.0 if gamma is None else min(snr, gamma) / snr for snr in snrs]
     expected = [
-        w * twin.mean_square(as_numpy(e), as_numpy(n)) for w, e, n in zip(weights, eps, draws.replay_noise, strict=True)
+        w * reference.mean_square(as_numpy(e), as_numpy(n))
+        for w, e, n in zip(weights, eps, draws.replay_noise, strict=True)
     ]
     assert number(output.terms[name]) == pytest.approx(np.mean(expected), rel=1e-5)
     assert number(output.contributions[name]) == pytest.approx(0.5 * np.mean(expected), rel=1e-5)

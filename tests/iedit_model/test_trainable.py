@@ -10,7 +10,7 @@ from torch import Tensor
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import LayerPolicy
 from iedit_model.training.trainable import LayerPlan, activate_phase, merge_lora, plan_layers, planned_parameters
-from tests.reference.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet
+from tests.builders.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet
 
 
 def inputs(batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,8 +21,7 @@ from iedit_model.training.train_step import (
     StepOutput,
     step_with_draws,
 )
-from tests.reference import iedit_equations as twin
-from tests.reference.tiny_models import (
+from tests.builders.tiny_models import (
     CLIP_PREPROCESSING,
     EMBED_DIM,
     IMAGE_PX,
@@ -34,6 +33,7 @@ from tests.reference.tiny_models import (
     tiny_unet,
     tiny_vae,
 )
+from tests.references import iedit_equations as reference
 
 ALPHAS = scaled_linear_alphas_cumprod()
 SCHEDULER = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -125,12 +125,12 @@ def noise_terms_by_hand(models: TrainModels, batch: EditBatch, draws: Draws) -> 
     for i, t in enumerate(draws.timesteps.tolist()):
         alpha = float(ALPHAS[t])
         noise = as_numpy(draws.noise[i])
-        noisy = twin.noised(as_numpy(batch.source_latents[i]), noise, alpha)
-        target = twin.target_noise(noisy, as_numpy(batch.target_latents[i]), alpha)
-        found["ldm"].append(twin.mean_square(as_numpy(eps[i]), noise))
-        found["paired"].append(twin.mean_square(as_numpy(eps[i]), target))
+        noisy = reference.noised(as_numpy(batch.source_latents[i]), noise, alpha)
+        target = reference.target_noise(noisy, as_numpy(batch.target_latents[i]), alpha)
+        found["ldm"].append(reference.mean_square(as_numpy(eps[i]), noise))
+        found["paired"].append(reference.mean_square(as_numpy(eps[i]), target))
         both = (as_numpy(batch.source_mask[i, 0]), as_numpy(batch.target_mask[i, 0]))
-        found["mask"].append(sum(twin.masked_terms(as_numpy(eps[i]), noise, target, *both)))
+        found["mask"].append(sum(reference.masked_terms(as_numpy(eps[i]), noise, target, *both)))
     return found
 
 
@@ -160,23 +160,25 @@ def pixel_terms_by_hand(models: TrainModels, batch: EditBatch, draws: Draws) -> 
     found: dict[str, list[float]] = {"global": [], "loc": [], "perc": []}
     for i, t in enumerate(draws.timesteps.tolist()):
         alpha = float(ALPHAS[t])
-        noisy = twin.noised(as_numpy(batch.source_latents[i]), as_numpy(draws.noise[i]), alpha)
-        original = torch.from_numpy(twin.original(noisy, as_numpy(eps[i]), alpha)).float()
+        noisy = reference.noised(as_numpy(batch.source_latents[i]), as_numpy(draws.noise[i]), alpha)
+        original = torch.from_numpy(reference.original(noisy, as_numpy(eps[i]), alpha)).float()
         with torch.no_grad():
             image = decoder.decode(cast("torch.FloatTensor", original[None] / 0.4), return_dict=False)[0][0]
             inside = image * tensors["source_pixel_mask"][i]
             target = tensors["target_pixels"][i] * tensors["target_pixel_mask"][i]
-            found["global"].append(twin.clip_distance(clip_by_hand(models, image), as_numpy(tensors["text_embeds"][i])))
-            found["loc"].append(
-                twin.clip_distance(clip_by_hand(models, inside), as_numpy(tensors["diff_text_embeds"][i]))
+            found["global"].append(
+                reference.clip_distance(clip_by_hand(models, image), as_numpy(tensors["text_embeds"][i]))
             )
-            found["perc"].append(twin.mean_square(vgg_by_hand(models, inside), vgg_by_hand(models, target)))
+            found["loc"].append(
+                reference.clip_distance(clip_by_hand(models, inside), as_numpy(tensors["diff_text_embeds"][i]))
+            )
+            found["perc"].append(reference.mean_square(vgg_by_hand(models, inside), vgg_by_hand(models, target)))
     return found
 
 
 def expected_loss(terms: dict[str, list[float]], noise: list[float], *, lambda_perc: float) -> list[float]:
     return [
-        twin.combined(
+        reference.combined(
             t=t,
             num_steps=1000,
             noise=noise[i],

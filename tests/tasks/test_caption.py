@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from iedit_model.errors import ConfigError
 from iedit_model.models.captioner import load_captioner
 from iedit_model.models.source import ModelSource
 from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.caption import CaptionConfig, caption_shard
-from tasks.errors import TaskConfigError
 from tasks.images.stored_images import BatchConfig
-from tests.reference.stored_pictures import download, id_of, noise, png
-from tests.reference.vision_folders import CAPTIONER
+from tests.builders.stored_images import download, id_of, noise, png
+from tests.builders.vision_folders import CAPTIONER
 
 PICTURES = {f"p{seed}": png(noise(seed, 6, 6)) for seed in range(7)}
 CONFIG = CaptionConfig(model=CAPTIONER, batch=BatchConfig(size=3, decode_threads=2))
@@ -24,8 +24,8 @@ CONFIG = CaptionConfig(model=CAPTIONER, batch=BatchConfig(size=3, decode_threads
 class BrightnessCaptioner:
     """Says how bright a picture is; of very dark ones it says nothing."""
 
-    def __init__(self, identity: str = "brightness", fails_after: int | None = None) -> None:
-        self.identity = identity
+    def __init__(self, fingerprint: str = "brightness", fails_after: int | None = None) -> None:
+        self.fingerprint = fingerprint
         self.num_batches = 0
         self._fails_after = fails_after
 
@@ -156,11 +156,11 @@ def test_an_empty_shard_is_finished_empty(store):
 
 def test_mode_and_captioner_must_agree(store):
     source = download(store, PICTURES)
-    with pytest.raises(TaskConfigError, match="names none"):
+    with pytest.raises(ConfigError, match="names none"):
         CaptionConfig()
-    with pytest.raises(TaskConfigError, match="expected one of"):
+    with pytest.raises(ConfigError, match="expected one of"):
         CaptionConfig(mode="blip")  # pyright: ignore[reportArgumentType] - what a YAML file may say
-    with pytest.raises(TaskConfigError, match="needs a captioner"):
+    with pytest.raises(ConfigError, match="needs a captioner"):
         caption_shard(source, CONFIG, store, None)
-    with pytest.raises(TaskConfigError, match="takes no captioner"):
+    with pytest.raises(ConfigError, match="takes no captioner"):
         caption_shard(source, CaptionConfig(mode="alt_text"), store, BrightnessCaptioner())

@@ -36,7 +36,7 @@ PASSING = {
 FOR_GOOD = {
     *("AddressError", "ConfigError", "CorpusError", "EmbedTableError", "EmptyIndexError", "EmptyPlanError"),
     *("EmptyVersionError", "EvalSetError", "FingerprintError", "IndexMismatchError", "IndexRecallError"),
-    *("MetricInputError", "MissingScoreError", "PackInputError", "SchemaError", "TaskConfigError"),
+    *("MetricInputError", "MissingScoreError", "PackInputError", "SchemaError"),
     *("TooFewSamplesError", "WeightsError", "WordNetError"),
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from iedit_model.metrics.catalogue import METRICS
+from iedit_model.metrics.catalogue import metric_infos
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.names import in_order
 
@@ -20,7 +20,7 @@ def metrics_on(evaluation: Evaluation, evalset: str, *, first: str = "") -> list
 
 def catalogue_order(metrics: Iterable[str], *, first: str = "") -> list[str]:
     """Return metrics in the catalogue's order, those of several networks by name, but ``first`` before its like."""
-    place = {name: position for position, name in enumerate(METRICS)}
+    place = {name: position for position, name in enumerate(metric_infos())}
     return sorted(metrics, key=lambda name: (place[name.partition("@")[0]], name != first, name))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, draw_resamples, mean_interval
-from iedit_model.metrics.catalogue import metric_info
+from iedit_model.metrics.catalogue import metric_info, shown_in
 from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.diagnosis import MASK_BORDERS
 from tasks.evaluate.record import Evaluation
@@ -18,10 +18,10 @@ from tasks.evaluate.report.names import (
     shown,
     shown_interval,
 )
+from tasks.evaluate.report.selection import of_all_networks
 from tasks.evaluate.report.tables import Table, TableCell, TableRow
 from tasks.evaluate.results import Results, align, results_of
 
-_METRICS: Final = ("clip_score", "ssim_zero_fill_outside", "ssim_normconv_outside")
 _RESAMPLES: Final = 2000
 
 _Keep = Callable[[dict[str, Any]], bool]
@@ -33,7 +33,7 @@ def strata_tables(evaluation: Evaluation) -> list[Table]:
     strata = [(words, part) for words, keep in _strata(results) if (part := _part(results, keep)).table.num_rows]
     if len(strata) < 2:
         return []
-    metrics = [name for bare in _METRICS for name in results.metrics if name.partition("@")[0] == bare]
+    metrics = of_all_networks(evaluation, shown_in("strata"))
     return [_table(metric, strata, results.methods) for metric in metrics]
 
 

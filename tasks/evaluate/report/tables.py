@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from iedit_model.editing.registry import METHODS
-from iedit_model.metrics.catalogue import metric_info
+from iedit_model.metrics.catalogue import metric_info, shown_in
 from tasks.evaluate.paper_tables import PAPER_METRICS, PAPER_TABLES, PaperTable
 from tasks.evaluate.plan import FULL_METHOD, TRAINED
 from tasks.evaluate.record import Evaluation
@@ -25,11 +24,6 @@ from tasks.evaluate.report.names import (
 from tasks.evaluate.report.selection import methods_on, metrics_on, of_all_networks
 from tasks.evaluate.set_metrics import SetMetric
 from tasks.evaluate.summary import ALL_SETS
-
-_HEADLINE: Final = (
-    *("clip_score", "clip_directional", "ssim_zero_fill_outside", "ssim_normconv_outside", "psnr_outside"),
-)
-"""The metrics that comparisons are made in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +90,7 @@ def metric_tables(evaluation: Evaluation) -> list[Table]:
 def comparison_table(evaluation: Evaluation, evalset: str, baseline: str) -> Table:
     """Return differences, win rates and confidence of every method against one baseline."""
     found = [c for c in evaluation.summary.comparisons if (c.evalset, c.baseline) == (evalset, baseline)]
-    metrics = of_all_networks(evaluation, _HEADLINE)
+    metrics = of_all_networks(evaluation, shown_in("comparisons"))
     by_key = {(c.method, c.metric): c for c in found}
     rows = []
     for method in in_order({c.method for c in found}):

@@ -4,11 +4,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from iedit_model.configuration import configuration
 from iedit_model.metrics.bootstrap import BootstrapConfig, draw_resamples, mean_interval
-from iedit_model.metrics.catalogue import metric_info
-from tasks.errors import TaskConfigError
+from iedit_model.metrics.catalogue import metric_info, shown_in
 from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.names import (
@@ -29,34 +31,18 @@ from tasks.evaluate.report.tables import distance_of
 from tasks.evaluate.results import SweepPoint, align
 from tasks.evaluate.summary import ClaimResult
 
-_ROW_METRICS: Final = (
-    *("clip_score", "clip_directional", "ssim_zero_fill_inside", "ssim_zero_fill_outside", "ssim_normconv_outside"),
-    *("psnr_outside", "lpips", "mask_area"),
-)
-_SAME_ORDER: Final = ("clip_cosine", "mse_outside")
-"""Metrics that order edits as another one does."""
 
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class ReportConfig:
-    """What a report shows beside the numbers.
-
-    Raises:
-        TaskConfigError: a count is out of range.
-    """
+    """What a report shows beside the numbers."""
 
     title: str = "Evaluation"
-    gallery_pairs: int = 24
+    gallery_pairs: Annotated[int, Field(ge=0, le=500)] = 24
     """Pairs of the gallery, spread evenly over the sets."""
-    worst_cases: int = 6
+    worst_cases: Annotated[int, Field(ge=0, le=50)] = 6
     """Worst edits a metric."""
     focus: tuple[str, ...] = ("iedit_m", "iedit", "sdedit")
     """Whose worst cases: the first of these that was evaluated, else the first method."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("gallery_pairs", 0, 500), ("worst_cases", 0, 50)):
-            if not low <= (value := getattr(self, name)) <= high:
-                raise TaskConfigError(f"report.{name} is {value}, expected a number in [{low}, {high}]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +211,8 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
     method = next((name for name in config.focus if name in results.methods), in_order(results.methods)[0])
     found = []
     for metric in catalogue_order(results.metrics):
-        better = metric_info(metric).better
-        if better == "neither" or not config.worst_cases or metric.partition("@")[0] in _SAME_ORDER:
+        info = metric_info(metric)
+        if info.better == "neither" or not config.worst_cases or info.same_order_as:
             continue
         values: dict[PairKey, float] = {}
         # Of several training seeds the first counts: it is the one whose pictures are shown.
@@ -236,7 +222,7 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
         ):
             if name == method and seed == first and value is not None:
                 values[PairKey(evalset=evalset, pair_id=pair_id, seed=draw)] = value
-        ranked = sorted(values, key=lambda key: values[key], reverse=better == "lower")[: config.worst_cases]
+        ranked = sorted(values, key=lambda key: values[key], reverse=info.better == "lower")[: config.worst_cases]
         found.append(
             WorstCases(
                 metric=metric,
@@ -252,7 +238,7 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
 def edit_rows(evaluation: Evaluation) -> dict[str, Any]:
     """Return all edits as columns for the sortable table: short keys and numbers in the unit they are printed in."""
     results = evaluation.results
-    metrics = of_all_networks(evaluation, _ROW_METRICS)
+    metrics = of_all_networks(evaluation, shown_in("edits"))
     heads = [{"name": "pair", "kind": "text"}, {"name": "method", "kind": "text"}, {"name": "seed", "kind": "number"}]
     heads += [{"name": metric_title(metric), "kind": "number", "unit": metric_unit(metric)} for metric in metrics]
     heads += [{"name": "UNet", "kind": "number", "unit": "calls"}, {"name": "time", "kind": "number", "unit": "s"}]

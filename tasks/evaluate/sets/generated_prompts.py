@@ -4,21 +4,18 @@ The paper gives the counts and a few prompts of its figures, not the list; these
 object, another colour or material, another state.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
-from tasks.errors import TaskConfigError
+from pydantic import NonNegativeInt
+
+from iedit_model.configuration import configuration
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@configuration
 class GeneratedPrompt:
-    """One edit of a picture that a model draws.
+    """One edit of a picture that a model draws."""
 
-    Raises:
-        TaskConfigError: the word to edit does not stand in the source prompt.
-    """
-
-    image_index: int
+    image_index: NonNegativeInt
     """Which picture, from 0."""
     source_prompt: str
     edit_prompt: str
@@ -30,8 +27,8 @@ class GeneratedPrompt:
     kind: str | None = None
 
     def __post_init__(self) -> None:
-        if self.word not in self.source_prompt or self.image_index < 0:
-            raise TaskConfigError(
+        if self.word not in self.source_prompt:
+            raise ValueError(
                 f"prompt of image {self.image_index}: the word {self.word!r} does not stand in {self.source_prompt!r}"
             )
 

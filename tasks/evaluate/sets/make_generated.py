@@ -1,16 +1,17 @@
 """Make evaluation sets: the paper's kind of generated set (Section 4.1), drawn from the base model with fixed seeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import PositiveInt
 
+from iedit_model.configuration import Probability, configuration
 from iedit_model.editing.text_to_image import DrawConfig, draw_images
 from iedit_model.models.segmenter import PromptedImage, Segmenter
 from storage import sample_seed
-from tasks.errors import TaskConfigError
 from tasks.evaluate.sets.evalset import EvalSet, EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
 from tasks.evaluate.sets.generated_prompts import GeneratedPrompt
@@ -24,35 +25,27 @@ if TYPE_CHECKING:
 STAGE = "evalset"
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class GeneratedConfig:
-    """How a generated set is drawn.
-
-    Raises:
-        TaskConfigError: a number is out of range, or the prompts do not name images 0, 1, 2, ...
-    """
+    """How a generated set is drawn."""
 
     prompts: tuple[GeneratedPrompt, ...]
     """The edits; those of one ``image_index`` share a source prompt and a picture."""
     draw: DrawConfig = field(default_factory=DrawConfig)
     seed: int = 0
     """Decides all noise."""
-    batch_size: int = 10
+    batch_size: PositiveInt = 10
     """Pictures drawn at once."""
-    mask_threshold: float = 0.5
+    mask_threshold: Probability = 0.5
     """Probability from which on a predicted mask counts as inside."""
 
     def __post_init__(self) -> None:
         sources: dict[int, str] = {}
         for prompt in self.prompts:
             if sources.setdefault(prompt.image_index, prompt.source_prompt) != prompt.source_prompt:
-                raise TaskConfigError(f"image {prompt.image_index} has two source prompts: {prompt.source_prompt!r}")
+                raise ValueError(f"image {prompt.image_index} has two source prompts: {prompt.source_prompt!r}")
         if sorted(sources) != list(range(len(sources))) or not sources:
-            raise TaskConfigError(f"prompts name the images {sorted(sources)}, expected 0, 1, 2, ... without a gap")
-        if self.batch_size < 1 or not 0 < self.mask_threshold <= 1:
-            raise TaskConfigError(
-                f"batch_size is {self.batch_size} and mask_threshold {self.mask_threshold}, expected >= 1 and (0, 1]"
-            )
+            raise ValueError(f"prompts name the images {sorted(sources)}, expected 0, 1, 2, ... without a gap")
 
 
 def make_generated(

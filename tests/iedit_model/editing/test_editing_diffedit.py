@@ -15,7 +15,7 @@ from iedit_model.editing.samplers import ddim_step
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusionSpec
 from iedit_model.models.source import ModelSource
-from tests.reference.editing_methods import WEIGHTS, mini_ldm, single_pairs
+from tests.builders.editing_methods import WEIGHTS, mini_ldm, single_pairs
 
 SAMPLING = SamplingConfig(num_inference_steps=10)
 PAIR = single_pairs(3)[1]

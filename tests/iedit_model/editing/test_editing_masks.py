@@ -10,8 +10,8 @@ from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.framing import FramingConfig, frame
 from iedit_model.errors import ConfigError, EditError, MaskError
 from iedit_model.models.segmenter import load_segmenter
-from tests.reference.editing_methods import single_pairs
-from tests.reference.vision_folders import SEGMENTER
+from tests.builders.editing_methods import single_pairs
+from tests.builders.vision_folders import SEGMENTER
 
 IMAGE = Image.new("RGB", (8, 6), "white")
 GIVEN = np.zeros((6, 8), np.float32)

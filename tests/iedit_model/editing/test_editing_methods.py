@@ -18,7 +18,7 @@ from iedit_model.editing.registry import METHODS, NEEDS_MASK, EditorModels, buil
 from iedit_model.errors import ConfigError, EditError, WeightsError
 from iedit_model.models.source import ModelSource
 from miniature.judge import Judge
-from tests.reference.editing_methods import MODELS, WEIGHTS, mini_ldm, quick_settings, request_of, single_pairs
+from tests.builders.editing_methods import MODELS, WEIGHTS, mini_ldm, quick_settings, request_of, single_pairs
 
 PAIRS = single_pairs(3)
 ODD = PAIRS[2].source.render().resize((150, 100))
@@ -183,7 +183,7 @@ def test_instructions_of_the_world_are_those_it_was_trained_on_and_a_given_one_g
 
 def test_an_identity_tells_weights_settings_and_methods_apart_and_nothing_else():
     def identity(method: str = "iedit", **changes: Any) -> str:
-        return build_editor(editor_spec(method, MODELS, quick_settings(**changes))).identity
+        return build_editor(editor_spec(method, MODELS, quick_settings(**changes))).fingerprint
 
     plain = identity()
     assert identity() == plain == identity(batch_size=2)

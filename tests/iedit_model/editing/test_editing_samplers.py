@@ -17,7 +17,7 @@ from iedit_model.editing.samplers import (
     trajectory,
 )
 from iedit_model.errors import ScheduleError
-from tests.reference.editing_twin import alphas_cumprod
+from tests.references.editing_equations import alphas_cumprod
 
 SD_CONFIG: dict[str, Any] = {
     "num_train_timesteps": 1000,

@@ -13,7 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from iedit_model.metrics.errors import MetricInputError
 from iedit_model.metrics.ssim import ssim, ssim_map, ssim_map_mean, ssim_normconv, ssim_zero_fill
-from tests.reference import metric_ssim as reference
+from tests.references import metric_ssim as reference
 
 MASKED = (ssim_zero_fill, ssim_map_mean, ssim_normconv)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from benchmarks.planted_pairs import planted
 from storage import ShardStore, VersionInfo, VersionStore
 from tasks.dataset.contact_sheet import _fitting, contact_sheet
 from tasks.dataset.gallery import mask_overlay
 from tasks.images.stored_images import decode_image
 from tasks.pack.packed_sample import read_sample
 from tasks.pack.stage import PackConfig
-from tests.reference.planted_pairs import planted
 
 PART, GAP, CELL_WIDTH, CELL_HEIGHT = 128, 6, 4 * 128 + 12, 128 + 34 + 12
 COLUMNS = 2

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.planted_pairs import planted
+from iedit_model.errors import ConfigError
 from storage import ShardStore, VersionInfo, VersionStore, collect_garbage
 from tasks.dataset.card_text import in_words
 from tasks.dataset.dataset_card import CardConfig, dataset_card, write_card
-from tasks.errors import TaskConfigError
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
 from tasks.stages import MANIFEST, stage_names
-from tests.reference.planted_pairs import planted
 
 HOSTILE = (
     "a <img src=x onerror=alert(1)> red | bus\n# heading `code` [a](javascript:alert(1)) https://evil.example &lt;"
@@ -156,6 +156,6 @@ def test_the_card_lies_beside_the_manifest_and_is_the_same_each_time(built):
 
 def test_a_number_of_examples_that_cannot_be_is_refused(built):
     versions, info = built
-    with pytest.raises(TaskConfigError, match="num_examples"):
+    with pytest.raises(ConfigError, match="num_examples"):
         CardConfig(num_examples=-1)
     assert "## Examples" not in dataset_card(versions, info.id, CardConfig(num_examples=0))

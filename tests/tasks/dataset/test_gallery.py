@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.planted_pairs import planted
+from iedit_model.errors import ConfigError
 from storage import FilterError, ShardStore, UnknownVersionError, VersionInfo, VersionStore
 from tasks.dataset.gallery import GalleryConfig, gallery_html, mask_overlay, write_gallery
 from tasks.dataset.gallery_page import SCRIPT, PageCard, PageColumn, html_page, marked
-from tasks.errors import TaskConfigError
 from tasks.pack.stage import PackConfig
-from tests.reference.planted_pairs import planted
 
 HOSTILE = '</script><script>alert(1)</script> "a red\' bus" </li><img src=x onerror=alert(2)> &lt;'
 ROWS = {
@@ -246,5 +246,5 @@ def test_the_exchanged_word_is_marked_where_the_texts_differ(text, word, other, 
 
 @pytest.mark.parametrize("wrong", [{"limit": 0}, {"thumb_px": 8}])
 def test_a_gallery_that_cannot_be_is_refused(wrong):
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         GalleryConfig(**wrong)

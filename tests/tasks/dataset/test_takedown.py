@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
+from benchmarks.planted_pairs import Corpus, planted
 from storage import (
     CorruptFileError,
     EmptyVersionError,
@@ -22,7 +23,6 @@ from tasks.dataset.takedown import Takedown, TakedownList, TakedownListError, re
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
 from tasks.stages import stage_names
-from tests.reference.planted_pairs import Corpus, planted
 
 CONFIG = PackConfig(samples_per_tar=4, splits=SplitConfig(val_share=0.2, test_share=0))
 NOBODY = "https://nobody.example/x.png"

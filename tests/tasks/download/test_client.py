@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from iedit_model.errors import ConfigError
 from miniature.faults import FaultShares
 from miniature.server import serve
 from miniature.site import Site
 from tasks.download.client import FetchConfig, Fetched, Fetcher
 from tasks.download.errors import FetchError
-from tasks.download.stream import tls_context
-from tasks.errors import TaskConfigError
+from tasks.download.sockets import tls_context
 
 Script = Callable[[socket.socket], None]
 QUICK = FetchConfig(max_bytes=10_000, socket_timeout_s=5, total_timeout_s=10)
@@ -347,5 +347,5 @@ def test_the_private_urls_of_the_miniature_are_refused_without_a_request() -> No
     ],
 )
 def test_a_config_out_of_range_names_its_field(wrong: dict[str, object]) -> None:
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         FetchConfig(**wrong)  # pyright: ignore[reportArgumentType]

@@ -2,18 +2,23 @@ import hashlib
 import io
 import os
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 from PIL import Image
 
+from iedit_model.errors import ConfigError
 from miniature.faults import FaultShares
 from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
@@ -25,7 +30,7 @@ from tasks.download.errors import FAILURES
 from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
-from tasks.errors import DownloaderChangedError, ShardError, TaskConfigError
+from tasks.errors import ShardError
 from tasks.plan.stage import PLAN
 
 # Every kind of fault, some of them twice, among fine pictures.
@@ -384,18 +389,18 @@ def test_an_interrupted_shard_ends_soon_and_is_not_done(
     store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = threading.Event()
-    fetched = fetch_downloader._Places.fetch
+    fetched = fetch_downloader._Rows.open
 
-    def slow_fetch(places: Any, row: tuple[int, str], **options: object) -> object:
+    def slow_fetch(rows: Any, index: int) -> bytes:
         begun.set()
         threading.Event().wait(0.02)
-        return fetched(places, row, **options)
+        return fetched(rows, index)
 
     def interrupted(*_: object, **__: object) -> object:
         begun.wait(60)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fetch_downloader._Places, "fetch", slow_fetch)
+    monkeypatch.setattr(fetch_downloader._Rows, "open", slow_fetch)
     monkeypatch.setattr(fetch_downloader, "wait", interrupted)
     plan, config = _site_plan(store, fine), _config(fine, threads=1)
     asked = sum(fine.num_requests().values())
@@ -409,25 +414,59 @@ def test_an_interrupted_shard_ends_soon_and_is_not_done(
 def test_an_img2dataset_that_fetches_in_another_way_is_refused_before_it_fetches(
     store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from img2dataset.downloader import Downloader
-
-    def download_shard_in_future(self: object, row: object) -> None:
-        raise AssertionError(f"{self} asked for {row}")
-
-    monkeypatch.setattr(Downloader, "download_shard", download_shard_in_future)
-    with pytest.raises(DownloaderChangedError, match="download_image_with_retry"):
-        download_shard(_site_plan(store, fine), _config(fine), store)
-
-
-def test_no_fetch_but_ours_is_in_reach_of_the_method_that_runs(tmp_path: Path) -> None:
     from img2dataset import downloader
 
-    places: Any = fetch_downloader._Places(work=None, stop=threading.Event())  # pyright: ignore[reportArgumentType]
-    guarded: Any = fetch_downloader._guarded_download(places, folder=str(tmp_path), num_urls=1, num_threads=1)
-    names = guarded.__func__.__globals__
-    assert names["download_image_with_retry"] == places.fetch
-    assert names["urllib"] is None
-    assert guarded.__func__.__code__ is downloader.Downloader.download_shard.__code__
+    given: list[str] = []
+
+    def download_image_in_future(row: tuple[int, str], *_: object) -> tuple[int, None, str]:
+        given.append(row[1])
+        return row[0], None, "fetched without urllib"
+
+    monkeypatch.setattr(downloader, "download_image", download_image_in_future)
+    asked = fine.num_requests()
+    with pytest.raises(ShardError, match="img2dataset lost 12 rows"):
+        download_shard(_site_plan(store, fine), _config(fine), store)
+    assert len(given) == 12
+    assert {url.partition("://")[0] for url in given} == {"iedit"}
+    assert fine.num_requests() == asked
+
+
+def test_no_fetch_but_ours_is_in_reach_of_the_method_that_runs(
+    store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another library takes our handler away: img2dataset's own urlopen knows no other way to the URLs.
+    monkeypatch.setattr(fetch_downloader, "RowHandler", urllib.request.BaseHandler)
+    asked = fine.num_requests()
+    with pytest.raises(ShardError, match="img2dataset lost 12 rows"):
+        download_shard(_site_plan(store, fine), _config(fine), store)
+    assert fine.num_requests() == asked
+
+
+def test_other_users_of_urllib_and_of_img2dataset_fetch_as_ever(store: ShardStore, fine: RunningSite) -> None:
+    from img2dataset.downloader import download_image
+
+    download_shard(_site_plan(store, fine), _config(fine), store)
+    with urllib.request.urlopen(fine.url(0)) as response:  # noqa: S310 - of our own site
+        assert response.read() == fine.site.image_bytes(0)
+    key, stream, error = download_image((7, fine.url(1)), 5, None, None)
+    assert (key, error) == (7, None)
+    assert stream is not None
+    assert stream.getvalue() == fine.site.image_bytes(1)
+    with pytest.raises(URLError, match="no download called 0 runs"):
+        urllib.request.urlopen("iedit://0/0")  # noqa: S310 - must lead nowhere
+
+
+def test_img2dataset_is_loaded_by_nothing_but_a_download() -> None:
+    program = "import sys, tasks.download.stage; sys.exit(len({'img2dataset', 'albumentations'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_without_img2dataset_the_error_says_how_to_get_it(
+    store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "img2dataset.downloader", None)
+    with pytest.raises(ConfigError, match="pip install --no-deps 'img2dataset"):
+        download_shard(_site_plan(store, fine), _config(fine), store)
 
 
 def test_img2dataset_itself_stays_as_it_was(store: ShardStore, fine: RunningSite) -> None:
@@ -458,5 +497,5 @@ def test_waits_double_up_to_the_cap_differ_by_sample_and_never_undercut_the_serv
     ],
 )
 def test_a_download_config_out_of_range_names_its_field(kind: type, wrong: dict[str, object]) -> None:
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         kind(**wrong)

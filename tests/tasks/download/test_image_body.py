@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
+from iedit_model.errors import ConfigError
 from miniature.bodies import HTML_PAGE, decompression_bomb
 from miniature.faults import FaultShares
 from miniature.site import Site
 from tasks.download.errors import FetchError
 from tasks.download.image_body import CleanImage, ImageConfig, clean_image
 from tasks.download.phash import hash_distance, perceptual_hash
-from tasks.errors import TaskConfigError
 
 SMALL = ImageConfig(size_px=32, min_side_px=8)
 
@@ -310,5 +310,5 @@ def test_near_copies_hash_closer_than_other_pictures_and_a_recoloured_one_is_ano
 )
 def test_an_image_config_out_of_range_names_its_field(wrong: dict[str, object]) -> None:
     field = "quality" if wrong == {"format": "jpg"} else next(iter(wrong))
-    with pytest.raises(TaskConfigError, match=field):
+    with pytest.raises(ConfigError, match=field):
         ImageConfig(**wrong)  # pyright: ignore[reportArgumentType]

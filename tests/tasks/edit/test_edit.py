@@ -20,7 +20,7 @@ from iedit_model.models.source import ModelSource
 from storage.errors import DiskFullError
 from tasks.edit.edit import edit_file, repeat_edit
 from tasks.edit.record import EditJob, EditRecordError, read_record
-from tests.reference.editing_methods import MODELS, WEIGHTS, quick_settings, single_pairs
+from tests.builders.editing_methods import MODELS, WEIGHTS, quick_settings, single_pairs
 
 PAIR = single_pairs(3)[2]
 NOUN = PAIR.source.objects[PAIR.position].noun

@@ -16,8 +16,8 @@ from tasks.embed.rows import EmbedRows, read_embeds
 from tasks.embed.stage import EmbedConfig, embed_shard
 from tasks.images.layout import LAYOUT_DIM, layout_descriptor
 from tasks.images.stored_images import BatchConfig
-from tests.reference.stored_pictures import captioned, download, id_of, png, swapped
-from tests.reference.vision_folders import CLIP
+from tests.builders.stored_images import captioned, download, id_of, png, swapped
+from tests.builders.vision_folders import CLIP
 
 SCENES = {f"s{index}": World(81, two_object_share=0).scene(index) for index in range(9)}
 PIXELS = {name: np.asarray(scene.render()) for name, scene in SCENES.items()}
@@ -118,7 +118,7 @@ def test_threads_and_the_models_place_are_no_part_of_the_fingerprint(store, enco
     moved = replace(CONFIG, model=replace(CLIP, model=ModelSource("/elsewhere")), batch=BatchConfig(size=4))
     assert embedded(store, encoder, config=moved).fingerprint == plain
     assert embedded(store, encoder, config=replace(CONFIG, batch=BatchConfig(size=5))).fingerprint != plain
-    low = load_clip(replace(CLIP, placement=DeviceConfig(device="cpu", dtype="bf16")))
+    low = load_clip(replace(CLIP, device=DeviceConfig(device="cpu", dtype="bf16")))
     assert embedded(store, low).fingerprint != plain
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iedit_model.errors import ConfigError
 from tasks.embed.queries import QUERIES, MeanAccumulator, ModalityMeans, QueryConfig, query_embeds
 from tasks.embed.vectors import find_flaws, gathered_cosines, rounded_scores, unit_rows
-from tasks.errors import TaskConfigError
-from tests.reference.planted_corpus import clusters, half
+from tests.builders.planted_corpus import clusters, half
 
 ZERO = ModalityMeans(image=np.zeros(2), text=np.zeros(2))
 
@@ -98,5 +98,5 @@ def test_scores_within_a_step_are_equal():
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
 def test_a_weight_outside_its_range_is_refused(weight: float):
-    with pytest.raises(TaskConfigError, match=r"query\.text_weight"):
+    with pytest.raises(ConfigError, match=r"QueryConfig\.text_weight"):
         QueryConfig(text_weight=weight)

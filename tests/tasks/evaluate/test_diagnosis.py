@@ -12,7 +12,7 @@ from tasks.evaluate.record import write_evaluation
 from tasks.evaluate.results import results_of
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.summary import SummaryConfig
-from tests.reference.made_up_results import made_up
+from tests.builders.made_up_results import made_up
 
 
 def evaluation(folder, levels, **options):

@@ -7,10 +7,10 @@ import pytest
 
 from iedit_model.editing.partial_noising import SamplingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings
+from iedit_model.errors import ConfigError
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from iedit_model.models.devices import DeviceConfig
 from storage import ShardStore, canonical_json
-from tasks.errors import TaskConfigError
 from tasks.evaluate.driver import InThisProcess, model_identities, run_evaluation, run_sweep
 from tasks.evaluate.errors import RegressionError
 from tasks.evaluate.history import append_history, check_regressions, pin_baseline, read_history, what_changed
@@ -20,7 +20,7 @@ from tasks.evaluate.record import list_evaluations, read_evaluation
 from tasks.evaluate.report.write import write_report
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
-from tests.reference.scoring_models import SCORING, few_pairs, member
+from tests.builders.scoring_models import SCORING, few_pairs, member
 
 pytestmark = pytest.mark.timeout(280)
 WHEN = "2026-01-02T03:04:05+00:00"
@@ -30,7 +30,7 @@ PLAN = EvaluationPlan(
     summary=SummaryConfig(bootstrap=BootstrapConfig(num_resamples=100), training_clip="mini"),
     editing=EditingConfig(size_px=64, batch_size=8),
     settings=EditorSettings(
-        placement=DeviceConfig(device="cpu", dtype="fp32"), sampling=SamplingConfig(num_inference_steps=2), batch_size=8
+        device=DeviceConfig(device="cpu", dtype="fp32"), sampling=SamplingConfig(num_inference_steps=2), batch_size=8
     ),
     methods=("copy_source", "masked_noise", "vae_round_trip", "iedit", "iedit_m"),
     pairs_a_shard=3,
@@ -173,7 +173,7 @@ def _damaged(finished):
     "changes", [{"methods": ("nothing",)}, {"methods": ()}, {"methods": ("iedit", "iedit")}, {"pairs_a_shard": 0}]
 )
 def test_a_plan_that_cannot_be_is_refused(changes):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(PLAN, **changes)
 
 

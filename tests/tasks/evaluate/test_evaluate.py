@@ -10,15 +10,14 @@ from PIL import Image
 
 from iedit_model.editing.editor import EditResult
 from iedit_model.editing.references import CopySource, CopySourceSpec
-from iedit_model.errors import MaskError
+from iedit_model.errors import ConfigError, MaskError
 from iedit_model.models.vgg import load_vgg
 from storage import ShardStore, sample_seed
-from tasks.errors import TaskConfigError
 from tasks.evaluate.finish import measure_distances
 from tasks.evaluate.networks import load_networks
 from tasks.evaluate.results import MethodScores, collect_results, read_features
 from tasks.evaluate.stage import EditingConfig, edit_shard, pair_slices, reference_shard, score_shard
-from tests.reference.scoring_models import SCORING, WEIGHTS, few_pairs
+from tests.builders.scoring_models import SCORING, WEIGHTS, few_pairs
 
 CONFIG = EditingConfig(size_px=64, seeds=(0, 3), batch_size=5)
 
@@ -28,8 +27,8 @@ class Darkener:
 
     name = "darkener"
 
-    def __init__(self, *, refuses=(), identity="darkener-1"):
-        self.refuses, self.identity, self.asked = refuses, identity, []
+    def __init__(self, *, refuses=(), fingerprint="darkener-1"):
+        self.refuses, self.fingerprint, self.asked = refuses, fingerprint, []
 
     def edit(self, requests, /):
         self.asked.append(len(requests))
@@ -84,7 +83,7 @@ def test_a_finished_shard_is_read_and_not_edited_again(evalset, store):
     again = Darkener()
     assert edit_shard(evalset, evalset.pairs, CONFIG, store, again, shard="00000") == first
     assert again.asked == []
-    other = Darkener(identity="darkener-2")
+    other = Darkener(fingerprint="darkener-2")
     assert edit_shard(evalset, evalset.pairs, CONFIG, store, other, shard="00000").fingerprint != first.fingerprint
     assert sum(other.asked) == 12
 
@@ -201,7 +200,7 @@ def test_the_reference_is_each_source_image_once(evalset, store, networks):
 def test_results_hold_a_row_for_every_edit_the_refused_ones_included(evalset, store, networks):
     word = evalset.pairs[4].word
     reports = []
-    for editor in (Darkener(), Darkener(refuses=(word,), identity="picky")):
+    for editor in (Darkener(), Darkener(refuses=(word,), fingerprint="picky")):
         edits = [
             edit_shard(evalset, pairs, CONFIG, store, editor, shard=f"{index:05d}")
             for index, pairs in enumerate(pair_slices(evalset, pairs_a_shard=4))
@@ -245,5 +244,5 @@ def test_a_method_that_can_edit_nothing_has_rows_without_values_and_no_distance(
     "changes", [{"size_px": 4}, {"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"batch_size": 0}]
 )
 def test_settings_without_meaning_are_refused(changes):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(CONFIG, **changes)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from iedit_model.errors import ConfigError
 from storage import Files
-from tasks.errors import TaskConfigError
 from tasks.evaluate.errors import EvaluationError, RegressionError, UnknownEvaluationError
 from tasks.evaluate.history import (
     append_history,
@@ -19,7 +19,7 @@ from tasks.evaluate.history import (
 from tasks.evaluate.provenance import code_digest, gather_provenance
 from tasks.evaluate.record import list_evaluations, read_evaluation
 from tasks.evaluate.regression import RegressionConfig, find_regressions
-from tests.reference.made_up_evaluation import evaluated
+from tests.builders.made_up_evaluation import evaluated
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def test_what_changed_is_said_in_words_and_nothing_where_nothing_did(files):
 
 
 def test_a_rule_without_meaning_is_refused():
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         RegressionConfig(metrics=("mask_area",))
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         RegressionConfig(factor=0)
 
 

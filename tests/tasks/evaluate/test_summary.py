@@ -11,7 +11,7 @@ from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.results import align, results_of
 from tasks.evaluate.summary import ALL_SETS, SummaryConfig, summarise
-from tests.reference.made_up_results import PAPER_LIKE, made_up
+from tests.builders.made_up_results import PAPER_LIKE, made_up
 
 CONFIG = SummaryConfig(bootstrap=BootstrapConfig(num_resamples=400), training_clip="mini")
 

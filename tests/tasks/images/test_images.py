@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from iedit_model.errors import ConfigError
 from storage import CorruptFileError, MissingFileError, ShardStore
-from tasks.errors import TaskConfigError
 from tasks.images.image_index import build_image_index, load_image_index
 from tasks.images.stored_images import (
     BatchConfig,
@@ -25,7 +25,7 @@ from tasks.images.stored_images import (
     read_image,
     stored_images,
 )
-from tests.reference.stored_pictures import download, id_of, noise, png
+from tests.builders.stored_images import download, id_of, noise, png
 
 NAMES = [f"p{number}" for number in range(9)]
 PICTURES = {name: png(noise(seed, 8, 10)) for seed, name in enumerate(NAMES)}
@@ -243,5 +243,5 @@ def test_the_model_stages_are_imported_without_a_model_library():
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"decode_threads": -1}])
 def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         BatchConfig(**wrong)

@@ -9,17 +9,17 @@ import faiss
 import numpy as np
 import pytest
 
+from iedit_model.errors import ConfigError
 from storage import MissingFileError, ShardReport, ShardStore
 from tasks.corpus import CorpusError, caption_key, content_key, url_key
 from tasks.embed.rows import EmbedTableError
 from tasks.embed.vectors import unit_rows
-from tasks.errors import TaskConfigError
 from tasks.index.index_rows import EmptyIndexError
 from tasks.index.inverted_lists import ListConfig, list_index
 from tasks.index.recall import RecallConfig, kth_scores, recall
 from tasks.index.stage import IndexConfig, IndexRecallError, build_index
 from tasks.index.vector_index import IndexMismatchError, Neighbours, SearchSettings, open_index
-from tests.reference.planted_corpus import Reports, by_id, clusters, commit_corpus, picture
+from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, picture
 
 CPU = SearchSettings(gpu="never", threads=1)
 EXACT = IndexConfig(search=CPU)
@@ -240,16 +240,16 @@ def test_keys_of_nothing_never_count_as_equal():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: IndexConfig(exact_max_rows=0), "index.exact_max_rows is 0"),
+        (lambda: IndexConfig(exact_max_rows=0), "IndexConfig.exact_max_rows is 0"),
         (lambda: ListConfig(nprobe=8, max_nprobe=4), "max_nprobe 4 is below nprobe 8"),
-        (lambda: ListConfig(seed=-1), "index.lists.seed is -1"),
-        (lambda: RecallConfig(least=1.5), "index.recall.least is 1.5"),
-        (lambda: RecallConfig(text_weights=()), "at least one"),
-        (lambda: SearchSettings(threads=-1), "search.threads is -1"),
+        (lambda: ListConfig(seed=-1), "ListConfig.seed is -1"),
+        (lambda: RecallConfig(least=1.5), "RecallConfig.least is 1.5"),
+        (lambda: RecallConfig(text_weights=()), "at least 1 item"),
+        (lambda: SearchSettings(threads=-1), "SearchSettings.threads is -1"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(make: Callable[[], object], message: str):
-    with pytest.raises(TaskConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         make()
 
 

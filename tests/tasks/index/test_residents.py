@@ -12,7 +12,7 @@ from tasks.embed.vectors import unit_rows
 from tasks.index.open_index_cache import release_index, resident_index
 from tasks.index.stage import IndexConfig, build_index
 from tasks.index.vector_index import SearchSettings
-from tests.reference.planted_corpus import by_id, clusters, commit_corpus, half, picture
+from tests.builders.planted_corpus import by_id, clusters, commit_corpus, half, picture
 
 CPU = SearchSettings(gpu="never", threads=1)
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from iedit_model.errors import ConfigError
 from iedit_model.models.segmenter import PromptedImage, load_segmenter
 from miniature.pairs import true_pair
 from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.corpus import CorpusError
-from tasks.errors import TaskConfigError
 from tasks.images.image_index import build_image_index
 from tasks.images.stored_images import BatchConfig, UnknownImageError
 from tasks.mask.scores import (
@@ -30,8 +30,8 @@ from tasks.mask.scores import (
     score_mask,
 )
 from tasks.mask.stage import MaskConfig, MaskGates, mask_shard
-from tests.reference.stored_pictures import download, id_of, noise, png, retrieved, swapped
-from tests.reference.vision_folders import SEGMENTER
+from tests.builders.stored_images import download, id_of, noise, png, retrieved, swapped
+from tests.builders.vision_folders import SEGMENTER
 
 CHANNELS = {"red": 0, "green": 1, "blue": 2}
 CONFIG = MaskConfig(model=SEGMENTER, batch=BatchConfig(size=3, decode_threads=2))
@@ -41,7 +41,7 @@ class ChannelSegmenter:
     """Finds "red", "green" or "blue": the probability is the channel's value; counts what it was asked."""
 
     def __init__(self) -> None:
-        self.identity = "channels"
+        self.fingerprint = "channels"
         self.seen: list[tuple[int, tuple[str, ...]]] = []
 
     def prepare(self, image: Image.Image) -> np.ndarray:
@@ -401,13 +401,13 @@ def test_a_small_shift_costs_less_than_another_ground():
 
 @pytest.mark.parametrize("wrong", [{"threshold": 0.0}, {"threshold": 1.1}])
 def test_a_threshold_out_of_range_is_refused(wrong):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         MaskConfig(model=SEGMENTER, **wrong)
 
 
 @pytest.mark.parametrize("name", ["min_area", "max_area", "min_probability", "max_border", "min_mask_iou"])
 def test_a_gate_out_of_range_is_refused(name):
-    with pytest.raises(TaskConfigError, match=name):
+    with pytest.raises(ConfigError, match=name):
         MaskGates(**{name: 1.5})
 
 

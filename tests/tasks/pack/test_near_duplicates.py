@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import TaskConfigError
+from iedit_model.errors import ConfigError
 from tasks.pack.near_duplicates import DuplicateConfig, Pictures, close_hashes, duplicate_groups
-from tests.reference.split_rules import close_pairs, groups
+from tests.references.split_rules import close_pairs, groups
 
 NO_COPIES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 CLOSE = DuplicateConfig(max_phash_distance=4)
@@ -90,5 +90,5 @@ def test_many_copies_of_one_picture_cost_no_more_than_their_number():
 
 @pytest.mark.parametrize("wrong", [{"max_phash_distance": 7}, {"min_image_similarity": 1.1}])
 def test_a_threshold_that_cannot_be_is_refused(wrong):
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         DuplicateConfig(**wrong)

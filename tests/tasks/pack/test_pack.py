@@ -14,6 +14,8 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
+from benchmarks.planted_pairs import Corpus, build, planted, png, reordered
+from iedit_model.errors import ConfigError
 from storage import (
     SAMPLE_PARTS,
     CorruptFileError,
@@ -27,7 +29,6 @@ from storage import (
     verify_version,
 )
 from tasks.data_format import data_format
-from tasks.errors import TaskConfigError
 from tasks.pack.near_duplicates import DuplicateConfig
 from tasks.pack.packed_sample import json_columns, read_sample
 from tasks.pack.rows import PackInputError
@@ -35,8 +36,7 @@ from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
 from tasks.pack.templates import edit_template
 from tasks.stages import MANIFEST
-from tests.reference.planted_pairs import Corpus, build, planted, png, reordered
-from tests.reference.split_rules import crossings
+from tests.references.split_rules import crossings
 
 SPLITS = SplitConfig(val_share=0.2, test_share=0.2, max_cluster_share=0.05)
 CONFIG = PackConfig(samples_per_tar=5, splits=SPLITS)
@@ -354,7 +354,7 @@ def test_another_configuration_is_another_version(packed, corpus: Corpus):
     versions.add(build(inputs, replace(CONFIG, splits=replace(SPLITS, seed=1)), store).id)
     assert len(versions) == 3
     assert info.id in versions
-    with pytest.raises(TaskConfigError, match="samples_per_tar"):
+    with pytest.raises(ConfigError, match="samples_per_tar"):
         PackConfig(samples_per_tar=0)
 
 

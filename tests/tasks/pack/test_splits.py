@@ -1,22 +1,15 @@
 """No template, picture or text on two sides of a split, at a bearable price."""
 
-import hashlib
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.corpus import Ids
-from tasks.errors import TaskConfigError
+from experiments.split_corpora import groups_of, heavy_tailed, ids_of, miniature_like
+from iedit_model.errors import ConfigError
 from tasks.pack.components import CappedGroups, components
 from tasks.pack.splits import SPLITS, TEST, TRAIN, VAL, Assignment, SplitConfig, assign_splits
-from tests.reference.split_rules import crossings, groups
-
-
-def _ids(num: int, seed: int = 0) -> Ids:
-    names = [hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:20] for number in range(num)]
-    return np.sort(np.array(names, dtype="S20"))
+from tests.references.split_rules import crossings, groups
 
 
 def _named(assignment: Assignment) -> list[str | None]:
@@ -26,36 +19,6 @@ def _named(assignment: Assignment) -> list[str | None]:
 def _shares(assignment: Assignment) -> dict[str | None, float]:
     named = _named(assignment)
     return {split: named.count(split) / len(named) for split in (*SPLITS, None)}
-
-
-def _mini_world(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return units and claims as the miniature gives them: 4,480 captions, duplicates by chance, targets that fit."""
-    rng = np.random.default_rng(seed)
-    scenes = np.stack([rng.integers(number, size=num * 3 // 2) for number in (56, 10, 8, 5)], axis=1)
-    captions = scenes[:, :3] @ (80, 8, 1)
-    sources = rng.permutation(len(scenes))[:num]
-    edited, by_noun = scenes[sources, :3].copy(), rng.random(num) < 0.5
-    edited[by_noun, 0] = (edited[by_noun, 0] // 5 * 5 + rng.integers(5, size=by_noun.sum())) % 56
-    edited[~by_noun, 1] = rng.integers(10, size=(~by_noun).sum())
-    prompts = edited @ (80, 8, 1)
-    order = np.argsort(captions, kind="stable")
-    targets = order[np.minimum(np.searchsorted(captions[order], prompts), len(order) - 1)]
-    noun, colour, ground = scenes[sources, :3].T
-    units = np.where(by_noun, (colour * 8 + ground) * 12 + noun // 5, 10**6 + noun * 8 + ground)
-    pictures = captions * 5 + scenes[:, 3]
-    return units, np.stack([pictures[sources], pictures[targets], -1 - captions[sources], -1 - prompts], axis=1)
-
-
-def _web(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return units and claims with heavy tails: popular captions, hubs that many sources have as their target."""
-    rng = np.random.default_rng(seed)
-    popularity = np.minimum(rng.zipf(1.9, size=4 * num), 300).astype(float)
-    targets = rng.choice(4 * num, size=num, p=popularity / popularity.sum())
-    popular = rng.random(num) < 0.3
-    captions = np.where(popular, rng.zipf(1.3, size=num) % (20 * num), 10**8 + np.arange(num))
-    prompts = np.where(rng.random(num) < 0.3, 10**9 + rng.zipf(1.3, size=num) % (20 * num), 2 * 10**9 + np.arange(num))
-    claims = [rng.permutation(4 * num)[:num], targets, -1 - captions, -1 - prompts]
-    return captions * 3 + rng.integers(3, size=num), np.stack(claims, axis=1)
 
 
 @settings(deadline=None, max_examples=150)
@@ -71,7 +34,7 @@ def test_no_template_picture_or_cluster_is_on_two_sides(samples, shares, cap, we
         val_share=shares[0], test_share=shares[1], seed=seed, max_cluster_share=cap, held_out_weight=weight
     )
     units, claims = np.array([row[0] for row in samples]), np.array([row[1:] for row in samples])
-    assignment = assign_splits(_ids(len(samples)), units, claims, config)
+    assignment = assign_splits(ids_of(len(samples)), units, claims, config)
     named = _named(assignment)
     assert not crossings(named, [[("unit", unit), *row] for unit, row in zip(units, claims.tolist(), strict=True)])
     assert not crossings(named, [[cluster] for cluster in assignment.clusters])
@@ -93,15 +56,15 @@ def test_what_the_groups_are_called_does_not_matter(samples, data, seed):
     config = SplitConfig(val_share=0.2, test_share=0.2, max_cluster_share=0.1, seed=seed)
     units, claims = np.array([row[0] for row in samples]), np.array([row[1:] for row in samples])
     other_names = np.array(data.draw(st.permutations(range(10))))
-    first = assign_splits(_ids(len(samples)), units, claims, config)
-    again = assign_splits(_ids(len(samples)), other_names[units], 100 - 7 * other_names[claims], config)
+    first = assign_splits(ids_of(len(samples)), units, claims, config)
+    again = assign_splits(ids_of(len(samples)), other_names[units], 100 - 7 * other_names[claims], config)
     assert first.wanted.tolist() == again.wanted.tolist()
     assert first.splits.tolist() == again.splits.tolist()
     assert first.clusters.tolist() == again.clusters.tolist()
 
 
 def test_with_nothing_held_out_nothing_is_lost():
-    assignment = assign_splits(_ids(500), *_web(500), SplitConfig(val_share=0, test_share=0))
+    assignment = assign_splits(ids_of(500), *heavy_tailed(500), SplitConfig(val_share=0, test_share=0))
     assert set(_named(assignment)) == {"train"}
 
 
@@ -110,7 +73,7 @@ def test_small_components_stay_whole_and_cost_nothing():
     component = rng.integers(200, size=1000)
     units = component * 3 + rng.integers(3, size=1000)
     claims = component[:, None] * 4 + rng.integers(4, size=(1000, 2))
-    assignment = assign_splits(_ids(1000), units, claims, SplitConfig(max_cluster_share=0.02))
+    assignment = assign_splits(ids_of(1000), units, claims, SplitConfig(max_cluster_share=0.02))
     assert _shares(assignment) == {"train": 0.9, "val": 0.05, "test": 0.05, None: 0.0}
     links = [(i, j) for i in range(1000) for j in range(i) if units[i] == units[j] or set(claims[i]) & set(claims[j])]
     assert assignment.clusters.tolist() == groups(1000, links)
@@ -118,11 +81,11 @@ def test_small_components_stay_whole_and_cost_nothing():
 
 @pytest.mark.parametrize("num", [2000, 20_000])
 def test_a_giant_component_is_broken_at_a_bearable_price(num: int):
-    for planted, least_held_out in ((_mini_world, 0.045), (_web, 0.03)):
+    for planted, least_held_out in ((miniature_like, 0.045), (heavy_tailed, 0.03)):
         units, claims = planted(num)
         sizes = np.bincount(groups_of(units, claims))
         assert sizes[sizes > SplitConfig().max_cluster_share * num].sum() > 0.75 * num  # too large to stay whole
-        assignment = assign_splits(_ids(num), units, claims, SplitConfig())
+        assignment = assign_splits(ids_of(num), units, claims, SplitConfig())
         shares = _shares(assignment)
         assert shares[None] < 0.1
         assert min(shares["val"], shares["test"]) > least_held_out
@@ -136,21 +99,13 @@ def test_a_giant_component_is_broken_at_a_bearable_price(num: int):
         assert (alone & (drawn[:, 0] > 0)).mean() < 0.001
 
 
-def groups_of(units: np.ndarray, claims: np.ndarray) -> np.ndarray:
-    """Return the component of each sample."""
-    num = len(units)
-    _, things = np.unique(np.concatenate([claims.ravel(), 10**12 + units]), return_inverse=True)
-    rows = np.concatenate([np.repeat(np.arange(num), claims.shape[1]), np.arange(num)])
-    return components(num + things.max() + 1, rows, num + things)[:num]
-
-
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.3])
 @pytest.mark.parametrize("weight", [0.5, 4.0, 1e6])
 def test_a_hub_that_many_claim_stays_in_train(share: float, weight: float):
     num = 1000
     claims = np.stack([np.arange(num), np.where(np.arange(num) % 2, 10**6, 10**7 + np.arange(num))], axis=1)
     config = SplitConfig(val_share=share, test_share=share, max_cluster_share=0, held_out_weight=weight)
-    assignment = assign_splits(_ids(num), np.arange(num), claims, config)
+    assignment = assign_splits(ids_of(num), np.arange(num), claims, config)
     lost = assignment.splits < 0
     # Lost are the held-out samples that have the hub, not those of train that have it.
     assert np.array_equal(lost, (assignment.wanted != TRAIN) & (np.arange(num) % 2 == 1))
@@ -159,7 +114,7 @@ def test_a_hub_that_many_claim_stays_in_train(share: float, weight: float):
 
 def test_a_template_over_the_limit_is_train():
     units = np.concatenate([np.zeros(300, int), np.arange(1, 701)])
-    assignment = assign_splits(_ids(1000), units, np.arange(1000)[:, None], SplitConfig(max_cluster_share=0.1))
+    assignment = assign_splits(ids_of(1000), units, np.arange(1000)[:, None], SplitConfig(max_cluster_share=0.1))
     assert set(assignment.splits[:300]) == {TRAIN}
     assert _shares(assignment)["test"] == 0.05
 
@@ -169,28 +124,28 @@ def test_a_dropped_sample_holds_nothing_back():
     units, claims = np.array([0, 0, 1, 2]), np.array([[1, 1], [1, 9], [1, 2], [2, 3]])
     config = {"val_share": 0.25, "test_share": 0.25, "max_cluster_share": 0, "held_out_weight": 1}
     for seed in range(20):
-        assignment = assign_splits(_ids(4), units, claims, SplitConfig(seed=seed, **config))
+        assignment = assign_splits(ids_of(4), units, claims, SplitConfig(seed=seed, **config))
         assert sorted(assignment.wanted[2:]) == [VAL, TEST]
         assert assignment.splits.tolist() == [TRAIN, TRAIN, -1, assignment.wanted[3]]
         assert assignment.conflicts.tolist() == [-1, -1, 0, -1]
 
 
 def test_another_seed_holds_out_other_samples_and_the_same_seed_the_same():
-    units, claims = _web(1000)
-    first, again, other = (assign_splits(_ids(1000), units, claims, SplitConfig(seed=seed)) for seed in (0, 0, 1))
+    units, claims = heavy_tailed(1000)
+    first, again, other = (assign_splits(ids_of(1000), units, claims, SplitConfig(seed=seed)) for seed in (0, 0, 1))
     assert np.array_equal(first.splits, again.splits)
     assert (first.splits != other.splits).mean() > 0.05
 
 
 def test_one_sample_is_train():
-    assert _named(assign_splits(_ids(1), np.zeros(1, int), np.zeros((1, 4), int), SplitConfig())) == ["train"]
+    assert _named(assign_splits(ids_of(1), np.zeros(1, int), np.zeros((1, 4), int), SplitConfig())) == ["train"]
 
 
 @pytest.mark.parametrize(
     "wrong", [{"val_share": 0.5}, {"test_share": -0.1}, {"max_cluster_share": 2}, {"held_out_weight": float("nan")}]
 )
 def test_a_share_that_cannot_be_is_refused(wrong):
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         SplitConfig(**wrong)
 
 

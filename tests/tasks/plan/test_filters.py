@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import TaskConfigError
+from iedit_model.errors import ConfigError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
 
 ROW = MetadataRow(
@@ -64,5 +64,5 @@ def test_the_first_of_several_reasons_is_given_and_only_needed_columns_are_asked
     ],
 )
 def test_a_filter_out_of_range_names_its_field(wrong: dict[str, Any]) -> None:
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         FilterConfig(**wrong)

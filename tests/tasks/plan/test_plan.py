@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from iedit_model.errors import ConfigError
 from miniature.metadata import metadata_rows, write_metadata
 from miniature.plan import MetadataShares
 from miniature.site import Site
 from storage import ShardReport, ShardStore, ShardTarget, sample_id
-from tasks.errors import EmptyPlanError, MetadataError, TaskConfigError
+from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan import stage as plan_module
 from tasks.plan.filters import FilterConfig
 from tasks.plan.stage import ColumnNames, Plan, PlanConfig, plan_shards
@@ -126,7 +127,7 @@ def test_any_cut_keeps_the_same_rows_and_counts(
     store = ShardStore.at(folder / "store")
     config = PlanConfig(shard_size=size, filters=SCORE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.plan.metadata_reader.ROWS_A_BATCH", batch)
+        patch.setattr("tasks.plan.parquet_reader.ROWS_PER_BATCH", batch)
         if not kept:
             with pytest.raises(EmptyPlanError):
                 plan_shards(str(folder / "meta"), config, store)
@@ -261,5 +262,5 @@ def test_other_names_of_columns_and_a_hash_of_the_content_are_taken(store: Shard
     [{"shard_size": 0}, {"identity": "name"}, {"columns": ColumnNames(url="a", alt_text="a")}],
 )
 def test_a_plan_config_out_of_range_names_its_field(wrong: dict[str, Any]) -> None:
-    with pytest.raises(TaskConfigError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         PlanConfig(**wrong)

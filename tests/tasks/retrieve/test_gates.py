@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import TaskConfigError
+from iedit_model.errors import ConfigError
 from tasks.retrieve.gates import (
     REJECTIONS,
     RETRIEVE,
@@ -175,5 +175,5 @@ def test_every_gate_has_a_reason_of_its_own():
     "gate", [{"image_min": 1.2}, {"directional_min": float("nan")}, {"image_min": 0.9, "image_max": 0.8}]
 )
 def test_thresholds_that_cannot_be_are_refused(gate: dict):
-    with pytest.raises(TaskConfigError, match="gates"):
+    with pytest.raises(ConfigError, match="GateConfig"):
         GateConfig(**gate)

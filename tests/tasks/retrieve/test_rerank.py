@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tasks.errors import TaskConfigError
+from iedit_model.errors import ConfigError
 from tasks.images.layout import LAYOUT_DIM, LayoutError, layout_descriptor, layout_descriptors
 from tasks.retrieve.pair_scores import MissingScoreError, PairScores
 from tasks.retrieve.rerank import RerankConfig, ranking_scores, reranked
@@ -49,7 +49,7 @@ def test_a_weight_on_what_was_not_measured_is_an_error():
 
 @pytest.mark.parametrize("weights", [{"similarity": 0}, {"layout": -1}, {"image": float("nan")}])
 def test_weights_that_cannot_be_are_refused(weights: dict):
-    with pytest.raises(TaskConfigError, match="rerank"):
+    with pytest.raises(ConfigError, match="RerankConfig"):
         RerankConfig(**weights)
 
 

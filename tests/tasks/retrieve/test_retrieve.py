@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iedit_model.errors import ConfigError
 from storage import ShardReport, ShardStore
 from tasks.embed.queries import QueryConfig
-from tasks.errors import TaskConfigError
 from tasks.index.stage import IndexConfig, build_index
 from tasks.index.vector_index import IndexMismatchError, SearchSettings, open_index
 from tasks.retrieve.exclusions import ExclusionConfig
@@ -20,8 +20,8 @@ from tasks.retrieve.gates import GateConfig
 from tasks.retrieve.pair_scores import MissingScoreError
 from tasks.retrieve.rerank import RerankConfig
 from tasks.retrieve.stage import RetrieveConfig, retrieval, retrieve_shard
-from tests.reference.brute_force import Picture, Rules, retrieve
-from tests.reference.planted_corpus import Reports, by_id, clusters, commit_corpus, half, picture
+from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, half, picture
+from tests.references.brute_force import Picture, Rules, retrieve
 
 CPU = SearchSettings(gpu="never", threads=1)
 NO_EXCLUSION = ExclusionConfig(max_image_similarity=None, max_phash_distance=None)
@@ -352,13 +352,13 @@ def test_the_two_modes_differ_as_documented():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RetrieveConfig(top_k=0), r"retrieve\.top_k is 0"),
-        (lambda: RetrieveConfig(margin=-1), r"retrieve\.margin is -1"),
-        (lambda: RetrieveConfig(batch_size=0), r"retrieve\.batch_size is 0"),
-        (lambda: ExclusionConfig(max_phash_distance=65), r"exclude\.max_phash_distance is 65"),
-        (lambda: ExclusionConfig(max_image_similarity=1.1), r"exclude\.max_image_similarity is 1\.1"),
+        (lambda: RetrieveConfig(top_k=0), r"RetrieveConfig\.top_k is 0"),
+        (lambda: RetrieveConfig(margin=-1), r"RetrieveConfig\.margin is -1"),
+        (lambda: RetrieveConfig(batch_size=0), r"RetrieveConfig\.batch_size is 0"),
+        (lambda: ExclusionConfig(max_phash_distance=65), r"ExclusionConfig\.max_phash_distance is 65"),
+        (lambda: ExclusionConfig(max_image_similarity=1.1), r"ExclusionConfig\.max_image_similarity is 1\.1"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(make: Callable[[], object], message: str):
-    with pytest.raises(TaskConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         make()

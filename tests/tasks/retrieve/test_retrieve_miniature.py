@@ -16,7 +16,8 @@ GATES = ("retrieve.gates.target_text_min=0.87", "retrieve.gates.directional_min=
 @pytest.mark.timeout(900)
 def test_our_pairs_are_right_more_often_than_the_papers(tmp_path: Path):
     figures = tmp_path / "figures.json"
-    command = [sys.executable, "benchmarks/bench_retrieval.py", "--urls", "700", "--port", "0", "--json", str(figures)]
+    command = [sys.executable, "-m", "benchmarks.bench_retrieval", "--urls", "700", "--port", "0"]
+    command += ["--json", str(figures)]
     settings = [word for gate in GATES for word in ("--set", gate)]
     done = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from iedit_model.errors import ConfigError
 from miniature.world import World
 from storage import ShardReport, ShardStore, sample_id, sample_seed
 from tasks.caption import CAPTION
-from tasks.errors import TaskConfigError
 from tasks.swap.result import Swap
 from tasks.swap.stage import SwapConfig, load_swapper, swap_shard
 from tasks.swap.swapper import Swapper
@@ -124,7 +124,7 @@ def test_a_replacement_is_taken_only_if_the_corpus_shows_it_often_enough(store):
         assert min(counts.terms[term] for term in used) >= least
     rare = {term for term, count in counts.terms.items() if count < 4}
     assert rare, "else the second round would prove nothing"
-    with pytest.raises(TaskConfigError, match="min_corpus_count is 2, which needs the corpus's word counts"):
+    with pytest.raises(ConfigError, match="min_corpus_count is 2, which needs the corpus's word counts"):
         swap_shard(reports[0], OURS, store, counts=None)
 
 
@@ -187,5 +187,5 @@ def test_one_process_makes_one_swapper_and_refuses_one_of_other_settings(store):
     swapper = load_swapper(OURS, counts)
     assert load_swapper(OURS, replace(counts, terms=dict(counts.terms))) is swapper
     assert load_swapper(replace(OURS, seed=1), counts) is not swapper
-    with pytest.raises(TaskConfigError, match="the swapper was made for"):
+    with pytest.raises(ConfigError, match="the swapper was made for"):
         swap_shard(caption, replace(OURS, seed=2), store, swapper, counts=counts)

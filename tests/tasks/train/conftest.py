@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.true_pair_version import build_version, true_pairs
 from storage import ShardStore, VersionInfo
-from tests.reference.tiny_pipeline import write_tiny_pipeline
-from tests.reference.true_pair_version import build_version, true_pairs
+from tests.builders.tiny_pipeline import write_tiny_pipeline
 
 
 @pytest.fixture(scope="session")

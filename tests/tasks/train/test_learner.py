@@ -11,8 +11,8 @@ from accelerate import Accelerator
 from iedit_model.training.trainable import plan_layers
 from tasks.train.errors import RunFolderError
 from tasks.train.learner import Learner, ema_decay_at
-from tests.reference.tiny_models import PROMPT_SHAPE, tiny_unet
-from tests.reference.tiny_pipeline import tiny_train
+from tests.builders.tiny_models import PROMPT_SHAPE, tiny_unet
+from tests.builders.tiny_pipeline import tiny_train
 
 
 class ScaledProcess:

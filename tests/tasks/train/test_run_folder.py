@@ -17,7 +17,7 @@ from tasks.train.run_config import LoopConfig
 from tasks.train.run_folder import RunFolder, SavedState
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
-from tests.reference.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
+from tests.builders.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
 
 
 def open_unet(folder: Path) -> torch.nn.Module:

@@ -15,7 +15,7 @@ from storage import ShardStore, VersionInfo
 from tasks.train.run_folder import RunFolder
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
-from tests.reference.one_of_several import shared_run
+from tests.builders.one_of_several import shared_run
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,7 +36,7 @@ def test_two_processes_train_what_one_does_with_their_batches_together(
         given = (pipeline, store.files.root, version.id, tmp_path / "two")
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tests.reference.one_of_several", *map(str, given)],
+                [sys.executable, "-m", "tests.builders.one_of_several", *map(str, given)],
                 cwd=ROOT,
                 env=os.environ | address | {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": "2"},
                 stdout=subprocess.PIPE,

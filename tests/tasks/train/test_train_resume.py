@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from storage import ShardStore, VersionInfo
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
-from tests.reference.stopped_training import NUM_STEPS, Signals, configured
-from tests.reference.tiny_pipeline import tiny_run, tiny_train
+from tests.builders.stopped_training import NUM_STEPS, Signals, configured
+from tests.builders.tiny_pipeline import tiny_run, tiny_train
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,7 +65,7 @@ def test_the_turn_of_the_layers_survives_a_resume_at_an_odd_step(straight: Path)
 def test_a_killed_run_goes_on_from_its_last_checkpoint(
     straight: Path, pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
 ) -> None:
-    module = "tests.reference.stopped_training"
+    module = "tests.builders.stopped_training"
     given = (pipeline, store.files.root, version.id, tmp_path, 5)
     child = subprocess.run(
         [sys.executable, "-m", module, *map(str, given)], cwd=ROOT, capture_output=True, check=False, timeout=240

@@ -16,7 +16,7 @@ from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsC
 from tasks.train.run_folder import RunFolder
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
-from tests.reference.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
+from tests.builders.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
 
 FULL = LossConfig(lambda_perc=0.001, replay_source_weight=0.5)
 

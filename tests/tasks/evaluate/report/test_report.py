@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
+from iedit_model.errors import ConfigError
 from storage import Files
-from tasks.errors import TaskConfigError
 from tasks.evaluate.paper_tables import PAPER_TABLES
 from tasks.evaluate.record import read_evaluation
 from tasks.evaluate.report.exports import escape_latex, latex_table
@@ -23,10 +23,10 @@ from tasks.evaluate.report.text import evaluation_text
 from tasks.evaluate.report.view import FunnelRow, ReportConfig, claim_views, edit_rows, script_json, worst_cases
 from tasks.evaluate.report.write import write_report
 from tasks.evaluate.results import SweepPoint
-from tests.reference.chromium import needs_browser, page_after_scripts
-from tests.reference.made_up_evaluation import evaluated
-from tests.reference.made_up_results import made_up
-from tests.reference.report_cases import HOSTILE, LEVELS, small_evaluation
+from tests.builders.chromium import needs_browser, page_after_scripts
+from tests.builders.made_up_evaluation import evaluated
+from tests.builders.made_up_results import made_up
+from tests.builders.report_cases import HOSTILE, LEVELS, small_evaluation
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -260,7 +260,7 @@ def test_methods_stand_in_the_papers_order_with_references_last():
 
 
 def test_settings_without_meaning_are_refused():
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(ReportConfig(), gallery_pairs=-1)
 
 

@@ -7,7 +7,7 @@ import pytest
 from storage import Files
 from tasks.evaluate.report.selection import catalogue_order, methods_on, metrics_on, of_all_networks
 from tasks.evaluate.report.tables import metric_tables
-from tests.reference.made_up_evaluation import evaluated
+from tests.builders.made_up_evaluation import evaluated
 
 
 @pytest.fixture(scope="module")

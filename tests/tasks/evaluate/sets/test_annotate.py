@@ -16,7 +16,7 @@ from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, open_evalset, replace_masks, write_evalset
 from tasks.evaluate.sets.pixels import encode_mask, png_bytes
-from tests.reference.browser_session import browser_session
+from tests.builders.browser_session import browser_session
 
 HOSTILE = "</script><img src=x onerror=document.title='hacked'> \"quoted\" & <b>bold</b>"
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from iedit_model.editing.text_to_image import DrawConfig, draw_images
+from iedit_model.errors import ConfigError
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
 from iedit_model.models.segmenter import PromptedImage, SegmenterSpec, load_segmenter
 from iedit_model.models.source import ModelSource
 from storage import sample_seed
-from tasks.errors import TaskConfigError
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import open_evalset
 from tasks.evaluate.sets.generated_prompts import GENERATED_PROMPTS, GeneratedPrompt
@@ -34,7 +34,7 @@ CONFIG = GeneratedConfig(prompts=PROMPTS, draw=DrawConfig(num_inference_steps=8)
 
 @pytest.fixture(scope="module")
 def model():
-    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(WEIGHTS / "ldm")), placement=CPU))
+    return load_latent_diffusion(LatentDiffusionSpec(model=ModelSource(str(WEIGHTS / "ldm")), device=CPU))
 
 
 def test_the_published_counts_are_met_and_every_edit_differs():
@@ -66,7 +66,7 @@ def test_the_same_settings_draw_the_same_set_and_other_seeds_another(tmp_path, m
 
 
 def test_predicted_masks_are_the_segmenters_for_the_word_and_said_to_be_predicted(tmp_path, model):
-    segmenter = load_segmenter(SegmenterSpec(model=ModelSource(str(WEIGHTS / "segmenter")), placement=CPU))
+    segmenter = load_segmenter(SegmenterSpec(model=ModelSource(str(WEIGHTS / "segmenter")), device=CPU))
     evalset = make_generated(tmp_path, INFO, CONFIG, model, segmenter=segmenter)
     pair = evalset.pairs[2]
     image = evalset.image(pair)
@@ -91,10 +91,10 @@ def test_predicted_masks_are_the_segmenters_for_the_word_and_said_to_be_predicte
     ],
 )
 def test_settings_without_meaning_are_refused(changes):
-    with pytest.raises(TaskConfigError):
+    with pytest.raises(ConfigError):
         replace(CONFIG, **changes)
 
 
 def test_a_word_that_the_source_prompt_lacks_is_refused():
-    with pytest.raises(TaskConfigError, match="does not stand"):
+    with pytest.raises(ConfigError, match="does not stand"):
         replace(PROMPTS[0], word="train")

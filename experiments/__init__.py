@@ -1,0 +1,1 @@
+"""Research questions asked of the product and the miniature: ``python -m experiments.NAME``."""

@@ -1,0 +1,165 @@
+"""The connections of the SSRF-safe client: to checked addresses alone, every wait and all that is read bounded."""
+
+import http.client
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Final, cast
+
+from tasks.download.errors import FetchError
+from tasks.download.urls import WebAddress
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MAX_HEADER_BYTES: Final = 131_072
+"""Bytes that may come before the body begins: 64 KiB of headers, and what the buffer takes of the body with them."""
+_MOST_TRIED: Final = 3
+"""Addresses of one host that are tried."""
+
+
+class Deadline:
+    """The time that one image may take, and the part of it that one operation may."""
+
+    def __init__(self, *, total_s: float, operation_s: float) -> None:
+        """Start the clock.
+
+        Args:
+            total_s: for everything together, seconds.
+            operation_s: for one wait for the other side, seconds.
+        """
+        self._end = time.monotonic() + total_s
+        self._operation_s = operation_s
+
+    def left_s(self) -> float:
+        """Return how long the next operation may take, seconds.
+
+        Raises:
+            FetchError: ``timeout``, when no time is left.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise FetchError("timeout", "took longer than an image may")
+        return min(left, self._operation_s)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of the block: it is spent on waiting for ourselves."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end += time.monotonic() - start
+
+
+class BoundedSocket(socket.socket):
+    """A socket that reads within a deadline and an allowance of bytes, which may be raised later."""
+
+    deadline: Deadline
+    allowance: int = MAX_HEADER_BYTES
+    num_read: int = 0
+
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int | None = None, flags: int = 0) -> int:
+        """Read what there is, at most ``nbytes`` or the buffer's length; ``http.client`` reads in no other way.
+
+        Raises:
+            FetchError: ``timeout``; ``too_many_bytes`` when the allowance is used up; ``connection``.
+        """
+        with fetch_errors():
+            self.settimeout(self.deadline.left_s())
+            count = super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
+        self.num_read += count
+        if self.num_read > self.allowance:
+            raise FetchError("too_many_bytes", f"more than {self.allowance} bytes with the headers")
+        return count
+
+
+class _BoundedTlsSocket(BoundedSocket, ssl.SSLSocket):
+    """The same for https."""
+
+
+class GuardedConnection(http.client.HTTPConnection):
+    """A connection for http or https that goes to given addresses, whatever the host's name means to the system."""
+
+    bounded: BoundedSocket
+    """The socket, also when ``http.client`` has let go of it because the answer is the last one."""
+
+    def __init__(self, address: WebAddress, numbers: Sequence[str], deadline: Deadline) -> None:
+        """Connect with the first request.
+
+        Args:
+            address: whose name ``Host``, SNI and certificate are of.
+            numbers: the host's checked addresses, in the order in which to try them.
+            deadline: for the whole fetch.
+        """
+        super().__init__(address.host, address.port)
+        self._address, self._numbers, self._deadline = address, numbers, deadline
+
+    def connect(self) -> None:
+        """Connect to the first address that accepts, and secure the connection for https.
+
+        Raises:
+            FetchError: ``connection``, ``timeout`` or ``bad_certificate``.
+        """
+        with fetch_errors(), ExitStack() as held:
+            bounded = self._first_that_accepts()
+            held.callback(bounded.close)
+            if self._address.scheme == "https":
+                bounded.settimeout(self._deadline.left_s())
+                # The handshake proves the name of the URL, not the number that we looked up.
+                secured = tls_context().wrap_socket(bounded, server_hostname=self._address.host)
+                bounded = cast("_BoundedTlsSocket", secured)
+                held.callback(bounded.close)
+            bounded.deadline = self._deadline
+            bounded.settimeout(self._deadline.left_s())
+            held.pop_all()
+        self.sock = self.bounded = bounded
+
+    def _first_that_accepts(self) -> BoundedSocket:
+        *others, last = self._numbers[:_MOST_TRIED]
+        for number in others:
+            with suppress(FetchError):
+                return self._connected(number)
+        return self._connected(last)
+
+    def _connected(self, number: str) -> BoundedSocket:
+        with fetch_errors(), ExitStack() as held:
+            plain = BoundedSocket(socket.AF_INET6 if ":" in number else socket.AF_INET, socket.SOCK_STREAM)
+            held.callback(plain.close)
+            plain.settimeout(self._deadline.left_s())
+            plain.connect((number, self._address.port))
+            held.pop_all()
+            return plain
+
+
+@contextmanager
+def fetch_errors() -> Iterator[None]:
+    """Turn what sockets and ``http.client`` raise in the block into ``FetchError``."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise FetchError("timeout", "no answer in time") from error
+    except ssl.SSLCertVerificationError as error:
+        raise FetchError("bad_certificate", f"the certificate does not hold: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        raise FetchError("connection", "no secure connection") from error
+    except http.client.IncompleteRead as error:
+        raise FetchError("incomplete", "the connection closed before the end of the body") from error
+    except http.client.RemoteDisconnected as error:
+        raise FetchError("connection", "closed without an answer") from error
+    except http.client.HTTPException as error:
+        raise FetchError("bad_response", "this is no HTTP") from error
+    except OSError as error:
+        raise FetchError("connection", os.strerror(error.errno) if error.errno else "lost") from error
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return what this process trusts for https: the system's certificates, or those of ``$SSL_CERT_FILE``."""
+    context = ssl.create_default_context()
+    context.sslsocket_class = _BoundedTlsSocket
+    return context
