@@ -11,6 +11,7 @@ from storage import ShardReport, ShardStore, TableSchema, sample_id
 from tasks.caption import CAPTION
 from tasks.download.stage import DOWNLOAD
 from tasks.embed.stage import embed_schema
+from tests.references.brute_force import CorpusImage
 
 FP = "0123456789abcdef"
 
