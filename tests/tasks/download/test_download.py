@@ -23,7 +23,7 @@ from miniature.faults import FaultShares
 from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
 from miniature.site import Site
-from storage import PLAN, CorruptFileError, DiskFullError, ShardReport, ShardStore, sample_id
+from storage import CorruptFileError, DiskFullError, ShardReport, ShardStore, sample_id
 from tasks.download import downloader as fetch_downloader
 from tasks.download.client import FetchConfig
 from tasks.download.errors import FAILURES
@@ -31,6 +31,7 @@ from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
 from tasks.errors import ShardError
+from tasks.plan.stage import PLAN
 
 # Every kind of fault, some of them twice, among fine pictures.
 ALL_FAULTS = FaultShares.only(
