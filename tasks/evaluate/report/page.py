@@ -1,22 +1,19 @@
-"""The page of a report: one HTML file with its pictures, plots, style and script; every string of others is escaped."""
+"""The page of a report: one HTML file with its images, charts, style and script; every string of others is escaped."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files as package_files
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from markupsafe import Markup
 
+from iedit_model.imaging.pages import render_page
 from iedit_model.metrics.catalogue import metric_info
 from storage import ShardStore
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.regression import RegressionConfig
+from tasks.evaluate.report.album import Album, PairKey, make_album
 from tasks.evaluate.report.names import in_order, method_title, metric_title, shown
-from tasks.evaluate.report.pictures import Album, PairKey, make_album
 from tasks.evaluate.report.strata import strata_tables
 from tasks.evaluate.report.tables import comparison_table, metric_tables, paper_tables
 from tasks.evaluate.report.view import (
@@ -27,7 +24,6 @@ from tasks.evaluate.report.view import (
     edit_rows,
     gallery_keys,
     metric_plots,
-    script_json,
     trade_off,
     trend_plots,
     worst_cases,
@@ -35,10 +31,6 @@ from tasks.evaluate.report.view import (
 from tasks.evaluate.results import MethodScores, SweepPoint
 from tasks.evaluate.summary import ALL_SETS
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_TEMPLATES: Final = "templates"
 _SECTIONS: Final = (
     ("tables", "Tables"),
     ("claims", "Claims"),
@@ -93,10 +85,11 @@ def report_html(
     shown_keys = gallery_keys(evaluation, config)
     wanted = [*shown_keys, *(key for cases in worst for key in cases.keys)]
     album = make_album(store, runs, wanted, size_px=size_px)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(**_context(evaluation, config, extras, album, worst, shown_keys))
+    return render_page(
+        "tasks.evaluate.report",
+        "report.html.j2",
+        script="report.js",
+        **_context(evaluation, config, extras, album, worst, shown_keys),
     )
 
 
@@ -108,7 +101,6 @@ def _context(
     worst: Sequence[WorstCases],
     shown_keys: Sequence[PairKey],
 ) -> dict[str, Any]:
-    script = _text("report.js")
     names = [*evaluation.results.metrics, *(m.name for found in evaluation.summary.set_metrics.values() for m in found)]
     clip = f"clip_score@{evaluation.config.training_clip}"
     curve = trade_off(extras.sweep, clip=clip)
@@ -119,10 +111,7 @@ def _context(
         "subtitle": _subtitle(evaluation),
         "sections": _sections(evaluation, extras, has_curve=curve is not None, has_trends=bool(trends)),
         "confidence": f"{evaluation.config.bootstrap.confidence:.0%}",
-        "css": Markup(_text("report.css")),  # noqa: S704 - our own file
-        "script": Markup(script),  # noqa: S704 - our own file
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "album": _AlbumView(pictures=[Markup(a) for a in album.pictures], is_small=album.is_small),  # noqa: S704 - base64
+        "album": _AlbumView(images=[Markup(a) for a in album.images], is_small=album.is_small),  # noqa: S704 - base64
         "paper_tables": paper_tables(evaluation),
         "metric_tables": metric_tables(evaluation),
         "comparisons": _comparisons(evaluation),
@@ -141,13 +130,13 @@ def _context(
         "config_text": _indented(evaluation.provenance.config),
         "definitions": [(metric_title(name), metric_info(name).definition) for name in dict.fromkeys(names)],
         "evaluation_id": evaluation.id,
-        "edits": Markup(script_json(edit_rows(evaluation))),  # noqa: S704 - script_json escapes
+        "edits": edit_rows(evaluation),
     }
 
 
 @dataclass(frozen=True, kw_only=True)
 class _AlbumView:
-    pictures: list[Markup]
+    images: list[Markup]
     is_small: bool
 
 
@@ -219,14 +208,3 @@ def _indented(text: str) -> str:
         return json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False)
     except ValueError:
         return text
-
-
-@cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    return Environment(loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, auto_reload=False)
-
-
-def _text(name: str) -> str:
-    return (package_files("tasks.evaluate.report") / _TEMPLATES / name).read_text(encoding="utf-8")
