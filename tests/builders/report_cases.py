@@ -1,4 +1,4 @@
-"""A small evaluation with real pictures for tests of the report: hostile words, several methods, made-up numbers."""
+"""A small evaluation with real images for tests of the report: hostile words, several methods, made-up numbers."""
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def hostile_set(root, *, name, origin, num_images=4):
 
 
 def small_evaluation(folder, *, num_images=4):
-    """Return (evaluation, store, runs): numbers are made up, pictures are copies of the sources."""
+    """Return (evaluation, store, runs): numbers are made up, images are copies of the sources."""
     sets = [
         hostile_set(folder / origin, name=f"hostile-{origin}", origin=origin, num_images=num_images)
         for origin in ("generated", "real")

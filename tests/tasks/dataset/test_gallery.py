@@ -177,7 +177,7 @@ def test_a_damaged_sample_is_shown_as_damaged(tmp_path: Path):
     store = ShardStore.at(tmp_path)
     corpus = planted(3, seed=4)
     cut = (b"\x89PNG\r\n\x1a\n", corpus.pairs[0].target_id)
-    info = replace(corpus, pictures={cut[1]: cut[0]}).build(store, PackConfig())
+    info = replace(corpus, images={cut[1]: cut[0]}).build(store, PackConfig())
     versions = VersionStore(store.files)
     page = Page(gallery_html(versions, info.id))
     assert page.words.count("target: damaged") == 1
@@ -195,7 +195,7 @@ def test_large_pictures_are_made_small(tmp_path: Path):
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 800, 3), dtype=np.uint8)).save(stream, "PNG")
     pictures = {corpus.pairs[0].source_id: stream.getvalue()}
-    info = replace(corpus, pictures=pictures).build(store, PackConfig())
+    info = replace(corpus, images=pictures).build(store, PackConfig())
     page = Page(gallery_html(VersionStore(store.files), info.id, GalleryConfig(thumb_px=100)))
     sizes = [_pictures(attrs)["s"].size for attrs in page.all("button") if attrs.get("class") == "pics"]
     assert sorted(sizes) == [(64, 64), (100, 50)]
