@@ -23,14 +23,14 @@ COLOURS: Final = ("#0b62b0", "#b3452c", "#2f7d4f", "#7a4bb0", "#8a6d00", "#57606
 _VARIABLES: Final = {INK: "--ink", SOFT: "--soft", LINE: "--line"} | {c: f"--c{i}" for i, c in enumerate(COLOURS)}
 """Colour -> the variable of the page that takes its place, so that charts are readable in its dark mode, too."""
 _DPI: Final = 100
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same widths on every machine
-    "font.size": 8,
+    "font.size": 10,
     "text.color": INK,
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "axes.edgecolor": LINE,
     "axes.labelcolor": SOFT,
-    "axes.titlesize": 9,
+    "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -63,7 +63,7 @@ def chart(width_px: int, height_px: int) -> "Iterator[tuple[Figure, Axes]]":
 def chart_svg(figure: "Figure", title: str) -> str:
     """Return a figure as inline SVG: transparent, its text as text, with a title for screen readers."""
     for artist in figure.findobj():
-        artist.set_clip_on(False)  # a clip path would be an address in the page
+        artist.set_clip_on(False)  # a clip path would be a URL in the page
     stream = io.StringIO()
     figure.savefig(
         stream, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -83,7 +83,7 @@ def chart_svg(figure: "Figure", title: str) -> str:
 
 
 def chart_image(figure: "Figure") -> "Image":
-    """Return a figure as an RGB image on light paper, for places that show no SVG."""
+    """Return a figure as an RGB image on light paper, where no SVG can be shown."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

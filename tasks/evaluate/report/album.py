@@ -88,10 +88,10 @@ def make_album(
         if key.evalset not in sets:
             raise MissingScoresError(f"the set {key.evalset!r} was not evaluated")
         pair = sets[key.evalset].pair(key.pair_id)
-        place = (key.evalset, key.pair_id)
-        if place not in frames:
+        image_key = (key.evalset, key.pair_id)
+        if image_key not in frames:
             frame = sets[key.evalset].frame(pair, size_px=size_px)
-            frames[place] = (
+            frames[image_key] = (
                 add(frame.image),
                 add(mask_overlay(np.where(frame.mask, 255, 0).astype(np.uint8))) if frame.mask_known else None,
             )
@@ -100,8 +100,8 @@ def make_album(
             source_prompt=pair.source_prompt,
             edit_prompt=pair.edit_prompt,
             word=pair.word,
-            source=frames[place][0],
-            mask=frames[place][1],
+            source=frames[image_key][0],
+            mask=frames[image_key][1],
             edited={method: add(set_image(data, name=method)) for method, data in edited.get(key, {}).items()},
         )
     return Album(images=tuple(images), pairs=pairs, is_small=size_px <= SMALL_PX)

@@ -126,7 +126,7 @@ def _context(
         "gallery": [album.pairs[key] for key in shown_keys],
         "worst_cases": [_cases(cases, album) for cases in worst],
         "funnel": extras.funnel,
-        "facts": _facts(evaluation),
+        "provenance": _provenance_rows(evaluation),
         "config_text": _indented(evaluation.provenance.config),
         "definitions": [(metric_title(name), metric_info(name).definition) for name in dict.fromkeys(names)],
         "evaluation_id": evaluation.id,
@@ -177,30 +177,30 @@ def _subtitle(evaluation: Evaluation) -> str:
     return f"{len(evaluation.results.methods)} methods on {len(evaluation.infos)} sets. {sets}.{trained}"
 
 
-def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+def _provenance_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     provenance = evaluation.provenance
     commit = provenance.commit or "no repository"
-    facts = [
+    rows = [
         ("Evaluation", evaluation.id),
         ("Finished", provenance.created),
         ("Model", evaluation.model),
         ("Git commit", f"{commit}{' with changes' if provenance.is_dirty else ''}"),
         ("Code", provenance.code),
     ]
-    facts += [
+    rows += [
         (f"Set {name}", f"{digest[:16]} ({evaluation.infos[name].license})" if name in evaluation.infos else digest)
         for name, digest in provenance.evalsets.items()
     ]
-    facts += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
-    facts += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
-    facts += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]
-    facts += [("Machine", ", ".join(f"{name} {value}" for name, value in provenance.hardware.items()))]
+    rows += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
+    rows += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
+    rows += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]
+    rows += [("Machine", ", ".join(f"{name} {value}" for name, value in provenance.hardware.items()))]
     boot = evaluation.config.bootstrap
-    facts += [("Intervals", f"{boot.num_resamples:,} resamples of source images, seed {boot.seed}")]
+    rows += [("Intervals", f"{boot.num_resamples:,} resamples of source images, seed {boot.seed}")]
     for found in evaluation.summary.set_metrics.values():
         if found:
-            facts.append(("Reference of FID, KID, CMMD", found[0].reference_set))
-    return facts
+            rows.append(("Reference of FID, KID, CMMD", found[0].reference_set))
+    return rows
 
 
 def _indented(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from tasks.charts import COLOURS, INK, SOFT, chart, chart_svg
 
 _WIDTH_PX: Final = 500
-_ROW_PX: Final = 26
+_ROW_PX: Final = 28
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +61,7 @@ def dot_plot(title: str, dots: Sequence[Dot], *, unit: str = "") -> str:
         axes.set_yticks(range(len(dots)), [dot.label for dot in dots], color=INK)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
+        axes.locator_params(axis="x", nbins=6)
         for row, dot in enumerate(dots):
             colour = SOFT if dot.is_reference else COLOURS[0]
             if not math.isfinite(dot.value):
@@ -90,7 +91,7 @@ def curve_plot(title: str, curves: Sequence[Curve], *, x_title: str, y_title: st
                     linewidth=0.9,
                 )
                 axes.annotate(
-                    point.label, (point.x, point.y), xytext=(4, 4), textcoords="offset points", color=SOFT, fontsize=7
+                    point.label, (point.x, point.y), xytext=(4, 4), textcoords="offset points", color=SOFT, fontsize=8.5
                 )
             axes.plot([p.x for p in points], [p.y for p in points], "o-", color=colour, label=curve.label)
         if curves:
@@ -103,14 +104,13 @@ def trend_plot(title: str, points: Sequence[TrendPoint], *, unit: str = "") -> s
     known = [point for point in points if math.isfinite(point.value)]
     with chart(_WIDTH_PX, 260) as (figure, axes):
         axes.set_ylabel(unit)
-        places = range(len(known))
-        axes.set_xticks(
-            [0, len(known) - 1] if len(known) > 1 else list(places), [p.when[:10] for p in known[:1] + known[1:][-1:]]
-        )
+        positions = range(len(known))
+        shown = sorted({*positions[:1], *positions[-1:]})
+        axes.set_xticks(shown, [known[position].when[:10] for position in shown])
         lows = [point.low if math.isfinite(point.low) else point.value for point in known]
         highs = [point.high if math.isfinite(point.high) else point.value for point in known]
-        axes.fill_between(places, lows, highs, color=COLOURS[0], alpha=0.18, linewidth=0)
-        axes.plot(places, [point.value for point in known], "o-", color=COLOURS[0])
+        axes.fill_between(positions, lows, highs, color=COLOURS[0], alpha=0.18, linewidth=0)
+        axes.plot(positions, [point.value for point in known], "o-", color=COLOURS[0])
         for point in known:
             if point.is_baseline:
                 axes.axhline(point.value, color=SOFT, linestyle="--", linewidth=1)
