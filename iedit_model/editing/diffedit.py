@@ -9,7 +9,7 @@ the inverted latents of the same level are put back, after the last step the sou
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,7 @@ from iedit_model.editing.batches import (
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
+from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, denoise, edit_steps, noised
 from iedit_model.editing.samplers import Trajectory, ddim_step
@@ -38,6 +39,9 @@ from iedit_model.models.latent_diffusion import (
     latent_diffusion_fingerprint,
     load_latent_diffusion,
 )
+
+if TYPE_CHECKING:
+    from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
 @configuration
@@ -71,6 +75,7 @@ class DiffEditSpec:
             raise ValueError(f"DiffEdit inverts DDIM; sampler is {self.sampling.sampler!r}, expected ddim")
 
 
+@edits_with(DiffEditSpec)
 class DiffEditor:
     """Edits by DiffEdit; masks of requests are not looked at.
 
@@ -195,4 +200,16 @@ def diffedit_latents(
         config=sampling,
         latent_mask=latent_mask,
         kept=lambda alpha: by_level[alpha],
+    )
+
+
+@editing_method("diffedit", title="DiffEdit", weights="base")
+def _diffedit(models: "EditorModels", settings: "EditorSettings") -> DiffEditSpec:
+    return DiffEditSpec(
+        model=LatentDiffusionSpec(model=models.needed("base", "diffedit"), device=settings.device),
+        sampling=replace(settings.sampling, sampler="ddim"),
+        contrast=settings.contrast,
+        framing=settings.framing,
+        paste_back=settings.paste_back,
+        batch_size=settings.batch_size,
     )

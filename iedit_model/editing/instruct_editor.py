@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field, PositiveInt
@@ -21,6 +21,7 @@ from iedit_model.editing.batches import (
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
+from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
@@ -31,6 +32,9 @@ from iedit_model.models.source import (
     model_folder,
     without_progress_bars,
 )
+
+if TYPE_CHECKING:
+    from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
 @configuration
@@ -64,6 +68,7 @@ class InstructEditorSpec:
     name: str = "instruct_pix2pix"
 
 
+@edits_with(InstructEditorSpec)
 class InstructEditor:
     """Edits by instruction; masks of requests are not looked at."""
 
@@ -131,3 +136,14 @@ def _load_pipeline(spec: InstructModelSpec) -> Any:
         nn.Module.to(part.requires_grad_(requires_grad=False), device.type, device.torch_dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@editing_method("instruct_pix2pix", title="InstructPix2Pix", weights="instruct")
+def _instruct_pix2pix(models: "EditorModels", settings: "EditorSettings") -> InstructEditorSpec:
+    source = models.needed("instruct", "instruct_pix2pix")
+    return InstructEditorSpec(
+        model=InstructModelSpec(model=source, device=settings.device),
+        sampling=settings.instruct,
+        framing=settings.framing,
+        batch_size=settings.batch_size,
+    )

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.charts import COLOURS, INK, chart, chart_image
-from tasks.train.train_log import CONTRIBUTIONS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 WIDTH_PX, HEIGHT_PX = 880, 460
+_PART: Final = "part_"
 _WINDOWS: Final = 60
 _LEAST: Final = 1e-12
 _DECADES: Final = 6
@@ -42,7 +42,8 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> "Image":
         axes.yaxis.set_major_formatter("{x:g}")
         for number, (name, values) in enumerate(series):
             colour = INK if name == "loss" else COLOURS[(number - 1) % len(COLOURS)]
-            axes.plot(steps, smoothed(values, window), color=colour, label=name.replace("_", " "), zorder=3)
+            style = "-" if number <= len(COLOURS) else "--"
+            axes.plot(steps, smoothed(values, window), style, color=colour, label=name.replace("_", " "), zorder=3)
             if name == "loss":
                 axes.plot(steps, values, color=colour, linewidth=0.6, alpha=0.25)
         if series:
@@ -55,10 +56,11 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> "Image":
 def _series(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Floats]]:
     """Return the loss and those of its parts that are there; gaps are filled with the value before."""
     found = []
-    for name, column in (("loss", "loss"), *((name, f"part_{name}") for name in CONTRIBUTIONS)):
+    parts = dict.fromkeys(column for row in rows for column in row if column.startswith(_PART))
+    for column in ("loss", *parts):
         values = [row.get(column) for row in rows]
         if any(value is not None and math.isfinite(value) and value > 0 for value in values):
-            found.append((name, _filled(values)))
+            found.append((column.removeprefix(_PART), _filled(values)))
     return found
 
 

@@ -193,6 +193,7 @@ def _provenance_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
     rows += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
     rows += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
+    rows += [("Other than in the paper", line) for line in provenance.deviations]
     rows += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]
     rows += [("Machine", ", ".join(f"{name} {value}" for name, value in provenance.hardware.items()))]
     boot = evaluation.config.bootstrap

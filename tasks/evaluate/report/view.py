@@ -14,8 +14,8 @@ from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.album import PairKey
 from tasks.evaluate.report.names import (
-    REFERENCES,
     in_order,
+    is_reference,
     method_label,
     method_title,
     metric_title,
@@ -275,7 +275,7 @@ def _metric_plot(evaluation: Evaluation, evalset: str, metric: str) -> str:
                 value=value,
                 low=low,
                 high=high,
-                is_reference=method in REFERENCES,
+                is_reference=is_reference(method),
             )
         )
     return dot_plot(metric_title(metric), dots, unit=metric_unit(metric))
