@@ -465,7 +465,7 @@ def test_without_img2dataset_the_error_says_how_to_get_it(
     store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "img2dataset.downloader", None)
-    with pytest.raises(ConfigError, match="pip install --no-deps 'img2dataset"):
+    with pytest.raises(fetch_downloader.DownloaderMissingError, match="pip install --no-deps 'img2dataset"):
         download_shard(_site_plan(store, fine), _config(fine), store)
 
 
