@@ -15,7 +15,6 @@ MAX_LINES = 400
 ROOM_CYCLES = {
     ("flows", "flows.server"),
     ("flows.engine", "flows.server"),
-    ("iedit_model.editing", "iedit_model.imaging"),
     ("iedit_model.editing", "iedit_model.models"),
     ("iedit_model.masks", "iedit_model.training"),
     ("iedit_model.models", "iedit_model.training"),
@@ -143,11 +142,21 @@ def _public_names() -> Iterator[str]:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for module, path in _modules().items():
         for node in _tree(path).body if _is_core(module) else ():
-            if isinstance(node, kinds) and not node.name.startswith("_"):
+            if isinstance(node, kinds) and not node.name.startswith("_") and not _is_registered(node):
                 yield node.name
             if isinstance(node, ast.ClassDef):
-                members = [member.name for member in node.body if isinstance(member, kinds)]
+                members = [
+                    member.name for member in node.body if isinstance(member, kinds) and not _is_registered(member)
+                ]
                 yield from (f"{node.name}.{name}" for name in members if not name.startswith("_"))
+
+
+def _is_registered(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+    """Return whether a decorator with arguments hands it on: ``@edits_with(Spec)``, pydantic's ``@field_validator``."""
+    calls = [decorator.func for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
+    return any(
+        not isinstance(function, ast.Name) or function.id not in ("dataclass", "lru_cache") for function in calls
+    )
 
 
 def _named_by_the_product() -> set[str]:
