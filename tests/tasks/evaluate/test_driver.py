@@ -90,9 +90,9 @@ def test_methods_are_given_the_sets_masks_only_where_the_plan_says_so(done):
 
 def test_running_again_makes_no_shard_again_and_the_same_numbers(done):
     finished, store, sets, _ = done
-    shards = {path: stat.modified for path, stat in store.files.stats("10_evaluate").items()}
+    shards = {path: stat.modified for path, stat in store.files.stats("evaluate").items()}
     again = run_evaluation(PLAN, TUNED, sets, store, model="mini", created=WHEN)
-    assert {path: stat.modified for path, stat in store.files.stats("10_evaluate").items()} == shards
+    assert {path: stat.modified for path, stat in store.files.stats("evaluate").items()} == shards
     # As JSON: an interval of too few images is NaN, which equals nothing.
     assert again.evaluation.summary.to_json() == finished.evaluation.summary.to_json()
     assert again.evaluation.id in list_evaluations(store.files)
