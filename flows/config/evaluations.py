@@ -72,7 +72,7 @@ def mini_evaluation() -> EvaluationConfig:
             instruct=InstructSampling(num_inference_steps=_MINI_STEPS),
             batch_size=32,
         ),
-        pairs_a_shard=35,
+        pairs_per_shard=35,
     )
     return EvaluationConfig(
         plan=plan,
@@ -106,7 +106,7 @@ def sd14_evaluation() -> EvaluationConfig:
         summary=SummaryConfig(training_clip="vit-b-32"),
         editing=EditingConfig(size_px=384, seeds=(0, 1, 2), batch_size=16),
         settings=EditorSettings(framing=FramingConfig(size_px=384)),
-        pairs_a_shard=16,
+        pairs_per_shard=16,
     )
     return EvaluationConfig(
         plan=plan,
