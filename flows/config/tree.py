@@ -131,8 +131,8 @@ class OptionsByStage:
     train: TaskOptions = field(default_factory=TaskOptions)
 
     def of(self, stage: str) -> TaskOptions:
-        """Return the options of a stage."""
-        return getattr(self, stage)
+        """Return the options of a stage; one without a field here has the defaults."""
+        return getattr(self, stage, TaskOptions())
 
 
 @dataclass(frozen=True, kw_only=True)
