@@ -17,7 +17,7 @@ from benchmarks.retrieval_comparison import NUM_QUERIES, retrieval_work
 from benchmarks.side_by_side import Work
 from benchmarks.site_process import site_process
 from flows.config.tree import PipelineConfig
-from flows.errors import SettingError
+from iedit_model.errors import ConfigError
 from iedit_model.models.captioner import load_captioner
 from iedit_model.models.clip import load_clip
 from iedit_model.models.segmenter import load_segmenter
@@ -98,7 +98,7 @@ def caption_contest(setting: Setting) -> Iterator[Contest]:
     """Pictures to captions."""
     config, [download] = setting.config.caption, setting.corpus.downloads
     if config.model is None:
-        raise SettingError("the profile has no captioner")
+        raise ConfigError("the profile has no captioner")
     tokens, captioner, blip = config.model.max_new_tokens, load_captioner(config.model), Blip(config.model.model.name)
     yield Contest(
         num_items=download.num_out,

@@ -8,9 +8,9 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows import stages
-from flows.config.profiles import Profile, Recipe, resolve
+from flows.config.profiles import BUILD, Profile, Recipe, resolve
 from flows.config.shard_range import chosen_shards
-from flows.config.tree import PipelineConfig
+from flows.config.tree import Config
 from flows.engine.fan_out import Done, FanOut, Future, Step
 from flows.engine.runner import TaskRuns, task_runs
 from flows.reporting.artifacts import publish_version
@@ -30,7 +30,7 @@ def build_dataset(
     profile: Profile = "mini",
     recipe: Recipe = "ours",
     metadata: str | None = None,
-    settings: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
     shards: str | None = None,
     retry_downloads: bool = False,  # noqa: FBT001, FBT002 - a parameter of a deployment
 ) -> str:
@@ -41,7 +41,7 @@ def build_dataset(
         profile: Whose values to start from: the embedded miniature, or the paper's real models.
         recipe: How pairs are made: ours, or as the paper does.
         metadata: Parquet file, folder or pattern at any fsspec address; by default what the profile names.
-        settings: Other values, stage by stage, like {"retrieve.query.text_weight": 0.5}.
+        config: Other values, like {"data.retrieve.query.text_weight": 0.5}.
         shards: Only these shards of the plan, like 0:4.
         retry_downloads: Ask again for pictures that failed for a passing reason.
 
@@ -49,15 +49,16 @@ def build_dataset(
         The version's id.
 
     Raises:
-        SettingError: a setting does not exist or cannot have that value.
+        ConfigError: a setting does not exist or cannot have that value.
         ShardsFailedError: shards failed after all their tries; all others are finished.
         EmptyVersionError: no pair is left.
     """
-    config = resolve(profile, settings, recipe=recipe, metadata=metadata)
-    with open_source(config.source) as address, task_runs(config.runner, config.tag_limits) as runs:
+    resolved = resolve(profile, config, recipe=recipe, metadata=metadata, uses=BUILD)
+    run = resolved.run
+    with open_source(resolved.data.source) as address, task_runs(run.runner, run.tag_limits) as runs:
         tally = Tally()
         progress = Several([current_progress(), RunProgress("build-dataset"), tally])
-        build = _Build(config, root, runs, progress, runs.fan_out(progress))
+        build = _Build(resolved, root, runs, progress, runs.fan_out(progress))
         plan, input_digest = build.plan(address, shards)
         captioned = build.through(plan, build.download(retry=retry_downloads), build.caption())
         counts = build.word_counts(captioned)
@@ -74,7 +75,7 @@ def build_dataset(
 class _Build:
     """One run: how its task runs are made, handed out and waited for."""
 
-    config: PipelineConfig
+    config: Config
     root: str
     runs: TaskRuns
     progress: Progress
@@ -99,7 +100,7 @@ class _Build:
 
     def word_counts(self, shards: Mapping[str, Done]) -> ShardReport | None:
         """The first barrier, only where the swap asks how often the corpus uses a word."""
-        if not self.config.swap.min_corpus_count:
+        if not self.config.data.swap.min_corpus_count:
             return None
         return self._one("words", stages.count_words, captions=_all("caption", shards))
 
@@ -181,7 +182,7 @@ class _Build:
 
     def _submit(self, stage: str, function: Callable[..., Any], shard: str, **given: Any) -> Future:
         bound = partial(function, config=self.config, root=self.root, **given)
-        return self.runs.submit(bound, shard=shard, stage=stage, options=self.config.options.of(stage))
+        return self.runs.submit(bound, shard=shard, stage=stage, options=self.config.run.options.of(stage))
 
 
 def _all(stage: str, shards: Mapping[str, Done]) -> tuple[ShardReport, ...]:

@@ -47,15 +47,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Edit and print where the results are."""
-    from flows.errors import SettingError
+    from iedit_model.errors import ConfigError
     from tasks.edit.edit import edit_file, repeat_edit
 
     if options.repeat is not None:
         if options.image is not None:
-            raise SettingError("--repeat takes everything from its record; leave the picture and the prompt out")
+            raise ConfigError("--repeat takes everything from its record; leave the picture and the prompt out")
         outcome = repeat_edit(options.repeat, options.out)
     elif options.image is None or options.prompt is None:
-        raise SettingError('nothing to edit; say: iedit edit PICTURE "what it shall show" -o DIR')
+        raise ConfigError('nothing to edit; say: iedit edit PICTURE "what it shall show" -o DIR')
     else:
         outcome = edit_file(options.image, _job(options), options.out, mask=_mask_file(options))
     for path in (*outcome.results, outcome.sheet, outcome.record):
@@ -110,17 +110,17 @@ def _job(options: argparse.Namespace) -> "EditJob":
 
 
 def _method(options: argparse.Namespace) -> str:
-    from flows.errors import SettingError
     from iedit_model.editing.registry import MASKED_FORM, NEEDS_MASK
+    from iedit_model.errors import ConfigError
 
     method: str = options.method
     if _mask(options) == _NO_MASK:
         if method in NEEDS_MASK:
-            raise SettingError(f"{method} edits inside a mask; give --word, or --mask FILE")
+            raise ConfigError(f"{method} edits inside a mask; give --word, or --mask FILE")
         return method
     masked = MASKED_FORM.get(method, method)
     if masked not in NEEDS_MASK and options.mask is not None:
-        raise SettingError(f"{method} takes no mask; leave --mask out")
+        raise ConfigError(f"{method} takes no mask; leave --mask out")
     return masked
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from flows.config.checkpoints import parse_checkpoints
 from flows.config.evaluations import EVALUATIONS, resolve_evaluation
-from flows.errors import ProfileError, SettingError
+from iedit_model.errors import ConfigError
 from storage import ShardStore
 from tasks.evaluate.errors import RegressionError, UnknownEvaluationError
 from tasks.evaluate.history import append_history, pinned_baseline
@@ -126,7 +126,7 @@ def test_checkpoints_are_named_by_training_and_seed(tmp_path):
         ("iedit", 1): "c",
         ("global_ldm_loc", 0): "d=e",
     }
-    with pytest.raises(SettingError, match="twice"):
+    with pytest.raises(ConfigError, match="twice"):
         parse_checkpoints(["a", "iedit@0=b"])
 
 
@@ -135,5 +135,5 @@ def test_both_profiles_differ_in_values_alone():
     assert set(plans) == {"mini", "sd14"}
     assert plans["mini"].methods == plans["sd14"].methods
     assert plans["sd14"].size_px == 384
-    with pytest.raises(ProfileError):
+    with pytest.raises(ConfigError):
         resolve_evaluation("nothing")

@@ -11,7 +11,8 @@ from flows.cli.options import add_profile, settings_of
 from flows.config.overrides import as_values, as_yaml, changed, parse_assignments, read_settings
 from flows.config.profiles import PROFILES, load_profile
 from flows.config.tree import PipelineConfig, TagLimit
-from flows.errors import FlowError, SettingError
+from flows.errors import FlowError
+from iedit_model.errors import ConfigError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 CHANGES = st.fixed_dictionaries(
@@ -93,7 +94,7 @@ def test_a_dotted_name_changes_one_field_and_nothing_beside_it():
     ],
 )
 def test_a_wrong_setting_is_an_error_that_names_it(changes, words):
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(ConfigError) as caught:
         changed(load_profile("mini"), changes)
     message = str(caught.value)
     assert [word for word in words if word not in message] == []
@@ -160,7 +161,7 @@ def _from_command_line(path: Path, assignments: list[str]) -> PipelineConfig:
 )
 def test_a_file_that_is_no_plain_mapping_is_refused_in_one_line(text, yaml_file):
     yaml_file.write_text(text)
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(ConfigError) as caught:
         changed(load_profile("mini"), read_settings(yaml_file))
     assert len(str(caught.value)) < 1000
     assert "\n" not in str(caught.value)
@@ -170,7 +171,7 @@ def test_a_file_that_grows_when_it_is_unfolded_is_refused_at_once(yaml_file):
     lines = ["l0: &l0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 12)]
     yaml_file.write_text("\n".join([*lines, "plan: {shard_size: *l11}"]))
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(ConfigError) as caught:
         changed(load_profile("mini"), {"plan": read_settings(yaml_file)["plan"]})
     assert len(str(caught.value)) < 1000
 
@@ -178,20 +179,20 @@ def test_a_file_that_grows_when_it_is_unfolded_is_refused_at_once(yaml_file):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff")])
 def test_a_file_that_cannot_be_read_is_named(make, tmp_path):
     make(tmp_path / "other.yaml")
-    with pytest.raises(SettingError, match=r"other\.yaml"):
+    with pytest.raises(ConfigError, match=r"other\.yaml"):
         read_settings(tmp_path / "other.yaml")
 
 
 @pytest.mark.parametrize("path", ["large.yaml", "/dev/zero"])
 def test_a_file_without_an_end_is_refused(path, tmp_path):
     (tmp_path / "large.yaml").write_bytes(b"#" * ((1 << 20) + 1))
-    with pytest.raises(SettingError, match="bytes"):
+    with pytest.raises(ConfigError, match="bytes"):
         read_settings(tmp_path / path)
 
 
 @pytest.mark.parametrize("text", ["mask.threshold", "=1", " = 1", "a=[", "a=!!python/name:os.system", "a=2001-99-99"])
 def test_an_assignment_that_cannot_be_read_is_told(text):
-    with pytest.raises(SettingError):
+    with pytest.raises(ConfigError):
         parse_assignments([text])
 
 

@@ -14,8 +14,8 @@ from flows.config.evaluations import resolve_evaluation
 from flows.config.profiles import load_profile
 from flows.config.trainings import named_trainings, resolve_training
 from flows.config.tree import TagLimit
-from flows.errors import ProfileError, SettingError
 from flows.reporting.train_progress import TrainJson, TrainLines, training_shown
+from iedit_model.errors import ConfigError
 from iedit_model.training.config import paper, stable, table2_rows
 from storage import ShardStore, VersionInfo
 
@@ -58,11 +58,11 @@ def test_profiles_differ_in_models_and_precision_and_settings_go_over_them() -> 
     real = resolve_training("sd14", "paper", {"train.loss.t_min": 300, "compute": {"device": "cpu"}})
     assert (real.model.name, real.train.precision) == ("CompVis/stable-diffusion-v1-4", "fp16")
     assert (real.train.loss.t_min, real.compute.device) == (300, "cpu")
-    with pytest.raises(ProfileError, match="there are mini, sd14"):
+    with pytest.raises(ConfigError, match="there are mini, sd14"):
         resolve_training("maxi", "paper")
-    with pytest.raises(SettingError, match="there is no training 'papers'"):
+    with pytest.raises(ConfigError, match="there is no training 'papers'"):
         resolve_training("mini", "papers")
-    with pytest.raises(SettingError, match=r"train\.loss\.tmin.*did you mean train\.loss\.t_min"):
+    with pytest.raises(ConfigError, match=r"train\.loss\.tmin.*did you mean train\.loss\.t_min"):
         resolve_training("mini", "paper", {"train.loss.tmin": 3})
 
 
@@ -95,7 +95,7 @@ def test_the_command_trains_and_tells_machines_what_it_did(
 
 
 def test_a_wrong_setting_is_told_before_anything_starts(root: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="learning_rate"):
+    with pytest.raises(ConfigError, match="learning_rate"):
         run(small(root, tmp_path / "run", "--set", "train.learning_rate=-1"))
     assert not (tmp_path / "run").exists()
 
