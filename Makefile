@@ -68,7 +68,7 @@ data-format: setup ## write docs/data_format.md anew from the code that reads an
 	mv $(VENV)/data_format.md docs/data_format.md
 
 constraints: ## resolve constraints.txt anew (only when a bound in pyproject.toml changed)
-	$(BIN)/uv pip compile pyproject.toml --extra cpu --extra dev --extra ray --extra s3 --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group download --extra cpu --extra dev --extra ray --extra s3 --python-version 3.11 \
 		--no-annotate --no-emit-index-url --no-header -o constraints.txt
 
 clean: ## remove the virtual environment and caches

@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import socket
+import subprocess
 import sys
 import tarfile
 import threading
@@ -452,6 +453,11 @@ def test_other_users_of_urllib_and_of_img2dataset_fetch_as_ever(store: ShardStor
     assert stream.getvalue() == fine.site.image_bytes(1)
     with pytest.raises(URLError, match="no download called 0 runs"):
         urllib.request.urlopen("iedit://0/0")  # noqa: S310 - must lead nowhere
+
+
+def test_img2dataset_is_loaded_by_nothing_but_a_download() -> None:
+    program = "import sys, tasks.download.stage; sys.exit(len({'img2dataset', 'albumentations'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_without_img2dataset_the_error_says_how_to_get_it(
