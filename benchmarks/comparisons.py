@@ -16,7 +16,7 @@ from benchmarks.corpus import Corpus
 from benchmarks.retrieval_comparison import NUM_QUERIES, retrieval_work
 from benchmarks.side_by_side import Work
 from benchmarks.site_process import site_process
-from flows.config.tree import PipelineConfig
+from flows.config.tree import DataConfig
 from iedit_model.errors import ConfigError
 from iedit_model.models.captioner import load_captioner
 from iedit_model.models.clip import load_clip
@@ -46,7 +46,7 @@ class Setting:
 
     corpus: Corpus
     """One shard, made by the stages before."""
-    config: PipelineConfig
+    config: DataConfig
     folder: Path
     """Holds the corpus and its metadata; free for use."""
     port: int

@@ -12,7 +12,7 @@ from typing import Any
 from flows import stages
 from flows.config.overrides import parse_assignments
 from flows.config.profiles import resolve
-from flows.config.tree import PipelineConfig
+from flows.config.tree import Config
 from flows.server.environment import apply_defaults
 from flows.source import open_source
 from storage import ShardReport, VersionInfo
@@ -21,10 +21,10 @@ from tasks.pack.stage import PackInputs, tar_names
 Reports = tuple[ShardReport, ...]
 
 
-def plain_build(config: PipelineConfig, root: str) -> VersionInfo:
+def plain_build(config: Config, root: str) -> VersionInfo:
     """Build the dataset and return its version."""
     run: dict[str, Any] = {"config": config, "root": root}
-    with open_source(config.source) as address, ThreadPoolExecutor(config.runner.workers) as pool:
+    with open_source(config.data.source) as address, ThreadPoolExecutor(config.run.runner.workers) as pool:
 
         def each(function: Callable[..., ShardReport], **columns: Reports) -> Reports:
             """Call a stage for every shard: the columns are its reports of earlier stages."""
@@ -33,7 +33,7 @@ def plain_build(config: PipelineConfig, root: str) -> VersionInfo:
 
         plan = stages.plan("all", metadata=address, **run)
         downloads, captions = _fetched(plan.reports, pool, run)
-        counts = stages.count_words("all", captions=captions, **run) if config.swap.min_corpus_count else None
+        counts = stages.count_words("all", captions=captions, **run) if config.data.swap.min_corpus_count else None
         swaps = tuple(pool.map(lambda one: stages.swap(one.shard, caption=one, counts=counts, **run), captions))
         embeds = each(stages.embed, download=downloads, caption=captions, swap=swaps)
         index = stages.index("all", embeds=embeds, downloads=downloads, captions=captions, **run)
@@ -66,8 +66,8 @@ def plain_build(config: PipelineConfig, root: str) -> VersionInfo:
 
 def _fetched(plan: Sequence[ShardReport], pool: ThreadPoolExecutor, run: dict[str, Any]) -> tuple[Reports, Reports]:
     """Download and caption all shards, a caption beginning when its download is there."""
-    config: PipelineConfig = run["config"]
-    with ThreadPoolExecutor(config.runner.downloads) as network:
+    config: Config = run["config"]
+    with ThreadPoolExecutor(config.run.runner.downloads) as network:
         fetches = [network.submit(stages.download, one.shard, plan=one, retry=False, **run) for one in plan]
         captions = pool.map(lambda one: stages.caption(one.result().shard, download=one.result(), **run), fetches)
         return tuple(one.result() for one in fetches), tuple(captions)

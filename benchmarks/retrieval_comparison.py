@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.side_by_side import Work
-from flows.config.tree import PipelineConfig
+from flows.config.tree import DataConfig
 from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, embed_schema, sample_id
 from tasks.embed.queries import query_embeds
 from tasks.embed.rows import read_embeds
@@ -42,7 +42,7 @@ class RetrievalWork:
 
 
 @contextmanager
-def retrieval_work(folder: Path, config: PipelineConfig, *, num_vectors: int) -> Iterator[RetrievalWork]:
+def retrieval_work(folder: Path, config: DataConfig, *, num_vectors: int) -> Iterator[RetrievalWork]:
     """Plant a corpus, index it exactly, and give both works.
 
     ``bare`` asks for as many neighbours as our stage asks of faiss.

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from flows.config.checkpoints import parse_checkpoints
-from flows.config.evaluations import EVALUATIONS, resolve_evaluation
+from flows.config.profiles import PROFILES, resolve
 from iedit_model.errors import ConfigError
 from storage import ShardStore
 from tasks.evaluate.errors import RegressionError, UnknownEvaluationError
@@ -131,9 +131,9 @@ def test_checkpoints_are_named_by_training_and_seed(tmp_path):
 
 
 def test_both_profiles_differ_in_values_alone():
-    plans = {name: make().plan for name, make in EVALUATIONS.items()}
+    plans = {name: make().evaluate.plan for name, make in PROFILES.items()}
     assert set(plans) == {"mini", "sd14"}
     assert plans["mini"].methods == plans["sd14"].methods
     assert plans["sd14"].size_px == 384
     with pytest.raises(ConfigError):
-        resolve_evaluation("nothing")
+        resolve("nothing")
