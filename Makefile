@@ -11,7 +11,7 @@ export DO_NOT_TRACK := 1
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo format lint types test test-slow bench check weights sheets measure data-format constraints clean
+.PHONY: help setup demo format lint types test test-slow test-order bench check weights sheets measure data-format constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ types: setup ## static types
 
 test: setup ## the fast tests
 	$(BIN)/pytest -n auto --dist loadgroup
+
+test-order: setup ## the fast tests in one process and in random order (its seed is printed first)
+	$(BIN)/pytest -n0 --random-order
 
 test-slow: setup ## every test, the long ones included
 	$(BIN)/pytest -n auto --dist loadgroup -m 'not gpu'

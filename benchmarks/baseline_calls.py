@@ -19,7 +19,7 @@ Sample = Mapping[str, Any]
 
 
 def img2dataset_shard(urls: Sequence[str], folder: Path, config: DownloadConfig) -> int:
-    """Download ``urls`` into a tar and a parquet file with img2dataset's Downloader; return how many pictures came."""
+    """Download ``urls`` into a tar and a parquet file with img2dataset's Downloader; return how many images came."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from img2dataset.downloader import Downloader
@@ -67,8 +67,8 @@ def img2dataset_shard(urls: Sequence[str], folder: Path, config: DownloadConfig)
     return status.count("success")
 
 
-def tar_pictures(tar: Path, size: int) -> Iterator[list[Image.Image]]:
-    """Yield the pictures of a tar in batches of ``size``, RGB, decoded one after another."""
+def tar_images(tar: Path, size: int) -> Iterator[list[Image.Image]]:
+    """Yield the images of a tar in batches of ``size``, RGB, decoded one after another."""
     batch: list[Image.Image] = []
     with tarfile.open(tar) as archive:
         for member in archive:
@@ -98,12 +98,12 @@ class Blip:
         return BlipProcessor.from_pretrained(self._folder), model.eval()
 
     def captions(self, tar: Path, *, batch: int, max_new_tokens: int) -> list[str]:
-        """Return a greedy caption of every picture in a tar."""
+        """Return a greedy caption of every image in a tar."""
         import torch
 
         processor, model = self._parts
         texts: list[str] = []
-        for images in tar_pictures(tar, batch):
+        for images in tar_images(tar, batch):
             inputs = processor(images=images, return_tensors="pt")
             with torch.inference_mode():
                 tokens = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
@@ -126,21 +126,21 @@ class OpenClip:
         return model.eval(), preprocess, open_clip.get_tokenizer(self._name)
 
     def embeds(self, tar: Path, texts: Sequence[str], *, batch: int) -> tuple[Floats, Floats, Floats]:
-        """Return unit embeddings of every picture in a tar and of every text, and the layout of every picture."""
+        """Return unit embeddings of every image in a tar and of every text, and the layout of every image."""
         import torch
 
         model, preprocess, tokenizer = self._parts
-        pictures, words, layouts = [], [], []
+        embeds, words, layouts = [], [], []
         with torch.inference_mode():
-            for images in tar_pictures(tar, batch):
+            for images in tar_images(tar, batch):
                 inputs = torch.stack([preprocess(image) for image in images])
-                pictures.append(model.encode_image(inputs, normalize=True))
+                embeds.append(model.encode_image(inputs, normalize=True))
                 # No library knows it: the same function on both sides.
                 layouts.append(layout_descriptors([layout_pixels(np.asarray(image)) for image in images]))
             for start in range(0, len(texts), batch):
                 tokens = tokenizer(list(texts[start : start + batch]))
                 words.append(model.encode_text(tokens, normalize=True))
-        return torch.cat(pictures).numpy(), torch.cat(words).numpy(), np.concatenate(layouts)
+        return torch.cat(embeds).numpy(), torch.cat(words).numpy(), np.concatenate(layouts)
 
 
 class ClipSeg:
@@ -158,12 +158,12 @@ class ClipSeg:
         model: Any = CLIPSegForImageSegmentation.from_pretrained(self._folder, dtype=torch.float32)
         return CLIPSegProcessor.from_pretrained(self._folder), model.eval()
 
-    def masks(self, pictures: Iterable[bytes], prompts: Sequence[str], *, batch: int) -> int:
-        """Segment each picture by its prompt, at the picture's own size; return how many masks are not empty."""
+    def masks(self, encoded: Iterable[bytes], prompts: Sequence[str], *, batch: int) -> int:
+        """Segment each image by its prompt, at the image's own size; return how many masks are not empty."""
         import torch
 
         processor, model = self._parts
-        data, found = list(pictures), 0
+        data, found = list(encoded), 0
         for start in range(0, len(data), batch):
             images = [Image.open(io.BytesIO(one)).convert("RGB") for one in data[start : start + batch]]
             words = list(prompts[start : start + batch])

@@ -2,9 +2,9 @@
 
 ``iedit build`` under a Prefect server that is there already, ``iedit build`` that starts its own, and a plain loop over
 the very same stage functions with as many threads (``plain_build.py``), each a process of its own into a fresh root,
-in turns; then each once more where nothing is left to do. All must give the same version.
+alternating; then each once more where nothing is left to do. All must give the same version.
 
-Processor time is that of the command with all it started (the site, its own server); of the server that was there
+CPU time is that of the command with all it started (the site, its own server); of the server that was there
 already, what it used meanwhile is added. The orchestration's share is what a build takes longer than the plain loop,
 divided by the build's time.
 """
@@ -63,9 +63,9 @@ def main() -> None:
                     cost, version = _run(way, root, settings, server)
                     costs[way].append(cost)
                     versions.add(version)
-                    CONSOLE.print(f"{way}: {cost.wall_s:.1f} s, processor {cost.cpu_s:.1f} s, version {version}")
+                    CONSOLE.print(f"{way}: {cost.wall_s:.1f} s, CPU {cost.cpu_s:.1f} s, version {version}")
     for title, costs in ((f"{options.urls:,} images from nothing", built), ("nothing left to do", again)):
-        print_rows((title, "time, s", "share", "processor time, s", "share"), _rows(costs))
+        print_rows((title, "time, s", "share", "CPU time, s", "share"), _rows(costs))
     if len(versions) != 1:
         raise SystemExit(f"the builds gave {len(versions)} versions instead of one: {sorted(versions)}")
 
@@ -87,7 +87,7 @@ class _Server:
     process: psutil.Process
 
     def cpu_s(self) -> float:
-        """Return the processor time of the server with its children so far."""
+        """Return the CPU time of the server with its children so far."""
         times = [self.process.cpu_times(), *(child.cpu_times() for child in self.process.children(recursive=True))]
         return sum(one.user + one.system for one in times)
 
@@ -135,7 +135,7 @@ def _run(way: str, root: Path, settings: Sequence[str], server: _Server) -> tupl
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True)
         out = process.stdout.read() if process.stdout else ""
-        # Its own processor time and that of all it started and waited for.
+        # Its own CPU time and that of all it started and waited for.
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -1,7 +1,7 @@
 """Time and memory of 1 and 4 edits against diffusers' own img2img: ``python -m benchmarks.bench_edit`` (one core).
 
-Both sides run on the same networks in the same process, turn about, after a warm-up of each: prompts and picture in,
-pictures out. With the same noise both give the same picture, which is checked first. ``--random-sd14`` takes Stable
+Both sides run on the same networks in the same process, turn about, after a warm-up of each: prompts and image in,
+images out. With the same noise both give the same image, which is checked first. ``--random-sd14`` takes Stable
 Diffusion v1.4's architecture with random weights, for example on a GPU:
 ``python -m benchmarks.bench_edit --random-sd14 --size 384 --strength 0.8``. Memory is what a run needs beyond the
 networks: the peak of torch's allocator.
@@ -36,7 +36,7 @@ from miniature.world import World
 PROMPT = "a red bus on a white background"
 
 Edit = Callable[[int], Any]
-"""Edits a picture so many times at once."""
+"""Edits an image so many times at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=WEIGHTS / "ldm", help="a Stable Diffusion folder")
     parser.add_argument("--random-sd14", action="store_true", help="SD v1.4's architecture with random weights instead")
-    parser.add_argument("--size", type=int, help="side of the picture (default: the model's own)")
+    parser.add_argument("--size", type=int, help="side of the image (default: the model's own)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     parser.add_argument("--vae-dtype", choices=("same", "fp32"), default="same")
@@ -143,7 +143,7 @@ def _ours(
 
 
 def _check_equal(parts: dict[str, Any], model: LatentDiffusion, image: Image.Image, sampling: SamplingConfig) -> None:
-    """Say how far the two sides' pictures differ where the source latents and the noise are the same."""
+    """Say how far the two sides' images differ where the source latents and the noise are the same."""
     pipeline = _img2img(parts)
     latents = model.encode(_pixels(image)).to(model.device, model.unet.dtype)
     theirs = pipeline(

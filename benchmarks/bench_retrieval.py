@@ -5,8 +5,8 @@ truth of the site (``miniature.pair_truth``). Three columns: the paper's retriev
 ours for any family of models, both without any gate, and the profile ``mini``: ours with gates for its CLIP and masks.
 Settings were chosen on sites 17 and 23; the default here is site 3, on which nothing was chosen.
 
-"Whole" asks for all things of the prompt and its ground, "aligned" also for the same spot in the picture. Intervals:
-95 %, bootstrap over source pictures, copies of one drawn together; all columns on the same draws.
+"Whole" asks for all objects of the prompt and its background, "aligned" also for the same place in the image.
+Intervals: 95 %, bootstrap over source images, copies of one sampled together; all columns on the same resamples.
 ``--set data.retrieve.gates.target_text_min=0.8`` shows another profile in the third column.
 """
 
@@ -43,7 +43,7 @@ Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
 THING = "noun and colour shown"
-"""The figure that decides: the target shows the swapped thing as the edit prompt has it."""
+"""The figure that decides: the target shows the swapped object as the edit prompt has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,13 @@ class Pair:
     truth: PairTruth | None = None
     """None also where the captioner's sentence is not one of the world's."""
     outside: float = math.nan
-    """Likeness of the two pictures outside their true things."""
+    """Similarity of the two images outside their true objects."""
     is_masked: bool = False
     """Whether the mask stage kept the pair."""
     source_iou: float = math.nan
-    """Source mask against the swapped thing."""
+    """Source mask against the swapped object."""
     target_iou: float = math.nan
-    """Target mask against the new thing; NaN where the target does not show it."""
+    """Target mask against the new object; NaN where the target does not show it."""
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
         name: {what: mean_interval(one, resamples) for what, one in rows.items()} for name, rows in values.items()
     }
     times = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in corpus.seconds.items())
-    CONSOLE.print(f"site {site.seed}: {corpus.index.num_out} pictures, {len(names)} edit prompts ({times})")
+    CONSOLE.print(f"site {site.seed}: {corpus.index.num_out} images, {len(names)} edit prompts ({times})")
     print_rows(
         ("share (95 % interval)", *figures),
         [(what, *(_cell(figures[name][what]) for name in figures)) for what in figures["paper"]],
@@ -170,10 +170,10 @@ def _union(scene: Scene) -> Bools:
     return np.logical_or.reduce(scene.masks())
 
 
-def _iou(mask: Row | None, side: str, thing: Bools | None, config: MaskConfig) -> float:
-    if mask is None or thing is None:
+def _iou(mask: Row | None, side: str, outline: Bools | None, config: MaskConfig) -> float:
+    if mask is None or outline is None:
         return math.nan
-    return mask_iou(thing, read_mask(mask[f"{side}_mask_png"], threshold=config.threshold))
+    return mask_iou(outline, read_mask(mask[f"{side}_mask_png"], threshold=config.threshold))
 
 
 def _truth(row: Row, source: Scene, target: Scene) -> PairTruth | None:
@@ -210,10 +210,10 @@ def _values(pairs: Sequence[Pair]) -> dict[str, Floats]:
         THING: among(found, true("thing")),
         "whole edit prompt shown": among(found, true("shown")),
         "source's content again": among(found, true("same_content")),
-        "same ground": among(found, true("same_ground")),
-        "thing at the same spot": among(found, true("same_spot")),
+        "same background": among(found, true("same_ground")),
+        "object at the same place": among(found, true("same_spot")),
         "aligned (whole, same spot)": among(found, true("aligned")),
-        "likeness outside the things": among(found, lambda pair: pair.outside),
+        "similarity outside the objects": among(found, lambda pair: pair.outside),
         "after the masks: kept (of all)": among(lambda _: True, kept),
         "- noun and colour shown": among(kept, true("thing")),
         "- aligned": among(kept, true("aligned")),

@@ -1,10 +1,10 @@
 """What a row costs at 1k, 10k and 100k rows, and the peak of memory: ``python -m benchmarks.bench_scaling``.
 
-Swap, index + retrieve, pack and manifest on planted captions, embeddings and pictures; no model is needed. Every step
+Swap, index + retrieve, pack and manifest on planted captions, embeddings and images; no model is needed. Every step
 runs in a process of its own, after a round on 200 rows that loads libraries and word lists. CPU time decides, so that
 what else the machine does shows little; the wall time beside it has the disk in it.
 
-The planted corpus grows by new things: about 100 pictures a thing at every size. Where a corpus only grows denser, the
+The planted corpus grows by new things: about 100 images per object at every size. Where a corpus only grows denser, the
 index must look at more rows for the same recall, and its search costs what its tuning says (``nprobe`` in its report).
 """
 
@@ -162,7 +162,7 @@ def _print(found: Mapping[int, Mapping[str, Mapping[str, float]]]) -> None:
         start = max(found[largest][step]["before_mib"] for step in steps)
         table.append((name, *cells, f"{growth:+.0%}", f"{start:.0f}", *(f"{peak:.0f}" for peak in peaks)))
     sizes = [f"{rows / 1000:g}k" for rows in found]
-    header = ("µs CPU (wall) a row", *sizes, "growth", "MiB before", *(f"at {size}" for size in sizes))
+    header = ("µs CPU (wall) per row", *sizes, "growth", "MiB before", *(f"at {size}" for size in sizes))
     print_rows(header, table)
 
 

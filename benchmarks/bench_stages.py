@@ -1,19 +1,19 @@
-"""Images a second of each stage against the bare library call on the same work: ``python -m benchmarks.bench_stages``.
+"""Each stage against the library call that does the same, images per second: ``python -m benchmarks.bench_stages``.
 
-Ours and the bare call run in turns in this process on one thread a model call, each round in the other order; what is
-compared is the median of the rounds' ratios, by the clock and by the processor time of all threads. What is counted:
+Ours and the baseline alternate in this process on one thread per model call, each round in the other order; what is
+compared is the median of the rounds' ratios, by the clock and by the CPU time of all threads. What is counted:
 
-- download: URLs of the miniature's site (no faults, a process of its own) to pictures in a tar and a table. Bare:
+- download: URLs of the miniature's site (no faults, a process of its own) to images in a tar and a table. Baseline:
   img2dataset's Downloader with its Resizer and its WebDataset writer, same size, format, threads and sha256.
-- caption: a tar of pictures to captions; decode, processor, ``generate`` and tokenizer on both sides.
+- caption: a tar of images to captions; decode, processor, ``generate`` and tokenizer on both sides.
 - embed: the tar and all distinct texts to unit vectors; decode, preprocessing, ``encode_image``, ``encode_text``, and
   the layout descriptor, by the same function on both sides.
-- retrieve: 1,024 queries to the nearest of planted CLIP-sized vectors, as many as the paper has pairs; bare:
+- retrieve: 1,024 queries to the nearest of planted CLIP-sized vectors, as many as the paper has pairs; baseline:
   ``faiss.IndexFlatIP.search`` alone. What ours adds (exact scores, exclusions, gates) does not grow with the index.
-- mask: pictures and prompts to masks of the picture's size; bare: CLIPSeg's forward for each picture and prompt.
-- pack: pictures, masks and JSON to one tar; bare: webdataset's TarWriter, the pictures read from the same tars.
+- mask: images and prompts to masks of the image's size; baseline: CLIPSeg's forward for each image and prompt.
+- pack: images, masks and JSON to one tar; baseline: webdataset's TarWriter, the images read from the same tars.
 
-Our stages also check hashes, write atomically and account for every sample; where that is more than the bare call's
+Our stages also check hashes, write atomically and account for every sample; where that is more than the baseline's
 work, a second table says what it costs.
 """
 
@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.comparisons import CONTESTS, Setting
+from benchmarks.comparisons import COMPARISONS, Setting
 from benchmarks.corpus import build_corpus
 from benchmarks.report import CONSOLE, print_provenance, print_rows
 from benchmarks.side_by_side import SideBySide, side_by_side
@@ -36,7 +36,7 @@ def main() -> None:
     """Time the asked stages and print the tables."""
     options = _options()
     apply_defaults()
-    print_provenance("stages against bare library calls")
+    print_provenance("stages against the libraries' own calls")
     import torch
 
     torch.set_num_threads(1)
@@ -54,40 +54,45 @@ def main() -> None:
             port=options.port,
             num_planted=options.planted,
         )
-        for stage in options.stages or CONTESTS:
-            with CONTESTS[stage](setting) as contest:
-                times = side_by_side(ours=contest.ours, bare=contest.bare, reset=contest.forget, rounds=options.rounds)
-                rows.append(_row(stage, contest.num_items, times))
-                contest.forget()
-                parts += [(stage, what, f"{seconds * 1e3:.1f}") for what, seconds in contest.parts()]
-                contest.ours()
-    print_rows(("stage", "items", "ours /s", "bare /s", "time, ours / bare", "CPU, ours / bare", "ms an item"), rows)
+        for stage in options.stages or COMPARISONS:
+            with COMPARISONS[stage](setting) as comparison:
+                times = side_by_side(
+                    ours=comparison.ours, baseline=comparison.baseline, reset=comparison.forget, rounds=options.rounds
+                )
+                rows.append(_row(stage, comparison.num_items, times))
+                comparison.forget()
+                parts += [(stage, what, f"{seconds * 1e3:.1f}") for what, seconds in comparison.parts()]
+                comparison.ours()
+    print_rows(
+        ("stage", "items", "ours /s", "baseline /s", "time, ours / baseline", "CPU, ours / baseline", "ms per item"),
+        rows,
+    )
     if parts:
         print_rows(("stage", "part of our stage", "ms"), parts)
     CONSOLE.print(
-        f"ratios: median of {options.rounds} rounds, brackets: lowest and highest; ms an item: processor time "
+        f"ratios: median of {options.rounds} rounds, brackets: lowest and highest; ms per item: CPU time "
         "that ours takes more. The miniature's models are tiny: a real one takes a hundred times as long, we do not"
     )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(CONTESTS)} (default: all)")
-    parser.add_argument("--images", type=int, default=2_000, help="pictures, one shard")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(COMPARISONS)} (default: all)")
+    parser.add_argument("--images", type=int, default=2_000, help="images, one shard")
     parser.add_argument("--planted", type=int, default=200_000, help="vectors in the index that is searched")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--seed", type=int, default=3, help="which site")
     parser.add_argument("--port", type=int, default=8793, help="where it is served")
     parser.add_argument("--keep", type=Path, help="folder for the corpus, taken up again by a later run")
     options = parser.parse_args()
-    if unknown := [name for name in options.stages if name not in CONTESTS]:
-        parser.error(f"no stage is called {unknown[0]}: choose from {', '.join(CONTESTS)}")
+    if unknown := [name for name in options.stages if name not in COMPARISONS]:
+        parser.error(f"no stage is called {unknown[0]}: choose from {', '.join(COMPARISONS)}")
     return options
 
 
 def _row(stage: str, num_items: int, times: SideBySide) -> Sequence[str]:
-    rates = (f"{num_items / times.median_s(side):,.0f}" for side in ("ours", "bare"))
-    more = (statistics.median(times.ours.cpu) - statistics.median(times.bare.cpu)) / num_items
+    rates = (f"{num_items / times.median_s(side):,.0f}" for side in ("ours", "baseline"))
+    more = (statistics.median(times.ours.cpu) - statistics.median(times.baseline.cpu)) / num_items
     ratios = (_ratio(times.ratios("wall")), _ratio(times.ratios("cpu")))
     return stage, f"{num_items:,}", *rates, *ratios, f"{more * 1e3:+.2f}"
 

@@ -1,10 +1,10 @@
-"""Training samples a second, with and without caches, against diffusers' step: ``python -m benchmarks.bench_train``.
+"""Training samples per second, with and without caches, against diffusers' step: ``python -m benchmarks.bench_train``.
 
-The plain way is the step of diffusers' text-to-image training script on the same weights: encode the picture and the
-caption, noise, predict, compare, clip, AdamW over the whole UNet. It gets its pictures decoded and tokenised from
+The plain way is the step of diffusers' text-to-image training script on the same weights: encode the image and the
+caption, noise, predict, compare, clip, AdamW over the whole UNet. It gets its images decoded and tokenised from
 memory; ours are read from the tars where they are not cached. ``--sd14`` takes Stable Diffusion v1.4's architecture,
 CLIP ViT-B/32 and VGG16 with random weights at 384 x 384, which wants a GPU. Memory is the peak of torch's allocator:
-on a GPU with networks and moments, on a processor what two steps hold beyond them.
+on a GPU with networks and moments, on a CPU what two steps hold beyond them.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Measured:
     samples_per_s: float
     """By the clock, from the median step."""
     samples_per_cpu_s: float
-    """By the processor time of this process."""
+    """By the CPU time of this process."""
     peak_mib: float
 
 

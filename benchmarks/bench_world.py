@@ -1,6 +1,6 @@
-"""How fast the picture world draws: ``python -m benchmarks.bench_world`` (one core, one process).
+"""How fast the image world draws: ``python -m benchmarks.bench_world`` (one core, one process).
 
-The yardstick beside it is Pillow alone doing the least that such a picture needs: a new canvas, one resize of a ready
+The yardstick beside it is Pillow alone doing the least that such an image needs: a new canvas, one resize of a ready
 sprite, one paste.
 """
 
@@ -23,7 +23,7 @@ def _rate(draw: Callable[[int], object], count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-def _bare(index: int) -> Image.Image:
+def _pillow(index: int) -> Image.Image:
     sprite = coloured_sprite(NOUNS[index % len(NOUNS)], tuple(COLOURS)[index % len(COLOURS)]).convert("RGBA")
     canvas = Image.new("RGB", (SIZE_PX, SIZE_PX), "white")
     small = sprite.resize((40, 40), Image.Resampling.BOX, reducing_gap=2.0)
@@ -36,12 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=4000)
     options = parser.parse_args()
-    print_provenance("picture world")
+    print_provenance("image world")
     for noun in NOUNS:
         for colour in COLOURS:
             coloured_sprite(noun, colour)
     world = World(0)
-    bare = _rate(_bare, options.scenes)
+    baseline = _rate(_pillow, options.scenes)
     rows = []
     for name, draw in (
         ("scene, drawn", lambda index: world.scene(index).render()),
@@ -49,8 +49,8 @@ def main() -> None:
         ("scene, truth only", world.scene),
     ):
         rate = _rate(draw, options.scenes)
-        rows.append((name, f"{rate:.0f}", f"{rate / bare:.2f}"))
-    print_rows(("what", "per second", "of bare Pillow"), [*rows, ("bare Pillow", f"{bare:.0f}", "1.00")])
+        rows.append((name, f"{rate:.0f}", f"{rate / baseline:.2f}"))
+    print_rows(("what", "per second", "of plain Pillow"), [*rows, ("plain Pillow", f"{baseline:.0f}", "1.00")])
 
 
 if __name__ == "__main__":

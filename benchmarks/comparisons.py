@@ -1,4 +1,4 @@
-"""For each stage: our function, the bare call on the same work, and how to have ours do it once more."""
+"""For each stage: our function, the baseline on the same work, and how to have ours do it once more."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ _ONE_SHARD = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all contests are held on."""
+    """What all comparisons are held on."""
 
     corpus: Corpus
     """One shard, made by the stages before."""
@@ -61,13 +61,13 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
-    """One stage against its bare call."""
+class Comparison:
+    """One stage against its baseline."""
 
     num_items: int
     """Images (queries, pairs) that go through each of the two."""
     ours: Work
-    bare: Work
+    baseline: Work
     forget: Work
     """Takes our result away, so that the stage does its work again."""
     parts: Callable[[], Sequence[tuple[str, float]]] = tuple
@@ -75,75 +75,75 @@ class Contest:
 
 
 @contextmanager
-def download_contest(setting: Setting) -> Iterator[Contest]:
-    """Urls to pictures in a tar."""
+def download_comparison(setting: Setting) -> Iterator[Comparison]:
+    """Urls to images in a tar."""
     folder, store = setting.folder, ShardStore.at(setting.folder / "fetched")
     [plan] = plan_shards(str(folder / "metadata"), PlanConfig(shard_size=_ONE_SHARD), store).reports
     urls = store.read_table(plan, columns=("url",))["url"].to_pylist()
     given = setting.config.download
-    # All URLs are of one server: politeness towards it would make ours wait where the bare call does not.
+    # All URLs are of one server: politeness towards it would make ours wait where the baseline does not.
     fetch = replace(given.fetch, allowed_hosts=(f"127.0.0.1:{setting.port}",), per_host=given.threads)
     config = replace(given, fetch=fetch)
     with site_process(setting.corpus.site, port=setting.port):
-        yield Contest(
+        yield Comparison(
             num_items=len(urls),
             ours=lambda: _complete(download_shard(plan, config, store).num_out, len(urls)),
-            bare=lambda: _complete(img2dataset_shard(urls, folder / "bare", config), len(urls)),
+            baseline=lambda: _complete(img2dataset_shard(urls, folder / "baseline", config), len(urls)),
             forget=lambda: shutil.rmtree(folder / "fetched" / "01_download", ignore_errors=True),
         )
 
 
 @contextmanager
-def caption_contest(setting: Setting) -> Iterator[Contest]:
-    """Pictures to captions."""
+def caption_comparison(setting: Setting) -> Iterator[Comparison]:
+    """Images to captions."""
     config, [download] = setting.config.caption, setting.corpus.downloads
     if config.model is None:
         raise ConfigError("the profile has no captioner")
     tokens, captioner, blip = config.model.max_new_tokens, load_captioner(config.model), Blip(config.model.model.name)
-    yield Contest(
+    yield Comparison(
         num_items=download.num_out,
         ours=lambda: caption_shard(download, config, setting.corpus.store, captioner),
-        bare=lambda: blip.captions(_tar(setting, download), batch=config.batch.size, max_new_tokens=tokens),
+        baseline=lambda: blip.captions(_tar(setting, download), batch=config.batch.size, max_new_tokens=tokens),
         forget=_forget(setting, setting.corpus.captions[0]),
     )
 
 
 @contextmanager
-def embed_contest(setting: Setting) -> Iterator[Contest]:
-    """Pictures and texts to vectors."""
+def embed_comparison(setting: Setting) -> Iterator[Comparison]:
+    """Images and texts to vectors."""
     corpus, config = setting.corpus, setting.config.embed
     [download], [caption], [swap] = corpus.downloads, corpus.captions, corpus.swaps
-    encoder, bare = load_clip(config.model), OpenClip(config.model.model.name)
+    encoder, baseline = load_clip(config.model), OpenClip(config.model.model.name)
     table = corpus.store.read_table(swap, columns=("edit_prompt", "caption"))
     texts = sorted({text for column in table.columns for text in column.to_pylist()})
-    yield Contest(
+    yield Comparison(
         num_items=download.num_out,
         ours=lambda: embed_shard(download, config, corpus.store, encoder, caption=caption, swap=swap),
-        bare=lambda: bare.embeds(_tar(setting, download), texts, batch=config.batch.size),
+        baseline=lambda: baseline.embeds(_tar(setting, download), texts, batch=config.batch.size),
         forget=_forget(setting, corpus.embeds[0]),
         parts=lambda: _beside_the_model(setting, download),
     )
 
 
 @contextmanager
-def retrieve_contest(setting: Setting) -> Iterator[Contest]:
+def retrieve_comparison(setting: Setting) -> Iterator[Comparison]:
     """Queries to neighbours."""
     folder = setting.folder / "planted"
     with retrieval_work(folder, setting.config, num_vectors=setting.num_planted) as work:
-        yield Contest(
+        yield Comparison(
             num_items=NUM_QUERIES,
             ours=work.ours,
-            bare=work.bare,
+            baseline=work.baseline,
             forget=lambda: shutil.rmtree(folder / "06_retrieve", ignore_errors=True),
             parts=work.parts,
         )
 
 
 @contextmanager
-def mask_contest(setting: Setting) -> Iterator[Contest]:
-    """Pictures and prompts to masks."""
+def mask_comparison(setting: Setting) -> Iterator[Comparison]:
+    """Images and prompts to masks."""
     corpus, config, [swap] = setting.corpus, _open_masks(setting), setting.corpus.swaps
-    store, segmenter, bare = corpus.store, load_segmenter(config.model), ClipSeg(config.model.model.name)
+    store, segmenter, baseline = corpus.store, load_segmenter(config.model), ClipSeg(config.model.model.name)
     retrieve, images = _retrieved(setting), load_image_index(corpus.store, corpus.downloads)
 
     def ours() -> ShardReport:
@@ -155,15 +155,15 @@ def mask_contest(setting: Setting) -> Iterator[Contest]:
     wanted += [(row["target_id"], words[row["sample_id"]]["target_diff"]) for row in pairs]
     places = [images.find(sample) for sample, _ in wanted]
 
-    def bare_masks() -> int:
+    def baseline_masks() -> int:
         data = [store.read_member(place.shard, place.offset, place.size) for place in places]
-        return bare.masks(data, [prompt for _, prompt in wanted], batch=config.batch.size)
+        return baseline.masks(data, [prompt for _, prompt in wanted], batch=config.batch.size)
 
-    yield Contest(num_items=len(pairs), ours=ours, bare=bare_masks, forget=_forget(setting, ours()))
+    yield Comparison(num_items=len(pairs), ours=ours, baseline=baseline_masks, forget=_forget(setting, ours()))
 
 
 @contextmanager
-def pack_contest(setting: Setting) -> Iterator[Contest]:
+def pack_comparison(setting: Setting) -> Iterator[Comparison]:
     """Pairs to a tar."""
     store, config = setting.corpus.store, replace(setting.config.pack, samples_per_tar=_ONE_SHARD)
     inputs = _pack_inputs(setting)
@@ -177,31 +177,31 @@ def pack_contest(setting: Setting) -> Iterator[Contest]:
         (images.find(row["sample_id"]), images.find(row["target_id"]))
         for row in store.read_table(packed, columns=("sample_id", "target_id")).to_pylist()
     ]
-    yield Contest(
+    yield Comparison(
         num_items=packed.num_out,
         ours=lambda: pack_shard(plan, tar, inputs, config, store),
-        bare=lambda: write_webdataset(
-            setting.folder / "bare.tar",
+        baseline=lambda: write_webdataset(
+            setting.folder / "baseline.tar",
             _samples(_tar(setting, setting.corpus.downloads[0]), pairs, masks, records),
         ),
         forget=_forget(setting, packed),
     )
 
 
-CONTESTS: Mapping[str, Callable[[Setting], AbstractContextManager[Contest]]] = {
-    "download": download_contest,
-    "caption": caption_contest,
-    "embed": embed_contest,
-    "retrieve": retrieve_contest,
-    "mask": mask_contest,
-    "pack": pack_contest,
+COMPARISONS: Mapping[str, Callable[[Setting], AbstractContextManager[Comparison]]] = {
+    "download": download_comparison,
+    "caption": caption_comparison,
+    "embed": embed_comparison,
+    "retrieve": retrieve_comparison,
+    "mask": mask_comparison,
+    "pack": pack_comparison,
 }
-"""Stage -> what makes its contest."""
+"""Stage -> what makes its comparison."""
 
 
 def _complete(found: int, wanted: int) -> int:
     if found != wanted:
-        raise SystemExit(f"{found} pictures came instead of {wanted}: the two sides did not do the same work")
+        raise SystemExit(f"{found} images came instead of {wanted}: the two sides did not do the same work")
     return found
 
 
@@ -215,14 +215,14 @@ def _forget(setting: Setting, report: ShardReport) -> Callable[[], None]:
 
 
 def _beside_the_model(setting: Setting, download: ShardReport) -> list[tuple[str, float]]:
-    """Return what the embed stage does with each picture beside the model."""
+    """Return what the embed stage does with each image beside the model."""
     store = setting.corpus.store
     images = stored_images(store, download)
-    pictures = [np.asarray(read_image(store, image)) for image in images]
+    arrays = [np.asarray(read_image(store, image)) for image in images]
     clock = [time.perf_counter()]
     size = setting.config.embed.batch.size
-    for start in range(0, len(pictures), size):
-        layout_descriptors([layout_pixels(picture) for picture in pictures[start : start + size]])
+    for start in range(0, len(arrays), size):
+        layout_descriptors([layout_pixels(array) for array in arrays[start : start + size]])
     clock.append(time.perf_counter())
     for image in images:
         read_tar_member(store.files, image.shard.path("tar"), image.offset, image.size, sha256=image.sha256)
@@ -267,12 +267,12 @@ def _json_records(setting: Setting, packed: ShardReport) -> dict[str, Row]:
 def _samples(
     tar: Path, pairs: Sequence[tuple[StoredImage, StoredImage]], masks: Mapping[str, Row], records: Mapping[str, Row]
 ) -> Iterator[dict[str, Any]]:
-    with tar.open("rb") as pictures:
+    with tar.open("rb") as stream:
         for source, target in pairs:
             name = source.sample_id
             sample: dict[str, Any] = {"__key__": name, "json": records[name]}
             for part, image in (("source", source), ("target", target)):
-                pictures.seek(image.offset)
-                sample[f"{part}.png"] = pictures.read(image.size)
+                stream.seek(image.offset)
+                sample[f"{part}.png"] = stream.read(image.size)
                 sample[f"{part}_mask.png"] = masks[name][f"{part}_mask_png"]
             yield sample

@@ -23,7 +23,7 @@ from tasks.swap.word_counts import read_counts
 from tasks.words import count_words
 
 FAULTS = FaultShares.only(copy=0.03, near_copy=0.03)
-"""The faults of the web that bear on retrieval: pictures that are there twice. The others only cost time."""
+"""The faults of the web that bear on retrieval: images that are there twice. The others only cost time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class Corpus:
     """Stage -> wall time."""
 
     def scene(self, sample: str) -> Scene:
-        """Return what the picture of a sample shows."""
+        """Return what the image of a sample shows."""
         return self.site.scene(self.url_numbers[sample])
 
     def origin(self, sample: str) -> str:
-        """Return a name that a picture shares with its copies."""
+        """Return a name that an image shares with its copies."""
         return str(self.site.original(self.url_numbers[sample]))
 
 
@@ -57,7 +57,7 @@ def build_corpus(site: Site, config: DataConfig, folder: Path, *, port: int, sha
 
     Args:
         site: what to crawl.
-        config: settings of all stages; the plan's filters are left out, so that every picture counts.
+        config: settings of all stages; the plan's filters are left out, so that every image counts.
         folder: where the store is made.
         port: where the site is served; part of all addresses and so of all sample ids.
         shard_size: URLs a shard.

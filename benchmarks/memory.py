@@ -1,4 +1,4 @@
-"""What torch allocates on the processor while some work is done."""
+"""What torch allocates on the CPU while some work is done."""
 
 import itertools
 import os

@@ -42,7 +42,7 @@ class NoConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One pair: its words and pictures, and the ids of both."""
+    """One pair: its words and images, and the ids of both."""
 
     source_id: str
     target_id: str
@@ -53,15 +53,15 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Pairs of which each source and each target is a picture of its own, cut into shards in the order of the input."""
+    """Pairs of which each source and each target is an image of its own, cut into shards in the order of the input."""
 
     pairs: tuple[Pair, ...]
     shard_size: int = 7
     """Pairs a shard."""
     order: tuple[int, ...] = ()
     """In which order the reports are handed over; by default as they were cut."""
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
-    """Sample id -> bytes of the stored picture, where it is not the scene's PNG."""
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    """Sample id -> bytes of the stored image, where it is not the scene's PNG."""
 
     def inputs(self, store: ShardStore) -> PackInputs:
         """Commit all stages and return their reports."""
@@ -113,15 +113,15 @@ class Corpus:
         return target.commit(table=schema.table(rows), schema=schema, num_in=len(rows), seconds=1)
 
     def shown(self, name: str, scene: Scene) -> Image.Image:
-        """Return the picture of a sample; the scene where the stored bytes are broken."""
+        """Return the image of a sample; the scene where the stored bytes are broken."""
         try:
-            return Image.open(io.BytesIO(self.pictures[name])).convert("RGB")
+            return Image.open(io.BytesIO(self.images[name])).convert("RGB")
         except (KeyError, OSError):
             return scene.render()
 
     def _download(self, store: ShardStore, shard: str, pairs: Sequence[Pair]) -> ShardReport:
         scenes = _scenes(pairs)
-        data = {name: self.pictures.get(name) or png(scene.render()) for name, scene in sorted(scenes.items())}
+        data = {name: self.images.get(name) or png(scene.render()) for name, scene in sorted(scenes.items())}
         target = store.target("download", shard, FP)
         with target.scratch("tar") as path:
             tar = write_tar(path, ((f"{name}.png", content) for name, content in data.items()))
@@ -186,10 +186,10 @@ def url(name: str) -> str:
     return f"https://world.example/{name}.png"
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     """Return the image as PNG bytes."""
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
+    image.save(stream, "PNG")
     return stream.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""A store with planted captions, embeddings and pictures, as the stages before the measured ones leave it."""
+"""A store with planted captions, embeddings and images, as the stages before the measured ones leave it."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ SHARD_ROWS = 1_000
 _FINGERPRINT = "0123456789abcdef"
 _LAYOUT_DIM = 256
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PICTURE_BYTES, _MASK_BYTES = 2_000, 200
+_IMAGE_BYTES, _MASK_BYTES = 2_000, 200
 _GREY_HEADER = _PNG + (13).to_bytes(4, "big") + b"IHDR" + (64).to_bytes(4, "big") * 2 + b"\x08\x00\x00\x00\x00"
 _WORLD = World(0)
 _ROWS_A_CLUSTER = 100
@@ -86,7 +86,7 @@ def _plan(store: ShardStore, shard: str, rows: Sequence[Mapping[str, Any]]) -> S
 def _download(store: ShardStore, shard: str, rows: Sequence[Mapping[str, Any]]) -> ShardReport:
     target = store.target("download", shard, _FINGERPRINT)
     with target.scratch("tar") as path:
-        tar = write_tar(path, ((f"{row['sample_id']}.png", _picture(row["number"])) for row in rows))
+        tar = write_tar(path, ((f"{row['sample_id']}.png", _image(row["number"])) for row in rows))
         fetched = []
         for row, member in zip(rows, tar.members, strict=True):
             place = {"image_shard": shard, "image_offset": member.offset, "image_size": member.size}
@@ -136,8 +136,8 @@ def _mask(row: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _picture(number: int) -> bytes:
-    return _PNG + np.random.default_rng(number).bytes(_PICTURE_BYTES)
+def _image(number: int) -> bytes:
+    return _PNG + np.random.default_rng(number).bytes(_IMAGE_BYTES)
 
 
 def _url(number: int) -> str:

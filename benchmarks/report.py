@@ -15,7 +15,7 @@ def print_provenance(theme: str) -> None:
     """Print the theme, the commit and the hardware."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     CONSOLE.print(f"[bold]{theme}[/]  commit {commit.stdout.strip() or 'unknown'}  Python {platform.python_version()}")
-    CONSOLE.print(f"{_processor()}, {_num_cores()} cores")
+    CONSOLE.print(f"{_cpu()}, {_num_cores()} cores")
 
 
 def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -26,7 +26,7 @@ def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     CONSOLE.print(table)
 
 
-def _processor() -> str:
+def _cpu() -> str:
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()

@@ -36,7 +36,7 @@ class RetrievalWork:
     """Our stage and faiss alone on the same queries."""
 
     ours: Work
-    bare: Work
+    baseline: Work
     parts: Callable[[], Sequence[tuple[str, float]]]
     """Part of our stage -> seconds."""
 
@@ -45,7 +45,7 @@ class RetrievalWork:
 def retrieval_work(folder: Path, config: DataConfig, *, num_vectors: int) -> Iterator[RetrievalWork]:
     """Plant a corpus, index it exactly, and give both works.
 
-    ``bare`` asks for as many neighbours as our stage asks of faiss.
+    ``baseline`` asks for as many results as our stage asks of faiss.
     """
     store, retrieve = ShardStore.at(folder), config.retrieve
     shards = [(0, NUM_QUERIES), (NUM_QUERIES, num_vectors)]
@@ -59,7 +59,7 @@ def retrieval_work(folder: Path, config: DataConfig, *, num_vectors: int) -> Ite
         floats, fetch = queries.astype(np.float32), retrieve.top_k + retrieve.margin + 1
         yield RetrievalWork(
             ours=lambda: retrieve_shard(embeds[0], retrieve, store, index),
-            bare=lambda: index.neighbours.index.search(floats, fetch),
+            baseline=lambda: index.neighbours.index.search(floats, fetch),
             parts=lambda: _parts(store, embeds[0], retrieve, index),
         )
 

@@ -1,4 +1,4 @@
-"""Two ways to do the same work, timed in turns: what else the machine does then hits both."""
+"""Two ways to do the same work, timed alternately: what else the machine does then hits both."""
 
 import gc
 import statistics
@@ -22,37 +22,37 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class SideBySide:
-    """Our times and those of the bare call, round by round."""
+    """Our times and those of the baseline, round by round."""
 
     ours: Times
-    bare: Times
+    baseline: Times
 
-    def median_s(self, side: Literal["ours", "bare"]) -> float:
+    def median_s(self, side: Literal["ours", "baseline"]) -> float:
         """Return the median time of one side by the clock, seconds."""
         return statistics.median(getattr(self, side).wall)
 
     def ratios(self, clock: Literal["wall", "cpu"]) -> list[float]:
-        """Return ours to bare, of each round."""
-        return [a / b for a, b in zip(getattr(self.ours, clock), getattr(self.bare, clock), strict=True)]
+        """Return ours to baseline, of each round."""
+        return [a / b for a, b in zip(getattr(self.ours, clock), getattr(self.baseline, clock), strict=True)]
 
 
-def side_by_side(*, ours: Work, bare: Work, reset: Work, rounds: int) -> SideBySide:
-    """Run both once to warm up and then ``rounds`` times in turns.
+def side_by_side(*, ours: Work, baseline: Work, reset: Work, rounds: int) -> SideBySide:
+    """Run both once to warm up and then ``rounds`` times, alternating.
 
     Args:
         ours: our work.
-        bare: the same work without us.
+        baseline: the same work without us.
         reset: called before each run of ours, not timed: takes away what an idempotent stage would find finished.
         rounds: timed runs of each.
     """
-    ours_times, bare_times = [], []
+    ours_times, baseline_times = [], []
     for number in range(rounds + 1):
         # Who begins changes, so that a machine that slows down or speeds up favours nobody.
         for mine in (True, False) if number % 2 else (False, True):
             if mine:
                 reset()
-            (ours_times if mine else bare_times).append(_timed(ours if mine else bare))
-    return SideBySide(ours=_times(ours_times[1:]), bare=_times(bare_times[1:]))
+            (ours_times if mine else baseline_times).append(_timed(ours if mine else baseline))
+    return SideBySide(ours=_times(ours_times[1:]), baseline=_times(baseline_times[1:]))
 
 
 def _timed(work: Work) -> tuple[float, float]:

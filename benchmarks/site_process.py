@@ -1,4 +1,4 @@
-"""The miniature's web site in a process of its own, so that its processor time is not counted as ours."""
+"""The miniature's web site in a process of its own, so that its CPU time is not counted as ours."""
 
 import multiprocessing
 from collections.abc import Iterator

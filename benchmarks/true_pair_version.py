@@ -25,18 +25,18 @@ def build_version(
 ) -> VersionInfo:
     """Write the tables of all stages and the tars of ``pairs`` into a store and return the version made of them.
 
-    Pictures and masks of another size than the world's 64 pixels are enlarged.
+    Images and masks of another size than the world's 64 pixels are enlarged.
     """
-    named, pictures = [], {}
+    named, images = [], {}
     for number, pair in enumerate(pairs):
         ids = {side: sample_id(f"https://world.example/true/{number}/{side}") for side in ("source", "target")}
         rows = {}
         if size_px != 64:
             scenes = {"source": pair.source, "target": pair.target}
-            pictures |= {ids[side]: png(scene.render().resize((size_px, size_px))) for side, scene in scenes.items()}
+            images |= {ids[side]: png(scene.render().resize((size_px, size_px))) for side, scene in scenes.items()}
             rows = {"mask": {f"{side}_mask_png": _mask(scenes[side], pair, size_px) for side in scenes}}
         named.append(Pair(source_id=ids["source"], target_id=ids["target"], truth=pair, rows=rows))
-    corpus = Corpus(pairs=tuple(named), shard_size=500, pictures=pictures)
+    corpus = Corpus(pairs=tuple(named), shard_size=500, images=images)
     return corpus.build(store, config or PackConfig(splits=all_in_train()))
 
 

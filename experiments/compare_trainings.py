@@ -6,10 +6,10 @@
     python -m experiments.compare_trainings --root RUNS --true TRUE --make-true 1500 start-true
     python -m experiments.compare_trainings --root RUNS --table --against stable:iedit
 
-Each run trains, edits the tuning set with and without masks and appends one line a method and strength to
-``results.jsonl``; every edit's scores go to ``scores/``, pictures to ``sheets/``. ``--final`` edits the two held-out
+Each run trains, edits the tuning set with and without masks and appends one line per method and strength to
+``results.jsonl``; every edit's scores go to ``scores/``, images to ``sheets/``. ``--final`` edits the two held-out
 sets instead. A run whose checkpoint is there already is not trained again. ``baseline`` is the untrained model;
-``source`` and ``target`` are no model's pictures but the untouched source and what an ideal edit gives, which stand
+``source`` and ``target`` are no model's images but the untouched source and what an ideal edit gives, which stand
 under every strength that is asked for, so that the table has them beside the others.
 
 ``--table`` compares each run with SDEdit, or with ``--against NAME`` (the run's method of the same form, with masks or
@@ -28,11 +28,11 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.report import CONSOLE, print_provenance
-from experiments.edit_cases import PICTURES, EditCase, SetName, cases_of
+from experiments.edit_cases import UNEDITED, EditCase, SetName, cases_of
 from experiments.edit_scores import METRICS, WEIGHTS, Sampling, edit_and_score, mean_scores, score
-from experiments.edit_sheet import save_sheet
 from experiments.experiment_list import EXPERIMENTS, Experiment
 from experiments.experiment_table import UNTRAINED, Against, experiment_table
+from iedit_model.imaging.sheet import SheetCell, contact_sheet
 from iedit_model.models.source import ModelSource
 from storage import ShardStore, VersionStore
 from tasks.train.run_config import LoopConfig, RowsConfig
@@ -60,8 +60,8 @@ def main() -> int:
         for seed in options.seeds if name not in UNTRAINED else (0,):
             tuned = None if name in UNTRAINED else _trained(name, seed, options)
             for evalset in sets:
-                if name in PICTURES:
-                    _score_pictures(name, evalset, options)
+                if name in UNEDITED:
+                    _score_unedited(name, evalset, options)
                 else:
                     _evaluate(name, seed, tuned, evalset, options)
     return 0
@@ -110,13 +110,16 @@ def _evaluate(name: str, seed: int, tuned: Path | None, evalset: SetName, option
                 rows += edited.rows
                 if noise == 0:
                     label = f"{name}-{seed}-{evalset}-{method}-{strength}"
-                    save_sheet(cases, edited.images, options.root / "sheets" / f"{label}.png")
+                    shown = list(zip(cases, edited.images, strict=True))[:40]
+                    cells = [SheetCell(images=(case.image, image), lines=[case.edit_prompt]) for case, image in shown]
+                    (options.root / "sheets").mkdir(parents=True, exist_ok=True)
+                    contact_sheet(cells, columns=5).save(options.root / "sheets" / f"{label}.png")
             _record(name, seed, evalset, method, sampling, rows, cases, options.root)
 
 
-def _score_pictures(name: str, evalset: SetName, options: argparse.Namespace) -> None:
+def _score_unedited(name: str, evalset: SetName, options: argparse.Namespace) -> None:
     cases = cases_of(evalset, WEIGHTS / "ldm")
-    images = [picture for case in cases if (picture := case.picture(name)) is not None]
+    images = [image for case in cases if (image := case.unedited(name)) is not None]
     if len(images) < len(cases):
         CONSOLE.print(f"{name} {evalset}: nobody knows the ideal edits of this set")
         return

@@ -23,7 +23,7 @@ TUNING_SEED: Final = 91
 NUM_TUNING: Final = 80
 
 
-PICTURES: Final = ("source", "target")
+UNEDITED: Final = ("source", "target")
 """What edits are compared with that no model makes: names under which their scores stand."""
 
 
@@ -45,12 +45,12 @@ class EditCase:
     either_mask: np.ndarray | None
     """Where the object is in the source or in an ideal edit of it."""
     noun: str | None
-    """What the judge should read in the edited picture; None in scenes of two objects, which it cannot read."""
+    """What the judge should read in the edited image; None in scenes of two objects, which it cannot read."""
     colour: str | None
     kind: Literal["noun", "colour"]
 
-    def picture(self, name: str) -> "Image | None":
-        """Return one of ``PICTURES``, None for an unknown target."""
+    def unedited(self, name: str) -> "Image | None":
+        """Return one of ``UNEDITED``, None for an unknown target."""
         return self.image if name == "source" else self.target
 
     def request(self, seed: int) -> EditRequest:
@@ -78,17 +78,17 @@ def real_cases() -> list[EditCase]:
 
 
 def generated_cases(model: "LatentDiffusion") -> list[EditCase]:
-    """Return the 70 held-out edits of 20 pictures that the base model draws; no true masks are known."""
+    """Return the 70 held-out edits of 20 images that the base model draws; no true masks are known."""
     from iedit_model.editing.text_to_image import draw_images
 
     edits = generated_edits()
     prompts = dict(sorted({edit.image_index: edit.source_prompt for edit in edits}.items()))
-    pictures = dict(zip(prompts, draw_images(model, list(prompts.values()), [1000 + i for i in prompts]), strict=True))
+    drawn = dict(zip(prompts, draw_images(model, list(prompts.values()), [1000 + i for i in prompts]), strict=True))
     return [
         EditCase(
             case_id=f"generated-{number:03d}",
             image_id=f"generated-{edit.image_index:03d}",
-            image=pictures[edit.image_index],
+            image=drawn[edit.image_index],
             target=None,
             edit_prompt=edit.edit_prompt,
             source_prompt=edit.source_prompt,

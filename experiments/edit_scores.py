@@ -31,7 +31,7 @@ ideal edit, since a new object may well be larger than the old one."""
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How edits are drawn; the same for all methods that are compared."""
+    """How edits are sampled; the same for all methods that are compared."""
 
     strength: float = 0.7
     guidance: float = 7.5
@@ -138,9 +138,9 @@ def mean_scores(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _ssim(case: EditCase, image: "Image") -> dict[str, float]:
     if case.mask is None or case.either_mask is None:
         return dict.fromkeys(("ssim_kept", "ssim_outside", "ssim_inside"), math.nan)
-    pictures = _tensor(case.image), _tensor(image)
+    both = _tensor(case.image), _tensor(image)
     old, either = (
-        ssim_normconv(*pictures, torch.from_numpy(mask.astype(np.float32))[None, None])
+        ssim_normconv(*both, torch.from_numpy(mask.astype(np.float32))[None, None])
         for mask in (case.mask, case.either_mask)
     )
     return {

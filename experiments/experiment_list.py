@@ -53,7 +53,7 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     "early": Experiment(
         question="400 <= t < 650 and no replay",
         where=PLACED,
-        train=changed(STABLE, t_max=650, replay_target_weight=0.0),
+        train=changed(STABLE, t_max=650, target_denoising_weight=0.0),
     ),
     "demo-100": Experiment(
         question="A small pool, 100 steps", where=PLACED, train=changed(STABLE, num_steps=100, warmup_steps=10)
@@ -62,7 +62,7 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {
     "stable-true": Experiment(question="stable on true pairs", pairs="true", where=None, train=STABLE),
     "stricter": Experiment(question="stable on fewer, better aligned pairs", where=STRICT, train=STABLE),
     "no-replay": Experiment(
-        question="stable without the replay", where=PLACED, train=changed(STABLE, replay_target_weight=0.0)
+        question="stable without the replay", where=PLACED, train=changed(STABLE, target_denoising_weight=0.0)
     ),
     "no-dropout": Experiment(
         question="stable without dropped prompts", where=PLACED, train=changed(STABLE, prompt_dropout=0.0)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from experiments.edit_cases import PICTURES
+from experiments.edit_cases import UNEDITED
 from experiments.edit_scores import METRICS
 from iedit_model.metrics.bootstrap import BootstrapConfig, difference_interval, draw_resamples
 
@@ -17,7 +17,7 @@ BASELINE: Final = "baseline"
 """Name under which the untrained model's scores stand."""
 COMPARED: Final = ("clip_held_out", "success", "ssim_outside", "ssim_kept")
 _SETTINGS: Final = ("evalset", "strength", "guidance", "num_steps", "dilate_cells")
-UNTRAINED: Final = (BASELINE, *PICTURES)
+UNTRAINED: Final = (BASELINE, *UNEDITED)
 """Runs without a training seed, so that each seed of a trained one is compared with the same edits."""
 _HELD_OUT: Final = ("real", "generated")
 _TOGETHER: Final = "+".join(_HELD_OUT)
@@ -58,7 +58,7 @@ def experiment_table(
 ) -> list[list[str]]:
     """Return head and lines of the table of all score files: one line a run, method and setting, its seeds together.
 
-    Differences are taken edit by edit; the bootstrap draws source images, and training seeds where there are several.
+    Differences are taken edit by edit; the bootstrap samples source images, and training seeds where there are several.
     Where both held-out sets are there, a run has a line for the two together as well.
 
     Args:

@@ -1,12 +1,12 @@
 """A built dataset against the miniature's known truth: ``python -m experiments.measure_dataset --root ROOT``.
 
 Printed are the funnel of the build, and for the built pairs: how often the target shows what the edit prompt says (the
-new noun, the new colour, the thing: both on one object, all of it: the other things and the ground too), how often it
-shows the source's content again, and the IoU of both masks with the true outline of the thing that is edited.
+new noun, the new colour, both on one object, all of it: the other objects and the background too), how often it
+shows the source's content again, and the IoU of both masks with the true outline of the object that is edited.
 
 ``--where`` judges only the pairs of a filter over the manifest, such as ``"split == 'train' and mask_iou > 0.5"``.
 
-Intervals: 95 %, bootstrap over source pictures, copies of one picture drawn together. A pair whose caption is wrong
+Intervals: 95 %, bootstrap over source images, copies of one image sampled together. A pair whose caption is wrong
 about the source counts as not shown where its texts cannot be read; its masks have no truth and are left out.
 """
 
@@ -52,15 +52,15 @@ class Judged:
     truth: PairTruth | None
     """None where caption and edit prompt are no sentences of the world."""
     caption_right: bool
-    """The caption names the things and the ground of the source."""
+    """The caption names the objects and the background of the source."""
     source_iou: float
-    """Source mask against the thing that is edited; NaN where the caption is wrong about it."""
+    """Source mask against the object that is edited; NaN where the caption is wrong about it."""
     target_iou: float
-    """Target mask against the new thing; NaN where the target does not show it."""
+    """Target mask against the new object; NaN where the target does not show it."""
 
 
 class ForeignVersionError(Exception):
-    """A version that was not built from the asked site, so that nothing is known about its pictures."""
+    """A version that was not built from the asked site, so that nothing is known about its images."""
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def judged_pairs(
         where: filter over the manifest (``storage.filters``); all pairs by default.
 
     Raises:
-        ForeignVersionError: a picture is not the site's.
+        ForeignVersionError: an image is not the site's.
         FilterError: ``where`` is no filter over the manifest's columns.
     """
     rows = versions.manifest(info, columns=_COLUMNS, where=where).to_pylist()
@@ -193,11 +193,11 @@ _TABLES = (("new noun", "new colour", "both", "source again"), tuple(FIGURES)[4:
 
 
 def measure(pairs: Sequence[Judged], *, origins: Sequence[str]) -> dict[str, dict[str, Interval]]:
-    """Return each figure of each group of pairs; all groups are measured on the same draws.
+    """Return each figure of each group of pairs; all groups are measured on the same resamples.
 
     Args:
         pairs: all of them.
-        origins: a name for each pair's source picture, shared with its copies.
+        origins: a name for each pair's source image, shared with its copies.
     """
     resamples = draw_resamples(origins, config=BootstrapConfig(num_resamples=2_000))
 

@@ -1,7 +1,7 @@
 """What dividing a dataset costs: ``python -m experiments.measure_splits``, figures of docs/decisions/0006-splits.md.
 
 The corpora are the planted ones of ``split_corpora.py``, one like the miniature, one with heavy tails. The last line of
-each draws a side for every template, picture and text by itself: what is left are pairs whose things all agree.
+each assigns a split to every template, image and text by itself: what is left are pairs whose parts all agree.
 """
 
 import argparse
@@ -35,17 +35,17 @@ def main() -> None:
             splits = Counter(assign_splits(ids_of(pairs), units, claims, config).splits.tolist())
             shares = [splits[code] / pairs for code in (*range(len(SPLITS)), -1)]
             table.append((corpus, name, largest, *(f"{share:.1%}" for share in shares)))
-        table.append((corpus, "each thing by itself", largest, *_drawn_alone(units, claims)))
+        table.append((corpus, "each by itself", largest, *_assigned_alone(units, claims)))
     print_rows(("corpus", "setting", "largest component", *SPLITS, "dropped"), table)
 
 
-def _drawn_alone(units: np.ndarray, claims: np.ndarray) -> list[str]:
-    """Return the shares of the splits, and of what is dropped, where every thing draws its side alone."""
-    things = np.unique(np.concatenate([claims, 10**12 + units[:, None]], axis=1), return_inverse=True)[1]
-    sides = np.random.default_rng(0).choice(len(SPLITS), p=[0.9, 0.05, 0.05], size=things.max() + 1)
-    drawn = sides[things.reshape(len(units), -1)]
-    agree = (drawn == drawn[:, :1]).all(axis=1)
-    kept = [float((agree & (drawn[:, 0] == code)).mean()) for code in range(len(SPLITS))]
+def _assigned_alone(units: np.ndarray, claims: np.ndarray) -> list[str]:
+    """Return the shares of the splits, and of what is dropped, where every template, image and text goes by itself."""
+    keys = np.unique(np.concatenate([claims, 10**12 + units[:, None]], axis=1), return_inverse=True)[1]
+    splits = np.random.default_rng(0).choice(len(SPLITS), p=[0.9, 0.05, 0.05], size=keys.max() + 1)
+    assigned = splits[keys.reshape(len(units), -1)]
+    agree = (assigned == assigned[:, :1]).all(axis=1)
+    kept = [float((agree & (assigned[:, 0] == code)).mean()) for code in range(len(SPLITS))]
     return [f"{share:.1%}" for share in (*kept, 1 - sum(kept))]
 
 

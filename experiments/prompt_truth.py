@@ -1,4 +1,4 @@
-"""How often the words of the training pairs are true of their pictures, which the miniature's site knows."""
+"""How often the words of the training pairs are true of their images, which the miniature's site knows."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from storage import Files, VersionStore
 
 _SOURCES: Final = {
     "caption and edit prompt": ("caption", "edit_prompt"),
-    "alt texts of both pictures": ("alt_text", "target_alt_text"),
+    "alt texts of both images": ("alt_text", "target_alt_text"),
 }
 """What trainings on edit data and on caption data read -> columns for source and target."""
 
@@ -22,7 +22,7 @@ _SOURCES: Final = {
 def prompt_truth(root: Path, *, version: str = "latest") -> list[Sequence[str]]:
     """Return for both kinds of words how many of the pairs that are trained on they are true of, source and target.
 
-    True is a text that names, in any language's case and order, the noun and the colour of each thing of the picture.
+    True is a text that names, in any language's case and order, the noun and the colour of each thing of the image.
     """
     config = mini()
     site_config = config.data.source.site

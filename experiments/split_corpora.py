@@ -28,8 +28,8 @@ def miniature_like(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     targets = order[np.minimum(np.searchsorted(captions[order], prompts), len(order) - 1)]
     noun, colour, ground = scenes[sources, :3].T
     units = np.where(by_noun, (colour * 8 + ground) * 12 + noun // 5, 10**6 + noun * 8 + ground)
-    pictures = captions * 5 + scenes[:, 3]
-    return units, np.stack([pictures[sources], pictures[targets], -1 - captions[sources], -1 - prompts], axis=1)
+    images = captions * 5 + scenes[:, 3]
+    return units, np.stack([images[sources], images[targets], -1 - captions[sources], -1 - prompts], axis=1)
 
 
 def heavy_tailed(num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

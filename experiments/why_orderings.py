@@ -8,9 +8,9 @@ Edits the 52 held-out real scenes, whose objects and ideal edits are known, with
 - masks: the whole method without a mask, with the mask that it finds, with a wider one, with the object's true mask,
   and with the true mask of the old and the new object together. What changes with the mask alone is the mask's doing.
 - trainings: every row of Table 2 against the untrained model.
-- prompts: how often the words that a pair was trained with are true of its pictures, edit prompts and alt texts.
+- prompts: how often the words that a pair was trained with are true of its images, edit prompts and alt texts.
 
-CLIPScore is that of an encoder which no training saw; success is the new word read in the picture, exact is noun and
+CLIPScore is that of an encoder which no training saw; success is the new word read in the image, exact is noun and
 colour. ``kept`` is SSIM outside both the old object and an ideal new one, ``outside`` outside the old one alone.
 Intervals: 95 %, a bootstrap over images and training seeds on differences edit by edit.
 """

@@ -10,7 +10,8 @@ IEditError
 |   |-- MissingModelError   neither a folder nor a hub id that can be had
 |   `-- PickledWeightsError weights only in a format that can run code
 |-- EditError       an edit that cannot be made as it was asked for
-|   `-- PictureError    a picture file that is damaged, too large or of a kind that is not read
+|   `-- ImageFileError  an image file that is damaged or of a format that is not read
+|       `-- ImageTooLargeError  one with more bytes or pixels than are read
 `-- MemoryLimitError    not even a batch of one fits into memory
 """
 
@@ -66,8 +67,12 @@ class EditError(IEditError, ValueError):
     """An edit cannot be made as it was asked for; the message says what is missing or out of range."""
 
 
-class PictureError(EditError):
-    """A picture cannot be read: damaged, too large, or of a kind that is not read."""
+class ImageFileError(EditError):
+    """An image file cannot be read: damaged, too large, or of a format that is not read."""
+
+
+class ImageTooLargeError(ImageFileError):
+    """An image file has more bytes or pixels than are read."""
 
 
 class MemoryLimitError(IEditError, RuntimeError):

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from iedit_model.imaging.sheet import SheetCell, contact_sheet
 from miniature.measure import (
     WEIGHTS,
     caption,
@@ -21,52 +22,26 @@ from miniature.measure import (
 from miniature.pairs import true_pair
 from miniature.world import Scene, World
 
-TILE_PX = 128
-_LINE_PX = 13
-_FONT = ImageFont.load_default(size=11)
 
-
-def contact_sheet(rows: Sequence[Sequence[Image.Image]], labels: Sequence[Sequence[str]], columns: int) -> Image.Image:
-    """Lay out cells of one or more pictures above one or more lines of text.
-
-    Args:
-        rows: for each cell its pictures, drawn side by side.
-        labels: for each cell its lines.
-        columns: cells in a row of the sheet.
-    """
-    wide = max(len(pictures) for pictures in rows) * TILE_PX
-    high = TILE_PX + _LINE_PX * max(len(lines) for lines in labels) + 6
-    gap = 8
-    num_rows = -(-len(rows) // columns)
-    sheet = Image.new("RGB", (columns * (wide + gap) + gap, num_rows * (high + gap) + gap), "white")
-    draw = ImageDraw.Draw(sheet)
-    for index, (pictures, lines) in enumerate(zip(rows, labels, strict=True)):
-        x, y = gap + (index % columns) * (wide + gap), gap + (index // columns) * (high + gap)
-        for offset, picture in enumerate(pictures):
-            tile = picture.convert("RGB").resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST)
-            sheet.paste(tile, (x + offset * TILE_PX, y))
-        for number, line in enumerate(lines):
-            draw.text((x, y + TILE_PX + 2 + number * _LINE_PX), _shortened(line, wide), fill="black", font=_FONT)
-    return sheet
-
-
-def _shortened(line: str, width_px: int) -> str:
-    while _FONT.getlength(line) > width_px:
-        line = f"{line.removesuffix('…')[:-1]}…"
-    return line
+def _sheet(rows: Sequence[Sequence[Image.Image]], labels: Sequence[Sequence[str]], columns: int) -> Image.Image:
+    cells = [
+        SheetCell(images=[image.convert("RGB") for image in images], lines=lines)
+        for images, lines in zip(rows, labels, strict=True)
+    ]
+    return contact_sheet(cells, columns=columns)
 
 
 def sheet_of_scenes(_weights: Path) -> Image.Image:
     """Draw scenes of the training world with their captions."""
     scenes = [World(0).scene(index) for index in range(40)]
-    return contact_sheet([[scene.render()] for scene in scenes], [_wrapped(scene.caption) for scene in scenes], 8)
+    return _sheet([[scene.render()] for scene in scenes], [_wrapped(scene.caption) for scene in scenes], 8)
 
 
 def sheet_of_pairs(_weights: Path) -> Image.Image:
     """Draw true editing pairs: source, target, and the edit as prompt and as instruction."""
     rng = np.random.default_rng(0)
     pairs = [true_pair(scene, rng) for scene in single_scenes(20) + double_scenes(10)]
-    return contact_sheet(
+    return _sheet(
         [[pair.source.render(), pair.target.render()] for pair in pairs],
         [[pair.edit_prompt, pair.instruction] for pair in pairs],
         5,
@@ -77,13 +52,11 @@ def sheet_of_captions(weights: Path) -> Image.Image:
     """Draw fresh scenes with the captioner's words."""
     scenes = single_scenes(24) + double_scenes(8) + single_scenes(8, share="held_out")
     images = [scene.render() for scene in scenes]
-    return contact_sheet(
-        [[image] for image in images], [_wrapped(text) for text in caption(weights / "captioner", images)], 8
-    )
+    return _sheet([[image] for image in images], [_wrapped(text) for text in caption(weights / "captioner", images)], 8)
 
 
 def sheet_of_masks(weights: Path) -> Image.Image:
-    """Draw pictures and the segmenter's probability for a prompt; the last row asks for absent things."""
+    """Draw images and the segmenter's probability for a prompt; the last row asks for absent things."""
     scenes = single_scenes(12) + double_scenes(12)
     prompts = [scene.objects[index % len(scene.objects)].noun for index, scene in enumerate(scenes)]
     absent = single_scenes(6, first=100)
@@ -92,9 +65,7 @@ def sheet_of_masks(weights: Path) -> Image.Image:
     images = [scene.render() for scene in scenes]
     maps = segment(weights / "segmenter", images, prompts)
     rows = [[image, Image.fromarray((255 * found).astype(np.uint8))] for image, found in zip(images, maps, strict=True)]
-    return contact_sheet(
-        rows, [[f"“{prompt}”", _nouns(scene)] for prompt, scene in zip(prompts, scenes, strict=True)], 6
-    )
+    return _sheet(rows, [[f"“{prompt}”", _nouns(scene)] for prompt, scene in zip(prompts, scenes, strict=True)], 6)
 
 
 def _nouns(scene: Scene) -> str:
@@ -102,20 +73,18 @@ def _nouns(scene: Scene) -> str:
 
 
 def sheet_of_vae(weights: Path) -> Image.Image:
-    """Draw pictures beside their way through the VAE."""
+    """Draw images beside their way through the VAE."""
     images = [scene.render() for scene in single_scenes(15) + double_scenes(9)]
     decoded = vae_round_trip(weights / "ldm" / "vae", images)
     rows = [[image, Image.fromarray(array.astype(np.uint8))] for image, array in zip(images, decoded, strict=True)]
-    return contact_sheet(rows, [["source | round trip"]] * len(rows), 6)
+    return _sheet(rows, [["source | round trip"]] * len(rows), 6)
 
 
 def sheet_of_samples(weights: Path) -> Image.Image:
     """Draw samples of the text-to-image model, the last row from combinations it has never seen."""
     scenes = single_scenes(32, share="seen", first=30_000) + single_scenes(8, share="held_out", first=30_000)
     prompts = [scene.caption for scene in scenes]
-    return contact_sheet(
-        [[image] for image in generate(weights / "ldm", prompts)], [_wrapped(text) for text in prompts], 8
-    )
+    return _sheet([[image] for image in generate(weights / "ldm", prompts)], [_wrapped(text) for text in prompts], 8)
 
 
 def sheet_of_instructions(weights: Path) -> Image.Image:
@@ -125,7 +94,7 @@ def sheet_of_instructions(weights: Path) -> Image.Image:
     sources = [pair.source.render() for pair in pairs]
     edited = instruct(weights / "instruct_pix2pix", sources, [pair.instruction for pair in pairs])
     rows = [[source, edit, pair.target.render()] for source, edit, pair in zip(sources, edited, pairs, strict=True)]
-    return contact_sheet(rows, [[pair.instruction + "  (source | edit | truth)"] for pair in pairs], 4)
+    return _sheet(rows, [[pair.instruction + "  (source | edit | truth)"] for pair in pairs], 4)
 
 
 def _wrapped(text: str) -> list[str]:
@@ -149,7 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Draw the sheets named on the command line, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m miniature.sheets", description=__doc__)
     parser.add_argument("sheets", nargs="*", metavar="SHEET", help=f"of {', '.join(SHEETS)} (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("runs/sheets"), help="folder of the pictures")
+    parser.add_argument("--out", type=Path, default=Path("runs/sheets"), help="folder of the images")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the family")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.sheets if name not in SHEETS]:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from iedit_model.imaging.encode import encode_image
 from miniature.evalsets import GeneratedEdit, generated_edits, real_pairs
 from miniature.pairs import TruePair
 from miniature.vocabulary import NOUN_CODES, with_article
 from tasks.evaluate.sets.evalset import EvalSet, EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
 from tasks.evaluate.sets.generated_prompts import GeneratedPrompt
-from tasks.evaluate.sets.pixels import png_bytes
 
 REAL_INFO = EvalSetInfo(
     name="mini-real",
@@ -44,7 +44,7 @@ def _real_pair(number: int, index: int, pair: TruePair) -> NewPair:
     return NewPair(
         pair_id=f"{number:04d}",
         image_id=f"scene-{index:03d}",
-        image=png_bytes(pair.source.render()),
+        image=encode_image(pair.source.render()),
         source_prompt=pair.source.caption,
         edit_prompt=pair.edit_prompt,
         word=thing.noun,

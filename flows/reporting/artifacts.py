@@ -9,7 +9,7 @@ from flows.reporting.image_artifact import publish_picture
 from flows.reporting.progress import Tally
 from storage import StageRecord, VersionInfo, VersionStore
 from storage.files import Files
-from tasks.dataset.contact_sheet import contact_sheet
+from tasks.dataset.contact_sheet import pair_sheet
 from tasks.dataset.dataset_card import dataset_card
 
 _PAIRS_SHOWN: Final = 12
@@ -21,7 +21,7 @@ def publish_version(version: VersionInfo, root: str, tally: Tally) -> None:
         key="funnel", table=funnel_rows(version, tally), description=f"From URLs to pairs: version {version.id}"
     )
     versions = VersionStore(Files(root))
-    sheet = contact_sheet(versions, version, limit=_PAIRS_SHOWN)
+    sheet = pair_sheet(versions, version, limit=_PAIRS_SHOWN)
     stream = io.BytesIO()
     sheet.save(stream, "WEBP", quality=90)
     publish_picture(

@@ -2,7 +2,7 @@
 
 from prefect.artifacts import create_markdown_artifact
 
-from tasks.images.data_url import data_address
+from iedit_model.imaging.encode import data_url
 
 
 def publish_picture(data: bytes, *, key: str, title: str, description: str) -> None:
@@ -14,5 +14,5 @@ def publish_picture(data: bytes, *, key: str, title: str, description: str) -> N
         title: what is said where the picture cannot be shown.
         description: what it shows.
     """
-    address = data_address(data, "png" if data.startswith(b"\x89PNG") else "webp")
-    create_markdown_artifact(key=key, markdown=f"![{title}]({address})\n", description=description)
+    url = data_url(data, "png" if data.startswith(b"\x89PNG") else "webp")
+    create_markdown_artifact(key=key, markdown=f"![{title}]({url})\n", description=description)

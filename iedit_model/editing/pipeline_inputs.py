@@ -8,7 +8,8 @@ import torch
 
 from iedit_model.editing.editor import Mask
 from iedit_model.errors import EditError, MaskError
-from iedit_model.imaging.untrusted import to_rgb
+from iedit_model.imaging.decode import to_rgb
+from iedit_model.imaging.mask_files import checked_levels, mask_levels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -96,10 +97,12 @@ def _mask(one: Any, size: tuple[int, int]) -> Mask:
     from PIL import Image
 
     if isinstance(one, Image.Image):
-        grey = to_rgb(one).convert("L")
+        grey = Image.fromarray(checked_levels(mask_levels(one)))
         scaled = grey if grey.size == size else grey.resize(size, Image.Resampling.NEAREST)
         return np.asarray(scaled, np.float32) / np.float32(255)
-    mask = one[..., 0].astype(np.float32) / (np.float32(255) if one.dtype == np.uint8 else np.float32(1))
+    is_levels = one.dtype == np.uint8
+    mask = np.asarray(checked_levels(one[..., 0]) if is_levels else one[..., 0], np.float32)
+    mask = mask / np.float32(255) if is_levels else mask
     if mask.shape != size[::-1]:
         raise MaskError(f"the mask has the shape {mask.shape}, expected the image's (height, width) {size[::-1]}")
     return mask

@@ -1,1 +1,1 @@
-"""Image bytes and files to arrays and back."""
+"""Raster images: untrusted bytes to RGB, mask files, encoding, data URLs, overlays and contact sheets. No torch."""

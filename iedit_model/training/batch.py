@@ -29,7 +29,8 @@ _AXES: dict[str, tuple[str, ...]] = {
     "text_embeds": ("b", "e"),
     "diff_text_embeds": ("b", "e"),
 }
-_MASKS = ("source_mask", "target_mask", "source_pixel_mask", "target_pixel_mask")
+MASK_FIELDS = ("source_mask", "target_mask", "source_pixel_mask")
+"""M_1 and M_2 as the losses use them; a sample is said to have an empty mask where one of them is empty."""
 
 
 @no_type_check  # the class checks its shapes itself, with errors that name the sample
@@ -49,7 +50,7 @@ class EditBatch:
     prompt_embeds: Float[Tensor, "b s d"]
     """tau(y_2), the edit prompt through the diffusion model's text encoder."""
     source_prompt_embeds: Float[Tensor, "b s d"] | None = None
-    """tau(y_1), the caption; for the replay of the source."""
+    """tau(y_1), the caption; for the denoising regularisation on the source."""
     source_mask: Float[Tensor, "b 1 h w"] | None = None
     """M_1 at latent size, 1 = edit here."""
     target_mask: Float[Tensor, "b 1 h w"] | None = None
@@ -98,7 +99,7 @@ class EditBatch:
             flat = tensor.flatten(1)
             if not (finite := flat.isfinite().all(dim=1)).all():
                 raise BatchError(f"{name} of {self._ids(~finite)} is not finite; rebuild or drop these samples")
-            if name in _MASKS and not (inside := ((flat >= 0) & (flat <= 1)).all(dim=1)).all():
+            if name.endswith("mask") and not (inside := ((flat >= 0) & (flat <= 1)).all(dim=1)).all():
                 raise MaskError(f"{name} of {self._ids(~inside)} has values outside [0, 1]")
 
     def require(self, name: str, *, needed_by: str) -> Tensor:

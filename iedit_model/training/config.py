@@ -36,7 +36,7 @@ class LossConfig:
     noise_loss: NoiseLoss = "mask"
     """ldm: Eq. 1 with the source's noise; paired: Eq. 4; mask: Eq. 8 and 9."""
     noise_weight: NonNegativeFloat = 1.0
-    """Factor of the noise loss; 0 leaves it out (with replay alone this is the control "more pretraining")."""
+    """Factor of the noise loss; 0 leaves it out (with denoising alone this is the control "more pretraining")."""
     use_global: bool = True
     """Eq. 5: CLIP distance of the decoded prediction to the edit prompt."""
     global_weight: NonNegativeFloat = 1.0
@@ -51,13 +51,13 @@ class LossConfig:
     t_weighting: Literal["paper", "none"] = "paper"
     """paper: t/T on the noise loss and 1 - t/T on both CLIP losses; none: 1 on all."""
     perc_t_weight: Literal["none", "one_minus"] = "none"
-    """one_minus puts 1 - t/T on Eq. 10 as well: at high t its picture is mostly error."""
+    """one_minus puts 1 - t/T on Eq. 10 as well: at high t its image is mostly error."""
     min_snr_gamma: PositiveFloat | None = None
     """min(SNR, gamma) / SNR on the noise loss, beside ``t_weighting``; None is the paper's."""
     t_min: NonNegativeInt = 0
-    """First timestep that is drawn for the pair losses."""
+    """First timestep that is sampled for the pair losses."""
     t_max: int | None = None
-    """First timestep that is no longer drawn; None: the schedule's end."""
+    """First timestep that is no longer sampled; None: the schedule's end."""
 
     mask_policy: MaskPolicy = "paper"
     """Who owns a latent cell of both M_2 and not M_1, and one of M_1 but not M_2; see ``losses.mask_weights``."""
@@ -84,7 +84,7 @@ class LossConfig:
     perc_layer: str = field(default="relu3_3", metadata=_UNSTATED)
     """VGG layer of Eq. 10: relu<block>_<convolution> or conv<block>_<convolution>."""
     perc_align: PerceptualAlign = "none"
-    """none compares place by place; bbox_crop the squares around both masks; gram the layer's channel correlations."""
+    """none compares pixel by pixel; bbox_crop the squares around both masks; gram the layer's channel correlations."""
     perc_size_px: PositiveInt | None = field(default=None, metadata=_UNSTATED)
     """Side to which images are resized before VGG; None: as decoded."""
 
@@ -97,40 +97,31 @@ class LossConfig:
 
     prompt_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of samples that get the empty prompt, with the source's noise as their target and no other loss."""
-    replay_target_weight: NonNegativeFloat = 0.0
+    target_denoising_weight: NonNegativeFloat = 0.0
     """Weight of ordinary denoising of the target under the edit prompt, at all t."""
-    replay_source_weight: NonNegativeFloat = 0.0
+    source_denoising_weight: NonNegativeFloat = 0.0
     """Weight of ordinary denoising of the source under its own caption, at all t."""
-    replay_min_snr_gamma: PositiveFloat | None = None
-    """min-SNR weighting of both replay terms."""
+    denoising_min_snr_gamma: PositiveFloat | None = None
+    """min-SNR weighting of both denoising terms."""
 
     def __post_init__(self) -> None:
         if self.t_max is not None and self.t_max <= self.t_min:
             raise ValueError(f"t_max is {self.t_max}, expected None or more than t_min={self.t_min}")
-        if not (self.noise_weight or self.uses_pixels or self.replay_target_weight or self.replay_source_weight):
+        denoises = self.target_denoising_weight or self.source_denoising_weight
+        if not (self.noise_weight or self.uses_pixels or denoises):
             raise ValueError("every loss is switched off; set at least one weight or switch")
         always = self.pixel_loss_every == 1 and self.pixel_loss_t_max is None and self.prompt_dropout == 0
-        if not (always or self.noise_weight or self.replay_target_weight or self.replay_source_weight):
+        if not (always or self.noise_weight or denoises):
             raise ValueError(
                 "the losses on pixels stand alone but are skipped for some steps or samples, which would then have no "
-                "loss at all; give noise_weight or a replay weight, or remove pixel_loss_every, pixel_loss_t_max and "
-                "prompt_dropout"
+                "loss at all; give noise_weight or a denoising weight, or remove pixel_loss_every, pixel_loss_t_max "
+                "and prompt_dropout"
             )
 
     @property
     def uses_pixels(self) -> bool:
         """Whether any loss needs decoded images."""
         return self.use_global or self.use_loc or self.use_perc
-
-    @property
-    def uses_pixel_masks(self) -> bool:
-        """Whether any loss multiplies decoded images by a mask."""
-        return self.use_loc or self.use_perc
-
-    @property
-    def uses_latent_masks(self) -> bool:
-        """Whether the noise loss is Eq. 8 and 9."""
-        return self.noise_loss == "mask" and self.noise_weight > 0
 
 
 @configuration
@@ -140,10 +131,10 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
 
     layers: LayerPolicy = "alternate"
-    """alternate: conv_in and the down blocks, then the mid block, in turn; both: these together; input, middle: one of
-    them; all: the whole UNet; attention: the attention layers' own weights; lora: low-rank adapters of these."""
+    """alternate: conv_in and the down blocks, then the mid block, alternating; both: these together; input, middle: one
+    of them; all: the whole UNet; attention: the attention layers' own weights; lora: low-rank adapters of these."""
     alternate_every: PositiveInt = field(default=1, metadata=_UNSTATED)
-    """Optimiser steps between two turns of ``alternate``."""
+    """Optimiser steps per phase of ``alternate``."""
     lora_rank: PositiveInt = 16
     """Used by ``lora`` alone, as is ``lora_alpha``."""
     lora_alpha: PositiveInt = 16
@@ -152,7 +143,7 @@ class TrainConfig:
     num_steps: PositiveInt = 10_000
     """Optimiser steps."""
     batch_size: PositiveInt = 1
-    """Samples a device and micro-step."""
+    """Samples per device and micro-step."""
     accumulation: PositiveInt = 1
     """Micro-steps that make one optimiser step."""
     learning_rate: PositiveFloat = 2e-4
@@ -168,7 +159,7 @@ class TrainConfig:
     max_grad_norm: PositiveFloat | None = field(default=None, metadata=_UNSTATED)
     """Gradients are scaled down to this L2 norm; None: not clipped."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = field(default=None, metadata=_UNSTATED)
-    """Decay a step of the moving average of the trained weights; None: no average."""
+    """Decay per step of the moving average of the trained weights; None: no average."""
     precision: Literal["fp32", "bf16", "fp16"] = field(default="fp32", metadata=_UNSTATED)
     """Of the networks; weights, moments and the equations stay in fp32."""
 
@@ -184,8 +175,8 @@ class TrainConfig:
         period = 2 * self.alternate_every
         if self.layers == "alternate" and self.loss.uses_pixels and self.loss.pixel_loss_every % period == 0:
             raise ValueError(
-                f"pixel_loss_every={self.loss.pixel_loss_every} always falls on the input layers' turn of 'alternate' "
-                f"(a turn each {self.alternate_every} steps), so the mid block would never see these losses; "
+                f"pixel_loss_every={self.loss.pixel_loss_every} always falls on the input layers' phase of 'alternate' "
+                f"(of {self.alternate_every} steps each), so the mid block would never see these losses; "
                 f"choose a number that {period} does not divide"
             )
 
@@ -200,7 +191,7 @@ class TrainConfig:
 
 
 def paper() -> TrainConfig:
-    """Return the literal reading of the paper: full Eq. 12, input and middle layers in turn, 2e-4, batch 1 a GPU."""
+    """Return the paper read literally: full Eq. 12, input and middle layers alternating, 2e-4, batch 1 per GPU."""
     return TrainConfig()
 
 
@@ -219,7 +210,7 @@ def stable() -> TrainConfig:
         mask_policy="union",
         empty_mask="drop",
         prompt_dropout=0.1,
-        replay_target_weight=1.0,
+        target_denoising_weight=1.0,
     )
     return TrainConfig(
         loss=loss,

@@ -1,6 +1,6 @@
-"""The paper's losses, one function an equation; each returns one value a sample, so that weights come before the mean.
+"""The paper's losses, one function per equation; each returns one value per sample, as weights come before the mean.
 
-||.||^2 is the mean over channels and places, not the sum: this fixes the balance of Eq. 12. Symbols: eps_theta is
+||.||^2 is the mean over channels and pixels, not the sum: this fixes the balance of Eq. 12. Symbols: eps_theta is
 ``noise_pred``, eps_1 ``noise``, eps_2 ``target_noise``, M_1 ``source_mask``, M_2 ``target_mask``. Axis names: b =
 batch, c h w = channels, height and width of the latents, e = CLIP's embedding.
 """
@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from iedit_model.schedule import at_least_fp32
 from iedit_model.training.config import MaskNormalisation, MaskPolicy, SoftMask
+
+TimeWeight = Literal["rising", "falling", "constant"]
 
 
 def ldm_loss(noise_pred: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
@@ -48,7 +50,7 @@ def localised_loss(
 
 
 class MaskedNoiseLoss(NamedTuple):
-    """Both sums of Eq. 8, one value a sample each."""
+    """Both sums of Eq. 8, one value per sample each."""
 
     foreground: Float[Tensor, " b"]
     background: Float[Tensor, " b"]
@@ -62,7 +64,7 @@ class MaskedNoiseLoss(NamedTuple):
 def mask_weights(
     source_mask: Float[Tensor, "b 1 h w"], target_mask: Float[Tensor, "b 1 h w"], policy: MaskPolicy
 ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
-    """Return which places learn the target's noise, and which the source's.
+    """Return which cells learn the target's noise, and which the source's.
 
     | policy | foreground | background | M_2, not M_1 | M_1, not M_2 |
     |---|---|---|---|---|
@@ -118,30 +120,13 @@ def perceptual_loss(
     return _squared_error(features, target_features).flatten(1).mean(dim=1)
 
 
-def term_weights(
-    timesteps: Int[Tensor, " b"],
-    *,
-    num_train_timesteps: int,
-    noise_weight: float = 1.0,
-    global_weight: float = 1.0,
-    loc_weight: float = 1.0,
-    lambda_perc: float = 0.0,
-    t_weighting: Literal["paper", "none"] = "paper",
-    perc_t_weight: Literal["none", "one_minus"] = "none",
-) -> dict[str, Float[Tensor, " b"]]:
-    """Return each sample's weights of Eq. 12: t/T for the noise loss, 1 - t/T for both CLIP losses, lambda_perc.
+def time_weight(timesteps: Int[Tensor, " b"], course: TimeWeight, *, num_train_timesteps: int) -> Float[Tensor, " b"]:
+    """Return each sample's factor of Eq. 12: t/T (rising, for the noise loss), 1 - t/T (falling, for the CLIP losses).
 
-    t is the integer index, so the weights are 0 and 1 at t = 0, and (T-1)/T and 1/T at the last one.
+    t is the integer index, so the factors are 0 and 1 at t = 0, and (T-1)/T and 1/T at the last one.
     """
     share = timesteps.to(torch.float32) / num_train_timesteps
-    one = torch.ones_like(share)
-    rising, falling = (share, 1 - share) if t_weighting == "paper" else (one, one)
-    return {
-        "noise": noise_weight * rising,
-        "global": global_weight * falling,
-        "loc": loc_weight * falling,
-        "perc": lambda_perc * (1 - share if perc_t_weight == "one_minus" else one),
-    }
+    return {"rising": share, "falling": 1 - share, "constant": torch.ones_like(share)}[course]
 
 
 def combined_loss(
@@ -150,8 +135,8 @@ def combined_loss(
     """Return the weighted sum of the terms at hand, (1 - t/T)(L_loc + L_global) + t/T L_mask + lambda L_perc (Eq. 12).
 
     Args:
-        terms: any of noise, global, loc, perc; not empty.
-        weights: what ``term_weights`` returns, each sample's own.
+        terms: unweighted values by name; not empty.
+        weights: what ``terms.term_weights`` returns, each sample's own.
     """
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum(dim=0)
 

@@ -1,4 +1,4 @@
-"""The networks that a training step needs, frozen where they only judge."""
+"""The networks that a training step needs, frozen where they only serve a loss."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from iedit_model.errors import ConfigError
 from iedit_model.models.clip_loss import DifferentiableClip
 from iedit_model.models.perceptual import PerceptualFeatures
-from iedit_model.training.config import LossConfig
 
 Model = TypeVar("Model")
 
@@ -58,27 +57,6 @@ def prepare_models(models: TrainModels, *, checkpoint_unet: bool = False, checkp
             raise ConfigError(
                 f"a {type(module).__name__} cannot be checkpointed; prepare the models before wrapping them"
             )
-
-
-def check_models(models: TrainModels, config: LossConfig) -> None:
-    """Refuse a configuration whose losses lack a model or a weight.
-
-    Raises:
-        ConfigError: naming the loss and what it lacks.
-    """
-    needs = (
-        ("use_global, use_loc or use_perc", config.uses_pixels, "decoder", models.decoder),
-        ("use_global or use_loc", config.use_global or config.use_loc, "clip", models.clip),
-        ("use_perc", config.use_perc, "perceptual", models.perceptual),
-        ("prompt_dropout", config.prompt_dropout > 0, "empty_prompt_embeds", models.empty_prompt_embeds),
-    )
-    for setting, used, name, model in needs:
-        if used and model is None:
-            raise ConfigError(f"{setting} needs the model {name}, which is None; load it or switch the loss off")
-    if config.use_perc and config.lambda_perc is None:
-        raise ConfigError(
-            "lambda_perc is None: measure with lambda_perc=0.0 first, then set what calibrate_lambda_perc returns"
-        )
 
 
 def present(model: Model | None, name: str) -> Model:

@@ -1,7 +1,7 @@
 """One training step: a batch of pairs in, the loss and its parts out. No loop, no optimiser, no logging.
 
 In the paper's order: noise the source (Eq. 2), predict, compare with the noises of source and target (Eq. 1, 4 or 8),
-go back to a clean image (Eq. 7), judge it by CLIP and VGG (``pixel_terms``), weigh each sample by its t (Eq. 12), take
+go back to a clean image (Eq. 7), compute the losses on it (``terms``), weigh each sample by its t (Eq. 12), take
 the mean. Axis names: b = batch, c h w = channels, height and width of the latents, s d = tokens and their width.
 """
 
@@ -21,13 +21,27 @@ from iedit_model.schedule import (
     min_snr_weight,
     predict_original,
     sample_timesteps,
-    target_noise,
 )
 from iedit_model.training import losses
-from iedit_model.training.batch import EditBatch
+from iedit_model.training.batch import MASK_FIELDS, EditBatch
 from iedit_model.training.config import LossConfig
-from iedit_model.training.pixel_terms import pixel_terms
-from iedit_model.training.train_models import TrainModels, check_models
+from iedit_model.training.terms import (
+    MASK_SHARES,
+    DenoisingTerm,
+    NoiseInputs,
+    NoiseTerm,
+    PixelInputs,
+    PixelTerm,
+    check_models,
+    decode_latents,
+    needed_fields,
+    term_weights,
+    used_terms,
+)
+from iedit_model.training.train_models import TrainModels, present
+
+VERSION = 1
+"""To be raised when a step gives other numbers; the terms have versions of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +52,9 @@ class Draws:
     noise: Float[Tensor, "b c h w"]
     dropped: Bool[Tensor, " b"]
     """Samples that get the empty prompt."""
-    replay_timesteps: Int[Tensor, " b"]
-    replay_noise: Float[Tensor, "b c h w"]
+    denoising_timesteps: Int[Tensor, " b"]
+    """Of the denoising regularisation, as is ``denoising_noise``."""
+    denoising_noise: Float[Tensor, "b c h w"]
 
     def to(self, device: torch.device) -> "Draws":
         """Return the draws on ``device``."""
@@ -53,19 +68,19 @@ class StepOutput:
     loss: Float[Tensor, ""]
     """What to differentiate."""
     contributions: dict[str, Float[Tensor, ""]]
-    """The weighted parts that sum to ``loss``: noise, global, loc, perc, replay_target, replay_source."""
+    """The weighted parts that sum to ``loss``, by the names of ``terms.TERMS``."""
     terms: dict[str, Float[Tensor, ""]]
     """The unweighted losses, each the mean over the samples that it applies to, and the masks' overlap and gap."""
     per_sample_loss: Float[Tensor, " b"]
     """Each sample's weighted sum, to name the one that went wrong."""
     timesteps: Int[Tensor, " b"]
     noise_pred: Float[Tensor, "b c h w"] | None
-    """eps_theta for the pairs; None where only the replay was computed."""
+    """eps_theta for the pairs; None where only the denoising regularisation was computed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Term:
-    """One unweighted loss of each sample, and which samples it applies to."""
+class _Values:
+    """One unweighted term of each sample, and which samples it applies to."""
 
     values: Float[Tensor, " b"]
     applies: Bool[Tensor, " b"]
@@ -94,8 +109,8 @@ def draw_step(batch: EditBatch, config: LossConfig, *, num_train_timesteps: int,
         timesteps=sample_timesteps(size, t_min=config.t_min, t_max=t_max, generator=generator),
         noise=gaussian(),
         dropped=torch.rand(size, generator=generator, device=device) < config.prompt_dropout,
-        replay_timesteps=sample_timesteps(size, t_max=num_train_timesteps, generator=generator),
-        replay_noise=gaussian(),
+        denoising_timesteps=sample_timesteps(size, t_max=num_train_timesteps, generator=generator),
+        denoising_noise=gaussian(),
     )
 
 
@@ -129,28 +144,36 @@ def step_with_draws(
     draws = draws.to(batch.source_latents.device)
     empty = _empty_masks(batch, config)
     noisy_latents = add_noise(batch.source_latents, draws.noise, draws.timesteps, models.alphas_cumprod)
-    noise_pred, replays = _predict(
-        models, batch, config, draws, noisy_latents, pairs=bool(config.noise_weight or decoded)
-    )
-    terms: dict[str, _Term] = {}
-    if noise_pred is not None and config.noise_weight:
-        terms |= _noise_terms(models, batch, config, draws, noise_pred, empty)
-    if noise_pred is not None and decoded:
-        original = predict_original(noisy_latents, noise_pred, draws.timesteps, models.alphas_cumprod)
-        terms |= _judged_terms(models, batch, config, original, decoded, empty)
-    weights = _term_weights(models, config, draws)
-    applying = {name: term.values * term.applies for name, term in terms.items() if name in weights}
+    noise_pred, denoising = _predict(models, batch, config, draws, noisy_latents, pairs=bool(decoded))
+    values: dict[str, _Values] = {}
+    if noise_pred is not None:
+        inputs = NoiseInputs(
+            models=models,
+            batch=batch,
+            config=config,
+            timesteps=draws.timesteps,
+            noise=draws.noise,
+            noise_pred=noise_pred,
+            dropped=draws.dropped,
+            empty=empty,
+        )
+        values |= _noise_values(inputs)
+        if decoded:
+            original = predict_original(noisy_latents, noise_pred, draws.timesteps, models.alphas_cumprod)
+            values |= _pixel_values(inputs, original, decoded)
+    weights = term_weights(config, draws.timesteps, models.alphas_cumprod)
+    applying = {name: term.values * term.applies for name, term in values.items() if name in weights}
     num_kept = (~empty).sum().clamp(min=1) if config.empty_mask == "drop" else len(empty)
     per_sample = losses.combined_loss(applying, weights) if applying else draws.noise.new_zeros(len(empty))
     loss = per_sample.sum() / num_kept
-    contributions = {name: (weights[name] * values).sum() / num_kept for name, values in applying.items()}
-    means = {name: term.mean() for name, term in terms.items()}
-    for name, values in replays.items():
-        weighted = getattr(config, f"{name}_weight") * values
+    contributions = {name: (weights[name] * value).sum() / num_kept for name, value in applying.items()}
+    means = {name: term.mean() for name, term in values.items()}
+    for name, (weight, value) in denoising.items():
+        weighted = weight * value
         per_sample = per_sample + weighted
         contributions[name] = weighted.mean()
         loss = loss + contributions[name]
-        means[name] = values.detach().mean()
+        means[name] = value.detach().mean()
     return StepOutput(
         loss=loss,
         contributions=contributions,
@@ -201,8 +224,8 @@ def contribution_gradient_norms(output: StepOutput) -> dict[str, Float[Tensor, "
 
 
 def _samples_to_decode(config: LossConfig, draws: Draws, step: int) -> list[int]:
-    """Return the samples whose images are judged: not the noisiest ones, if so configured, nor dropped prompts."""
-    if not config.uses_pixels or step % config.pixel_loss_every:
+    """Return the samples whose images are decoded: not the noisiest ones, if so configured, nor dropped prompts."""
+    if step % config.pixel_loss_every or not any(isinstance(term, PixelTerm) for term in used_terms(config)):
         return []
     chosen = ~draws.dropped
     if config.pixel_loss_t_max is not None:
@@ -212,11 +235,8 @@ def _samples_to_decode(config: LossConfig, draws: Draws, step: int) -> list[int]
 
 def _empty_masks(batch: EditBatch, config: LossConfig) -> Bool[Tensor, " b"]:
     """Tell which samples have an empty mask among those that the configuration uses."""
-    masks = []
-    if config.uses_latent_masks:
-        masks += [batch.require(name, needed_by="noise_loss=mask") for name in ("source_mask", "target_mask")]
-    if config.uses_pixel_masks:
-        masks.append(batch.require("source_pixel_mask", needed_by="use_loc or use_perc"))
+    needed = needed_fields(config)
+    masks = [batch.require(name, needed_by=needed[name]) for name in MASK_FIELDS if name in needed]
     if not masks:
         return torch.zeros(len(batch.sample_ids), dtype=torch.bool, device=batch.source_latents.device)
     empty = any_empty(masks)
@@ -234,26 +254,33 @@ def _predict(
     noisy_latents: Float[Tensor, "b c h w"],
     *,
     pairs: bool,
-) -> tuple[Float[Tensor, "b c h w"] | None, dict[str, Float[Tensor, " b"]]]:
-    """Run the UNet once on the pairs and the replayed images; return the pairs' prediction and the replay's losses."""
+) -> tuple[Float[Tensor, "b c h w"] | None, dict[str, tuple[float, Float[Tensor, " b"]]]]:
+    """Run the UNet once on the pairs and on what regularises it.
+
+    Returns:
+        The pairs' prediction, None where no term needs it, and the weight and values of each denoising term.
+    """
+    terms = used_terms(config)
+    pairs = pairs or any(isinstance(term, NoiseTerm) for term in terms)
     inputs = [("pairs", noisy_latents, draws.timesteps, batch.prompt_embeds)] if pairs else []
-    for name, weight, latents, prompt_field in (
-        ("replay_target", config.replay_target_weight, batch.target_latents, "prompt_embeds"),
-        ("replay_source", config.replay_source_weight, batch.source_latents, "source_prompt_embeds"),
-    ):
-        if weight:
-            noisy = add_noise(latents, draws.replay_noise, draws.replay_timesteps, models.alphas_cumprod)
-            prompt_embeds = batch.require(prompt_field, needed_by=name)
-            inputs.append((name, noisy, draws.replay_timesteps, prompt_embeds))
+    weights = {}
+    for term in terms:
+        if isinstance(term, DenoisingTerm) and term.weight is not None:
+            weights[term.name] = term.weight(config)
+            latents = batch.require(term.latents, needed_by=term.setting)
+            noisy = add_noise(latents, draws.denoising_noise, draws.denoising_timesteps, models.alphas_cumprod)
+            prompt_embeds = batch.require(term.prompt_embeds, needed_by=term.setting)
+            inputs.append((term.name, noisy, draws.denoising_timesteps, prompt_embeds))
     names, noisy, timesteps, prompts = zip(*inputs, strict=True)
     prompt_embeds = torch.cat([_with_dropped(models, prompt, draws.dropped) for prompt in prompts])
     sample = models.unet(torch.cat(noisy), torch.cat(timesteps), encoder_hidden_states=prompt_embeds).sample
     predictions = dict(zip(names, at_least_fp32(sample).split(len(batch.sample_ids)), strict=True))
     noise_pred = predictions.pop("pairs", None)
-    gamma = config.replay_min_snr_gamma
-    weight = 1.0 if gamma is None else min_snr_weight(draws.replay_timesteps, models.alphas_cumprod, gamma=gamma)
+    gamma = config.denoising_min_snr_gamma
+    snr = 1.0 if gamma is None else min_snr_weight(draws.denoising_timesteps, models.alphas_cumprod, gamma=gamma)
     return noise_pred, {
-        name: weight * losses.ldm_loss(value, draws.replay_noise) for name, value in predictions.items()
+        name: (weights[name], snr * losses.ldm_loss(value, draws.denoising_noise))
+        for name, value in predictions.items()
     }
 
 
@@ -265,86 +292,36 @@ def _with_dropped(
     return torch.where(dropped.view(-1, 1, 1), models.empty_prompt_embeds.to(prompt_embeds), prompt_embeds)
 
 
-def _noise_terms(
-    models: TrainModels,
-    batch: EditBatch,
-    config: LossConfig,
-    draws: Draws,
-    noise_pred: Float[Tensor, "b c h w"],
-    empty: Bool[Tensor, " b"],
-) -> dict[str, _Term]:
-    """Return the configured noise loss; Eq. 1 for dropped prompts and, if so configured, for empty masks."""
-    plain = losses.ldm_loss(noise_pred, draws.noise)
-    kept = ~empty if config.empty_mask == "drop" else torch.ones_like(empty)
-    if config.noise_loss == "ldm":
-        return {"noise": _Term(values=plain, applies=kept)}
-    target = target_noise(
-        draws.noise, batch.source_latents, batch.target_latents, draws.timesteps, models.alphas_cumprod
-    )
-    falls_back = draws.dropped | empty if config.empty_mask == "ldm" else draws.dropped
-    if config.noise_loss == "paired":
-        paired = losses.paired_loss(noise_pred, target)
-        return {"noise": _Term(values=torch.where(falls_back, plain, paired), applies=kept)}
-    masked = losses.masked_noise_loss(
-        noise_pred,
-        draws.noise,
-        target,
-        batch.require("source_mask", needed_by="noise_loss=mask"),
-        batch.require("target_mask", needed_by="noise_loss=mask"),
-        policy=config.mask_policy,
-        normalisation=config.mask_normalisation,
-        soft_mask=config.soft_mask,
-    )
-    return {
-        "noise": _Term(values=torch.where(falls_back, plain, masked.total), applies=kept),
-        "noise_foreground": _Term(values=masked.foreground, applies=kept & ~falls_back),
-        "noise_background": _Term(values=masked.background, applies=kept & ~falls_back),
-    }
+def _noise_values(inputs: NoiseInputs) -> dict[str, _Values]:
+    terms = [term for term in used_terms(inputs.config) if isinstance(term, NoiseTerm)]
+    return {term.name: _Values(values=term.value(inputs), applies=term.applies(inputs)) for term in terms}
 
 
-def _judged_terms(
-    models: TrainModels,
-    batch: EditBatch,
-    config: LossConfig,
-    original: Float[Tensor, "b c h w"],
-    decoded: list[int],
-    empty: Bool[Tensor, " b"],
-) -> dict[str, _Term]:
-    """Decode the chosen samples and return the configured ones of Eq. 5, 10 and 11."""
+def _pixel_values(
+    noise_inputs: NoiseInputs, original: Float[Tensor, "b c h w"], decoded: list[int]
+) -> dict[str, _Values]:
+    """Decode the chosen samples and return the used terms on images."""
+    models, batch, config, empty = noise_inputs.models, noise_inputs.batch, noise_inputs.config, noise_inputs.empty
     part = batch.select(decoded)
-    values = pixel_terms(models, part, config, original if part is batch else original[decoded])
-    places = torch.tensor(decoded, device=original.device)
-    judged = torch.zeros_like(empty).index_fill(0, places, value=True)
-    skips_empty = config.empty_mask in ("ldm", "drop")
-    return {
-        name: _Term(
-            values=value.new_zeros(len(empty)).index_copy(0, places, value),
-            applies=judged & ~empty if skips_empty and (name != "global" or config.empty_mask == "drop") else judged,
-        )
-        for name, value in values.items()
-    }
-
-
-def _term_weights(models: TrainModels, config: LossConfig, draws: Draws) -> dict[str, Float[Tensor, " b"]]:
-    """Return each sample's weights of Eq. 12, with min-SNR on the noise loss where it is configured."""
-    weights = losses.term_weights(
-        draws.timesteps,
-        num_train_timesteps=len(models.alphas_cumprod),
-        noise_weight=config.noise_weight,
-        global_weight=config.global_weight,
-        loc_weight=config.loc_weight,
-        lambda_perc=config.lambda_perc or 0.0,
-        t_weighting=config.t_weighting,
-        perc_t_weight=config.perc_t_weight,
-    )
-    if config.min_snr_gamma is not None:
-        gamma = config.min_snr_gamma
-        weights["noise"] = weights["noise"] * min_snr_weight(draws.timesteps, models.alphas_cumprod, gamma=gamma)
-    return weights
+    pixels = decode_latents(present(models.decoder, "decoder"), original if part is batch else original[decoded])
+    inputs = PixelInputs(models=models, batch=part, config=config, pixels=pixels)
+    indices = torch.tensor(decoded, device=original.device)
+    chosen = torch.zeros_like(empty).index_fill(0, indices, value=True)
+    found = {}
+    for term in used_terms(config):
+        if isinstance(term, PixelTerm):
+            value = term.value(inputs)
+            needs_mask = any(name in MASK_FIELDS for name in term.needs(config))
+            skips_empty = config.empty_mask == "drop" or (config.empty_mask == "ldm" and needs_mask)
+            found[term.name] = _Values(
+                values=value.new_zeros(len(empty)).index_copy(0, indices, value),
+                applies=chosen & ~empty if skips_empty else chosen,
+            )
+    return found
 
 
 def _mask_shares(batch: EditBatch) -> dict[str, Float[Tensor, ""]]:
     if batch.source_mask is None or batch.target_mask is None:
         return {}
     regions = mask_regions(batch.source_mask, batch.target_mask)
-    return {"mask_overlap": regions.overlap.mean(), "mask_gap": regions.gap.mean()}
+    return dict(zip(MASK_SHARES, (regions.overlap.mean(), regions.gap.mean()), strict=True))

@@ -1,26 +1,29 @@
-"""A page of pairs to look at: pictures, masks, prompts and scores of a dataset version in one self-contained file."""
+"""A page of pairs to look at: images, masks, prompts and scores of a dataset version in one self-contained file."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import numpy as np
 from pydantic import Field
 
 from iedit_model.configuration import configuration
+from iedit_model.errors import ImageFileError, MaskError
+from iedit_model.imaging.decode import STORED_FORMATS, decode_image
+from iedit_model.imaging.encode import SMALL_PX, image_url
+from iedit_model.imaging.mask_files import decode_levels
+from iedit_model.imaging.sheet import mask_overlay, shrunk_levels
 from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, VersionInfo, VersionStore
 from storage.atomic import replace_bytes
 from storage.tables import MANIFEST_ORIGIN
 from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
-from tasks.images.data_url import SMALL_PX, picture_address
 from tasks.pack.packed_sample import read_sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from PIL.Image import Image
 
 _SCORES: Final = tuple(column.name for column in MANIFEST.columns if column.type == "float32")
-# What the stages measured comes before what the metadata claims.
+# What the stages measured comes before what the metadata says.
 _NUMBERS: Final = (
     *(name for name in _SCORES if MANIFEST_ORIGIN[name] != "plan"),
     *("rank", "level"),
@@ -31,12 +34,7 @@ _TEXTS: Final = (
     *("sample_id", "caption", "edit_prompt", "swapped_from", "swapped_to", "source_diff", "target_diff"),
     *("url", "target_url", "target_caption"),
 )
-_PLACES: Final = ("tar", "tar_offset", "tar_size", *(f"{part}_member_sha256" for part in SAMPLE_PARTS))
-_OVERLAY_PX: Final = 192
-"""Least side of a mask as it is shown, so that its outline is thin."""
-_SHADE: Final = (14, 14, 24)
-_OUTLINE: Final = (255, 45, 140, 255)
-_DARKNESS: Final = 0.68
+_POSITIONS: Final = ("tar", "tar_offset", "tar_size", *(f"{part}_member_sha256" for part in SAMPLE_PARTS))
 
 
 @configuration
@@ -44,11 +42,11 @@ class GalleryConfig:
     """What is shown."""
 
     limit: Annotated[int, Field(ge=1, le=5000)] = 200
-    """Most pairs on the page; the first by sample id, which is as good as a random draw."""
+    """Most pairs on the page; the first by sample id, which is as good as a random sample."""
     where: str | None = None
     """Only pairs that pass this filter over the manifest (``storage.filters``)."""
     thumb_px: Annotated[int, Field(ge=16, le=2048)] = 320
-    """Longer side of a picture on the page; smaller pictures stay as they are."""
+    """Longer side of an image on the page; smaller images stay as they are."""
 
 
 def write_gallery(versions: VersionStore, version: str, path: Path, config: GalleryConfig | None = None) -> Path:
@@ -64,7 +62,7 @@ def write_gallery(versions: VersionStore, version: str, path: Path, config: Gall
 
 
 def gallery_html(versions: VersionStore, version: str, config: GalleryConfig | None = None) -> str:
-    """Return the page: HTML that asks for nothing from anywhere, about 60 KB a pair of 512-pixel pictures.
+    """Return the page: HTML that asks for nothing from anywhere, about 60 KB per pair of 512-pixel images.
 
     Raises:
         UnknownVersionError: there is no such version.
@@ -72,39 +70,17 @@ def gallery_html(versions: VersionStore, version: str, config: GalleryConfig | N
     """
     config = config or GalleryConfig()
     info = versions.load(version)
-    manifest = versions.manifest(info, columns=(*_TEXTS, *_NUMBERS, *_WORDS, *_PLACES), where=config.where)
+    manifest = versions.manifest(info, columns=(*_TEXTS, *_NUMBERS, *_WORDS, *_POSITIONS), where=config.where)
     shown = manifest.slice(0, config.limit)
     pieces = html_page(
         f"Editing pairs {info.id}",
         _summary(info, manifest.num_rows, shown.num_rows, config.where),
         _cards(versions, shown, config.thumb_px),
         _columns(shown),
-        footer="A target is another picture that fits the edit prompt. Masks are bright where the picture is to be "
-        "edited. Press the pictures to enlarge them.",
+        footer="A target is another image that fits the edit prompt. Masks are bright where the image is to be "
+        "edited. Press the images to enlarge them.",
     )
     return "".join(pieces)
-
-
-def mask_overlay(mask: "Image") -> "Image":
-    """Return what is laid over a picture to show its mask: dark outside, clear inside, with a bright outline.
-
-    Args:
-        mask: 8-bit grey, 255 = edit here.
-
-    Returns:
-        RGBA of the same size, enlarged by a whole factor when it is small.
-    """
-    from PIL import Image, ImageFilter
-
-    factor = max(1, -(-_OVERLAY_PX // max(mask.size)))
-    mask = mask.convert("L").resize((mask.width * factor, mask.height * factor), Image.Resampling.NEAREST)
-    inside = Image.fromarray(np.where(np.asarray(mask) >= 128, 255, 0).astype(np.uint8))
-    outline = np.asarray(inside) != np.asarray(inside.filter(ImageFilter.MinFilter(3)))
-    pixels = np.zeros((mask.height, mask.width, 4), np.uint8)
-    pixels[..., :3] = _SHADE
-    pixels[..., 3] = np.rint((255 - np.asarray(mask, np.float32)) * _DARKNESS)
-    pixels[outline] = _OUTLINE
-    return Image.fromarray(pixels, "RGBA")
 
 
 def _summary(info: VersionInfo, num_found: int, num_shown: int, where: str | None) -> str:
@@ -139,15 +115,13 @@ def _cards(versions: VersionStore, rows: "pa.Table", thumb_px: int) -> Iterator[
 
 
 def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCard:
-    from tasks.images.stored_images import ImageError, decode_image
-
-    pictures, is_small = {}, True
-    for name, part in (("s", "source"), ("t", "target"), ("sm", "source_mask"), ("tm", "target_mask")):
-        try:
-            picture = decode_image(parts[part])
-        except (KeyError, ImageError):
-            continue
-        is_small = is_small and max(picture.size) <= SMALL_PX
-        picture.thumbnail((thumb_px, thumb_px))
-        pictures[name] = picture_address(mask_overlay(picture) if name in {"sm", "tm"} else picture)
-    return PageCard(row=row, pictures=pictures, is_small=is_small)
+    images, is_small = {}, True
+    for name, part in (("s", "source"), ("t", "target")):
+        with suppress(KeyError, ImageFileError):
+            image = decode_image(parts[part], formats=tuple(STORED_FORMATS))
+            is_small = is_small and max(image.size) <= SMALL_PX
+            images[name] = image_url(image, thumb_px=thumb_px)
+        with suppress(KeyError, ImageFileError, MaskError):
+            levels = decode_levels(parts[f"{part}_mask"])
+            images[f"{name}m"] = image_url(mask_overlay(shrunk_levels(levels, thumb_px)))
+    return PageCard(row=row, images=images, is_small=is_small)

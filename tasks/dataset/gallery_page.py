@@ -162,8 +162,8 @@ class PageCard:
 
     row: Mapping[str, Any]
     """Its row of the manifest."""
-    pictures: Mapping[str, str]
-    """``s``, ``t`` (source, target), ``sm``, ``tm`` (their masks) -> data address; a part that is broken is missing."""
+    images: Mapping[str, str]
+    """``s``, ``t`` (source, target), ``sm``, ``tm`` (their masks) -> data URL; a broken part is missing."""
     is_small: bool
     """Whether its pictures have so few pixels that each should be seen."""
 
@@ -260,11 +260,11 @@ def _filter(number: int, column: PageColumn) -> str:
 
 def _card(card: PageCard, columns: Sequence[PageColumn]) -> str:
     row = card.row
-    style = ";".join(f"--{name}:url({address})" for name, address in card.pictures.items())
+    style = ";".join(f"--{name}:url({address})" for name, address in card.images.items())
     fine = " fine" if card.is_small else ""
     names = {"s": "source", "sm": "source mask", "t": "target", "tm": "target mask"}
     pictures = "".join(
-        f'<span class="{name}{fine}"><i>{words}{"" if name in card.pictures else ": damaged"}</i></span>'
+        f'<span class="{name}{fine}"><i>{words}{"" if name in card.images else ": damaged"}</i></span>'
         for name, words in names.items()
     )
     old = marked(row["caption"], row["swapped_from"], row["edit_prompt"], "del")

@@ -1,4 +1,4 @@
-"""Edit one picture by words: results, a contact sheet, and a record from which the same bytes come again."""
+"""Edit one image by words: results, a contact sheet, and a record from which the same bytes come again."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,8 +10,10 @@ import numpy as np
 
 from iedit_model.editing.editor import Editor, EditRequest, EditResult, Mask
 from iedit_model.editing.registry import NEEDS_MASK, build_editor, editor_spec
-from iedit_model.errors import ConfigError, PictureError
-from iedit_model.imaging.untrusted import PictureLimits, png_bytes, read_mask, read_picture
+from iedit_model.errors import ConfigError, ImageFileError
+from iedit_model.imaging.decode import LIMITS, ImageLimits, decode_image
+from iedit_model.imaging.encode import encode_image
+from iedit_model.imaging.mask_files import encode_mask, read_mask
 from storage.atomic import replace_bytes
 from tasks.edit.record import (
     RECORD_NAME,
@@ -23,7 +25,7 @@ from tasks.edit.record import (
     record_bytes,
     recorded,
 )
-from tasks.edit.sheet import contact_sheet
+from tasks.edit.sheet import edit_sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +41,7 @@ class EditOutcome:
     """What an edit wrote."""
 
     results: tuple[Path, ...]
-    """One picture a seed."""
+    """One image per seed."""
     sheet: Path
     record: Path
     seconds: float
@@ -55,27 +57,26 @@ class _Input:
 
 
 def edit_file(
-    image: Path, job: EditJob, folder: Path, *, mask: Path | None = None, limits: PictureLimits | None = None
+    image: Path, job: EditJob, folder: Path, *, mask: Path | None = None, limits: ImageLimits = LIMITS
 ) -> EditOutcome:
-    """Edit a picture file and write the results into a folder, the record last.
+    """Edit an image file and write the results into a folder, the record last.
 
     Args:
-        image: a picture of any size and mode.
+        image: an image file of any size and mode.
         job: the edit.
         folder: where to; made if it is not there. An earlier edit there is replaced.
-        mask: a picture, white where to edit, of the image's shape as it is shown.
+        mask: a mask file, white where to edit, of the image's shape as it is shown.
         limits: how large the files may be.
 
     Returns:
         The paths.
 
     Raises:
-        PictureError: a picture cannot be read.
+        ImageFileError: an image cannot be read.
         MaskError: the mask does not fit the image, or an automatic one is empty.
         EditError, ConfigError, WeightsError: the method lacks what it needs.
         DiskFullError: no room.
     """
-    limits = limits or PictureLimits()
     source = _Input(name=f"{SOURCE_STEM}{_suffix(image)}", data=_read(image, limits))
     given = None
     if mask is not None:
@@ -83,7 +84,7 @@ def edit_file(
     return _edit(source, given, job, folder, build_editor(editor_spec(job.method, job.models, job.settings)), limits)
 
 
-def repeat_edit(record: Path, folder: Path, *, limits: PictureLimits | None = None) -> EditOutcome:
+def repeat_edit(record: Path, folder: Path, *, limits: ImageLimits = LIMITS) -> EditOutcome:
     """Make an edit again from its record; the files come out byte for byte, on the same libraries and device.
 
     Args:
@@ -95,7 +96,6 @@ def repeat_edit(record: Path, folder: Path, *, limits: PictureLimits | None = No
         EditRecordError: the record or a file of it is damaged, or the weights are not those of the record.
         WeightsError: the weights are gone.
     """
-    limits = limits or PictureLimits()
     known = read_record(record)
     inputs = [
         None
@@ -116,11 +116,12 @@ def repeat_edit(record: Path, folder: Path, *, limits: PictureLimits | None = No
 
 
 def _edit(
-    source: _Input, given: _Input | None, job: EditJob, folder: Path, editor: Editor, limits: PictureLimits
+    source: _Input, given: _Input | None, job: EditJob, folder: Path, editor: Editor, limits: ImageLimits
 ) -> EditOutcome:
-    image = read_picture(source.data, limits=limits)
+    if given is not None and job.method not in NEEDS_MASK:
+        raise ConfigError(f"the method {job.method} takes no mask; there are {', '.join(sorted(NEEDS_MASK))}")
+    image = decode_image(source.data, limits=limits)
     mask = None if given is None else read_mask(given.data, size=image.size, limits=limits)
-    _check_mask(job, mask)
     results = editor.edit(_requests(job, image, mask))
     files = _files(job, image, results)
     outputs = tuple(recorded(name, data) for name, data in files.items())
@@ -161,27 +162,18 @@ def _requests(job: EditJob, image: "Image", mask: Mask | None) -> list[EditReque
 
 def _files(job: EditJob, image: "Image", results: Sequence[EditResult]) -> dict[str, bytes]:
     """Return what is written beside the record: the results first, then the mask that was used and the sheet."""
-    from PIL import Image
-
     digits = len(str(len(results) - 1))
-    files = {f"edited_{index:0{digits}}.png": png_bytes(result.image) for index, result in enumerate(results)}
+    files = {f"edited_{index:0{digits}}.png": encode_image(result.image) for index, result in enumerate(results)}
     mask = results[0].mask
     if mask is not None:
-        files[MASK_NAME] = png_bytes(Image.fromarray(np.rint(mask * 255).astype(np.uint8)))
+        files[MASK_NAME] = encode_mask(np.rint(mask * 255).astype(np.uint8))
     title = f"{job.edit_prompt}  ({job.method})"
-    sheet = contact_sheet(
-        title, image, mask, [result.image for result in results], [f"seed {seed}" for seed in job.seeds]
-    )
-    files[SHEET_NAME] = png_bytes(sheet)
+    sheet = edit_sheet(title, image, mask, [result.image for result in results], [f"seed {seed}" for seed in job.seeds])
+    files[SHEET_NAME] = encode_image(sheet)
     return files
 
 
-def _check_mask(job: EditJob, mask: Mask | None) -> None:
-    if mask is not None and job.method not in NEEDS_MASK:
-        raise ConfigError(f"the method {job.method} takes no mask; there are {', '.join(sorted(NEEDS_MASK))}")
-
-
-def _remove_earlier(folder: Path, *, keep: set[str], limits: PictureLimits) -> None:
+def _remove_earlier(folder: Path, *, keep: set[str], limits: ImageLimits) -> None:
     """Remove the record of an earlier edit in the folder, and those of its files that will not be written anew.
 
     Only files that are still what the record says: nothing else in the folder is ours to remove.
@@ -202,15 +194,15 @@ def _remove_earlier(folder: Path, *, keep: set[str], limits: PictureLimits) -> N
             (folder / file.name).unlink()
 
 
-def _read(path: Path, limits: PictureLimits) -> bytes:
+def _read(path: Path, limits: ImageLimits) -> bytes:
     if not path.is_file():
-        raise PictureError(f"{path} is no file")
+        raise ImageFileError(f"{path} is no file")
     try:
         with path.open("rb") as stream:
-            # One byte more than allowed, so that the reader of pictures can tell.
+            # One byte more than allowed, so that the decoder can tell.
             return stream.read(limits.max_bytes + 1)
     except OSError as error:
-        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise ImageFileError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _suffix(path: Path) -> str:

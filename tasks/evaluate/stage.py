@@ -15,12 +15,13 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from iedit_model.configuration import configuration
 from iedit_model.editing.editor import Editor, EditRequest, EditResult
 from iedit_model.errors import ConfigError, EditError, MaskError
+from iedit_model.imaging.encode import encode_image
 from storage import Dropped, ShardReport, ShardStore, digest_of, fingerprint, parquet_bytes, sample_seed
 from tasks.evaluate.networks import ScoringConfig, ScoringNetworks
 from tasks.evaluate.score_rows import Scored, feature_rows, score_batch
 from tasks.evaluate.score_tables import EDITS, FEATURES, FEATURES_SUFFIX, scores_schema
 from tasks.evaluate.sets.evalset import EvalPair, EvalSet, pair_digest
-from tasks.evaluate.sets.pixels import Frame, encode_mask, framed, picture, png_bytes
+from tasks.evaluate.sets.pixels import Frame, framed, mask_bytes, set_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -168,7 +169,7 @@ def score_shard(
                 pair=known[row["pair_id"]],
                 seed=row["seed"],
                 frame=frames[row["pair_id"]],
-                edited=picture(row["edited_image"], name=f"the edit of {row['pair_id']}"),
+                edited=set_image(row["edited_image"], name=f"the edit of {row['pair_id']}"),
             )
             for row in batch
         ]
@@ -272,8 +273,8 @@ def _edit_row(pair: EvalPair, seed: int, request: EditRequest, result: EditResul
         "image_id": pair.image_id,
         "seed": seed,
         "num_unet_evaluations": result.num_unet_evaluations,
-        "edited_image": png_bytes(edited),
-        "used_mask": None if result.mask is None else encode_mask(result.mask >= 0.5),
+        "edited_image": encode_image(edited),
+        "used_mask": None if result.mask is None else mask_bytes(result.mask >= 0.5),
     }
 
 

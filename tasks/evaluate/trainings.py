@@ -52,5 +52,5 @@ def _losses(loss: Mapping[str, Any]) -> list[str]:
         limits = [f"t >= {low}"] * bool(low) + [f"t < {high}"] * (high is not None)
         found.append(_NOISE_LOSSES[loss["noise_loss"]] + (f" ({', '.join(limits)})" if limits else ""))
     found += [f"L_{name}" for name in ("global", "loc", "perc") if loss[f"use_{name}"]]
-    found += [f"replay of the {side}" for side in ("target", "source") if loss[f"replay_{side}_weight"]]
+    found += [f"denoising of the {side}" for side in ("target", "source") if loss[f"{side}_denoising_weight"]]
     return found

@@ -1,13 +1,10 @@
-"""Stored images -> pictures in memory: the single place where bytes of the store are decoded.
+"""Stored images -> RGB in memory: where bytes of the store are decoded.
 
 Members of a download shard's tar are read by range, checked against their hash and decoded in threads while a model
 works. Where the images of other shards lie, the targets of a pair among them, says ``tasks.images.image_index``.
 Pixels come as they were stored: masks and packed samples lie on the same grid.
 """
 
-import io
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -16,6 +13,8 @@ from pydantic import Field
 
 from iedit_model.batching import map_batches, prefetch
 from iedit_model.configuration import configuration
+from iedit_model.errors import ImageFileError
+from iedit_model.imaging.decode import STORED_FORMATS, ImageLimits, decode_image
 from storage import CorruptFileError, Dropped, ShardReport, ShardStore, read_tar_member
 from tasks.errors import TaskError
 
@@ -26,16 +25,7 @@ if TYPE_CHECKING:
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
-MAX_PIXELS: Final = 1 << 26
-"""Largest stored image that is decoded; the download stage stores far smaller ones."""
-
-_FORMATS: Final = ("PNG", "JPEG", "WEBP")
 _COLUMNS: Final = ("sample_id", "status", "image_shard", "image_offset", "image_size", "stored_sha256")
-# What Pillow's decoders raise on broken files beside their own errors.
-_BROKEN: Final = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError),
-    *(RuntimeError, struct.error, zlib.error),
-)
 
 
 class UnknownImageError(TaskError):
@@ -46,7 +36,7 @@ class ImageError(TaskError):
     """One stored image cannot be used; ``reason`` is the word under which its sample is counted as dropped."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keep both: ``damaged_image`` for other bytes than were stored, ``undecodable_image`` for no picture."""
+        """Keep both: ``damaged_image`` for other bytes than were stored, ``undecodable_image`` for no image."""
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -57,14 +47,14 @@ class BatchConfig:
     """How images go through a model."""
 
     size: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Images a batch. Part of the fingerprint: another shape of batch may change the last bits of a result."""
+    """Images per batch. Part of the fingerprint: another shape of batch may change the last bits of a result."""
     decode_threads: Annotated[int, Field(ge=0, le=256)] = field(default=4, metadata={"fingerprint": False})
     """Threads that read, decode and prepare images while the model works; 0 does it in between."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
-    """Where an image lies: the download shard whose tar holds it, and its place and hash there."""
+    """Where an image lies: the download shard whose tar holds it, and its position and hash there."""
 
     sample_id: str
     shard: ShardReport
@@ -74,13 +64,13 @@ class StoredImage:
 
 
 class ImagePass:
-    """One pass of a model over stored images: decoded ahead in threads, in batches of one shape; keeps the losses."""
+    """One pass of a model over stored images: decoded ahead in threads, in batches of one shape; keeps the dropped."""
 
     def __init__(self, store: ShardStore, config: BatchConfig) -> None:
         self._store = store
         self._config = config
         self.dropped: list[Dropped] = []
-        """One entry an image that could not be used, in order."""
+        """One entry per image that could not be used, in order."""
         self.num_halvings = 0
         """How often a batch did not fit into memory."""
 
@@ -138,9 +128,9 @@ def stored_images(store: ShardStore, download: ShardReport) -> list[StoredImage]
         UnknownImageError: one of them lies in another shard.
     """
     rows = stored_rows(store, download).to_pylist()
-    if strangers := [row for row in rows if row["image_shard"] != download.shard]:
+    if elsewhere := [row for row in rows if row["image_shard"] != download.shard]:
         raise UnknownImageError(
-            f"the image of {strangers[0]['sample_id']} lies in the shard {strangers[0]['image_shard']!r}, not in "
+            f"the image of {elsewhere[0]['sample_id']} lies in the shard {elsewhere[0]['image_shard']!r}, not in "
             f"{download.name}"
         )
     return [
@@ -159,7 +149,7 @@ def read_image(store: ShardStore, image: StoredImage) -> "Image":
     """Return a stored image as RGB.
 
     Raises:
-        ImageError: its bytes are not those that were stored, or are no picture.
+        ImageError: its bytes are not those that were stored, or are no image.
         MissingFileError: the tar is gone.
         CorruptFileError: the tar was cut short, so that the shard must be downloaded again.
     """
@@ -170,36 +160,25 @@ def read_image(store: ShardStore, image: StoredImage) -> "Image":
         if (store.files.size(path) or 0) < image.offset + image.size:
             raise
         raise ImageError("damaged_image", str(error)) from error
-    return decode_image(data)
+    return decode_stored(data)
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> "Image":
-    """Return the RGB picture in ``data``; transparent parts show white.
+def decode_stored(data: bytes) -> "Image":
+    """Return the RGB image in bytes of the store.
 
     Raises:
-        ImageError: not a whole PNG, JPEG or WebP, or of more than ``max_pixels``.
+        ImageError: not a whole image of a format that is stored, or one of too many pixels.
     """
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-            if picture.width * picture.height > max_pixels:
-                raise ImageError(
-                    "undecodable_image", f"{picture.width} x {picture.height} pixels, at most {max_pixels} are decoded"
-                )
-            if picture.mode == "RGB":
-                picture.load()  # what is loaded outlives the file
-                return picture
-            if not picture.has_transparency_data:
-                return picture.convert("RGB")
-            ground = Image.new("RGBA", picture.size, "white")
-            return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
-    except (*_BROKEN, Image.DecompressionBombError) as error:
-        raise ImageError("undecodable_image", f"{type(error).__name__}: {error}"[:200]) from error
+        # Bytes of the store were counted when they were fetched, and checked against their hash.
+        limits = ImageLimits(max_bytes=max(1, len(data)))
+        return decode_image(data, limits=limits, formats=tuple(STORED_FORMATS))
+    except ImageFileError as error:
+        raise ImageError("undecodable_image", str(error)[:200]) from error
 
 
 def stored_rows(store: ShardStore, download: ShardReport) -> "pa.Table":
-    """Return where the images of one download shard lie, one row an image, sorted by sample id."""
+    """Return where the images of one download shard lie, one row per image, sorted by sample id."""
     import pyarrow.compute as pc
 
     return store.read_table(download, columns=_COLUMNS, where=pc.field("status") == "ok")

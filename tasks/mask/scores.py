@@ -4,7 +4,6 @@ A probability is rounded to one of 256 levels before anything else, so that the 
 not decide over a pixel; the stored mask and all its scores follow from the same levels.
 """
 
-import io
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.imaging.mask_files import decode_levels, encode_mask
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def score_mask(probabilities: Floats, *, threshold: float, soft: bool) -> MaskSc
     levels = np.rint(probabilities * _LEVELS).astype(np.uint8)
     inside = levels >= lowest_level(threshold)
     return MaskScores(
-        png=_png(levels if soft else inside.astype(np.uint8) * _LEVELS),
+        png=encode_mask(levels if soft else inside.astype(np.uint8) * _LEVELS),
         mean=float(levels.mean(dtype=np.float64)) / _LEVELS,
         highest=int(levels.max()) / _LEVELS,
         area=float(inside.mean(dtype=np.float64)),
@@ -80,10 +80,7 @@ def score_mask(probabilities: Floats, *, threshold: float, soft: bool) -> MaskSc
 
 def read_mask(png: bytes, *, threshold: float) -> Bools:
     """Return which pixels of a stored mask are inside, (height, width)."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        return np.asarray(image) >= lowest_level(threshold)
+    return decode_levels(png) >= lowest_level(threshold)
 
 
 def mask_iou(source: Bools, target: Bools) -> float:
@@ -138,11 +135,3 @@ def _edges(inside: Bools) -> list[Bools]:
     top, bottom = inside[:1].ravel(), inside[1:][-1:].ravel()
     between = inside[1:-1]
     return [top, bottom, between[:, 0], between[:, 1:][:, -1:].ravel()]
-
-
-def _png(levels: Levels) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(levels).save(out, "PNG", compress_level=6)
-    return out.getvalue()

@@ -22,7 +22,7 @@ from tasks.train.train_rows import PairSample, TrainRows, read_pair
 if TYPE_CHECKING:
     from torch import Tensor
 
-STAGE, VERSION = "train", 1
+STAGE, VERSION = "train", 2
 _SUFFIX: Final = "safetensors"
 
 
@@ -158,7 +158,7 @@ class CacheFiller:
         started, config = time.monotonic(), self._config
         kept: dict[str, Tensor] = {}
         names: dict[str, list[str]] = {}
-        halves = torch.float16 if config.dtype == "fp16" else torch.float32
+        storage_dtype = torch.float16 if config.dtype == "fp16" else torch.float32
         pairs = prefetch(rows, self._read, num_threads=config.decode_threads, ahead=2 * config.batch_size)
 
         def encode(batch: Sequence[PairSample]) -> "list[dict[str, Tensor]]":
@@ -166,7 +166,7 @@ class CacheFiller:
             for encoding, name, tensor in encoded([encoding for encoding, _ in missing], batch):
                 if name not in names.setdefault(encoding.settings.name, []):
                     names[encoding.settings.name].append(name)
-                found[name] = tensor if encoding.keeps_dtype else tensor.to(halves)
+                found[name] = tensor if encoding.keeps_dtype else tensor.to(storage_dtype)
             return [{name: tensor[i] for name, tensor in found.items()} for i in range(len(batch))]
 
         for place, (pair, tensors) in enumerate(map_batches(encode, pairs, batch_size=config.batch_size)):

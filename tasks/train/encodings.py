@@ -1,7 +1,7 @@
-"""What the frozen networks say about a pair, as far as the configured losses need it: one encoding a kind of tensor.
+"""Frozen-encoder outputs of a pair, as far as the configured losses need them: one encoding per kind of tensor.
 
-An encoding is computed once a dataset version and kept (``encoding_cache``), or anew for every batch. Its settings and
-the identity of its network say everything that decides its values.
+An encoding is computed once per dataset version and kept (``encoding_cache``), or anew for every batch. Its settings
+and the identity of its network say everything that decides its values.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from iedit_model.masks import dilate, to_latent_mask
 from iedit_model.training.config import LatentMaskMode, LossConfig, MaskFill, PerceptualAlign
 from tasks.train.networks import Networks
-from tasks.train.run_config import PromptSource, TrainRunConfig
+from tasks.train.run_config import CacheConfig, PromptSource, TrainRunConfig
 from tasks.train.train_rows import PairSample
 
 if TYPE_CHECKING:
@@ -28,9 +28,10 @@ class EncodingSettings:
 
     name: str
     prompts: PromptSource
-    dtype: str
+    cache: CacheConfig
+    """Whole, but for its neutral fields: also how many samples are encoded at once decides the last bits."""
     device: str
-    """Kind of processor: another one computes other last bits."""
+    """cpu or cuda: another one computes other last bits."""
     options: object = None
 
 
@@ -42,7 +43,7 @@ class MaskOptions:
     threshold: float
     dilation: int
     cell_px: int
-    """Pixels a latent cell, each way."""
+    """Pixels per latent cell, each way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,20 +79,22 @@ def build_encodings(networks: Networks, config: TrainRunConfig, *, keep_features
         config: its configuration.
         keep_features: whether Eq. 10 gets the target's features, else the target's pixels and mask.
     """
+    from iedit_model.training.terms import needed_fields
+
     kinds = _Kinds(networks, config)
-    loss = config.train.loss
-    wanted = [
-        (True, kinds.latents),
-        (True, kinds.prompts),
-        (bool(loss.replay_source_weight), kinds.source_prompts),
-        (loss.uses_latent_masks, kinds.latent_masks),
-        (loss.uses_pixel_masks, kinds.pixel_masks),
-        (loss.use_global, kinds.clip_prompts),
-        (loss.use_loc, kinds.clip_diffs),
-        (loss.use_perc and keep_features, kinds.target_features),
-        (loss.use_perc and not keep_features, kinds.target_pictures),
+    needed = needed_fields(config.train.loss)
+    by_fields = [
+        (("source_prompt_embeds",), kinds.source_prompts),
+        (("source_mask", "target_mask"), kinds.latent_masks),
+        (("source_pixel_mask",), kinds.pixel_masks),
+        (("text_embeds",), kinds.clip_prompts),
+        (("diff_text_embeds",), kinds.clip_diffs),
+        (("target_features",), kinds.target_features if keep_features else kinds.target_images),
+        (("target_pixels", "target_pixel_mask"), kinds.target_images),
     ]
-    return [build() for needed, build in wanted if needed]
+    builders = [kinds.latents, kinds.prompts]
+    builders += [build for fields, build in by_fields if not needed.keys().isdisjoint(fields)]
+    return [build() for build in dict.fromkeys(builders)]
 
 
 def cell_px(networks: Networks) -> int:
@@ -144,14 +147,14 @@ class _Kinds:
             "pixel-masks", lambda pairs: {"source_pixel_mask": _bytes(pairs, "source_mask")}, None, keeps_dtype=True
         )
 
-    def target_pictures(self) -> Encoding:
+    def target_images(self) -> Encoding:
         def encode(pairs: Sequence[PairSample]) -> "Mapping[str, Tensor]":
             return {
                 "target_pixels": _bytes(pairs, "target_pixels"),
                 "target_pixel_mask": _bytes(pairs, "target_mask"),
             }
 
-        return self._encoding("target-pictures", encode, None, keeps_dtype=True)
+        return self._encoding("target-images", encode, None, keeps_dtype=True)
 
     def clip_prompts(self) -> Encoding:
         return self._encoding(
@@ -200,7 +203,7 @@ class _Kinds:
         settings = EncodingSettings(
             name=name,
             prompts=self._config.rows.prompts,
-            dtype="uint8" if keeps_dtype else self._config.cache.dtype,
+            cache=self._config.cache,
             device=self._networks.device.type,
             options=options,
         )
@@ -224,7 +227,7 @@ def encoded(encodings: Sequence[Encoding], pairs: Sequence[PairSample]) -> "Iter
 
 
 def to_batch_range(name: str, tensor: "Tensor") -> "Tensor":
-    """Return a kept tensor as ``EditBatch`` wants it: fp32, bytes of pictures in [-1, 1], of masks in [0, 1]."""
+    """Return a kept tensor as ``EditBatch`` wants it: fp32, bytes of images in [-1, 1], of masks in [0, 1]."""
     import torch
 
     if tensor.dtype != torch.uint8:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tasks.train.train_log import CONTRIBUTIONS
-
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
@@ -21,15 +19,13 @@ _PAPER: Final = (252, 252, 250)
 _INK: Final = (40, 40, 46)
 _GRID: Final = (222, 222, 218)
 _PALE: Final = (198, 205, 222)
-_COLOURS: Final = {
-    "loss": (32, 74, 135),
-    "noise": (204, 82, 0),
-    "global": (0, 128, 96),
-    "loc": (148, 60, 160),
-    "perc": (180, 30, 50),
-    "replay_target": (110, 110, 0),
-    "replay_source": (90, 90, 90),
-}
+_LOSS_COLOUR: Final = (32, 74, 135)
+_PART_COLOURS: Final = (
+    *((204, 82, 0), (0, 128, 96), (148, 60, 160), (180, 30, 50), (110, 110, 0), (90, 90, 90)),
+    *((0, 120, 190), (150, 90, 40)),
+)
+"""Of the parts, in the order in which the log names them; more parts than these begin anew."""
+_PART: Final = "part_"
 _WINDOWS: Final = 60
 _LEAST: Final = 1e-12
 
@@ -55,10 +51,11 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> "Image":
     window = max(1, len(rows) // _WINDOWS)
     if series:
         draw.line(scale.points(steps, series[0][1]), fill=_PALE, width=1)
-    for place, (name, values) in enumerate(series):
-        draw.line(scale.points(steps, smoothed(values, window)), fill=_COLOURS[name], width=2)
-        top = _TOP + 20 * place
-        draw.line([(WIDTH_PX - _RIGHT + 12, top + 8), (WIDTH_PX - _RIGHT + 30, top + 8)], fill=_COLOURS[name], width=3)
+    for index, (name, values) in enumerate(series):
+        colour = _LOSS_COLOUR if name == "loss" else _PART_COLOURS[(index - 1) % len(_PART_COLOURS)]
+        draw.line(scale.points(steps, smoothed(values, window)), fill=colour, width=2)
+        top = _TOP + 20 * index
+        draw.line([(WIDTH_PX - _RIGHT + 12, top + 8), (WIDTH_PX - _RIGHT + 30, top + 8)], fill=colour, width=3)
         draw.text((WIDTH_PX - _RIGHT + 36, top), name.replace("_", " "), fill=_INK, font=font)
     return image
 
@@ -66,10 +63,11 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> "Image":
 def _series(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, Floats]]:
     """Return the loss and those of its parts that are there, gaps filled with their neighbours."""
     found = []
-    for name, column in (("loss", "loss"), *((name, f"part_{name}") for name in CONTRIBUTIONS)):
+    parts = dict.fromkeys(column for row in rows for column in row if column.startswith(_PART))
+    for column in ("loss", *parts):
         values = [row.get(column) for row in rows]
         if any(value is not None and math.isfinite(value) and value > 0 for value in values):
-            found.append((name, _filled(values)))
+            found.append((column.removeprefix(_PART), _filled(values)))
     return found
 
 

@@ -55,7 +55,7 @@ class WandbSink:
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         # The same run has the same id, so that a resumed one goes on in its own curves.
-        name = str(described["identity"])[:16]
+        name = str(described["fingerprint"])[:16]
         self._run: Any = wandb.init(
             project=project, dir=str(folder), id=name, config=dict(described["config"]), resume="allow"
         )

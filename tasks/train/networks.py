@@ -102,7 +102,10 @@ class _Judges:
     def __init__(self, config: TrainRunConfig, device: "torch.device") -> None:
         import torch
 
+        from iedit_model.training.terms import needed_models
+
         self._config, self._loss = config, config.train.loss
+        self._needed = needed_models(config.train.loss)
         self._to = functools.partial(_moved, device=device)
         self._dtype: torch.dtype = getattr(torch, _DTYPES[config.compute.loss_precision])
         self.identities: dict[str, str] = {}
@@ -115,21 +118,21 @@ class _Judges:
         return source
 
     def _clip(self) -> "DifferentiableClip | None":
-        if not (self._loss.use_global or self._loss.use_loc):
+        if "clip" not in self._needed:
             return None
         from iedit_model.models.clip_loss import load_differentiable_clip
 
-        clip = load_differentiable_clip(model_folder(self._source("clip", self._config.clip, "use_global or use_loc")))
+        clip = load_differentiable_clip(model_folder(self._source("clip", self._config.clip, self._needed["clip"])))
         return self._to(clip, dtype=self._dtype)
 
     def _perceptual(self) -> "PerceptualFeatures | None":
         loss = self._loss
-        if not loss.use_perc:
+        if "perceptual" not in self._needed:
             return None
         from iedit_model.models.perceptual import PerceptualFeatures
         from iedit_model.models.vgg import load_vgg
 
-        source = self._source("perceptual", self._config.perceptual, "use_perc")
+        source = self._source("perceptual", self._config.perceptual, self._needed["perceptual"])
         try:
             vgg = load_vgg(model_folder(source))
         except BROKEN_MODEL as error:
@@ -148,7 +151,7 @@ class _Judges:
         """Return the decoder of the losses on pixels; a copy of the VAE where precision or layout differ."""
         import torch
 
-        if not self._loss.uses_pixels:
+        if "decoder" not in self._needed:
             return None
         if self._loss.decoder == "vae":
             from copy import deepcopy

@@ -1,25 +1,26 @@
 """What a run is, as JSON: settings, deviations from the paper, data, models, code; and whether two runs are one."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import Any, Final
 
 from iedit_model.training.config import deviations
 from storage import VersionInfo, canonical_json, digest_of
+from tasks.train.encoding_cache import VERSION as ENCODINGS_VERSION
 from tasks.train.errors import RunFolderError
 from tasks.train.networks import Networks
 from tasks.train.run_config import TrainRunConfig, as_json
 from tasks.train.run_folder import RunFolder
 
 MANIFEST_NAME: Final = "run.json"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
+VERSION: Final = 1
+"""Of the loop and the optimiser's side; to be raised when the same configuration gives other weights."""
 _PACKAGES: Final = ("iedit", "torch", "diffusers", "transformers", "accelerate", "open_clip_torch")
 
 
-def run_identity(config: TrainRunConfig, info: VersionInfo, networks: Networks) -> str:
+def run_fingerprint(config: TrainRunConfig, info: VersionInfo, networks: Networks) -> str:
     """Return 64 hex characters over everything that decides a run's weights.
 
     The number of steps is left out where the rate does not depend on it: such a run may be prolonged.
@@ -27,10 +28,18 @@ def run_identity(config: TrainRunConfig, info: VersionInfo, networks: Networks) 
     train = config.train
     if train.schedule == "constant":
         train = replace(train, num_steps=1)
-    decisive = canonical_json(replace(config, train=train))
-    return digest_of(
-        str(_FORMAT), decisive, info.id, *(part for pair in sorted(networks.identities.items()) for part in pair)
-    )
+    content = replace(config, train=train), info.id, networks.device.type
+    pairs = (*sorted(networks.identities.items()), *sorted(code_versions(config).items()))
+    return digest_of(str(_FORMAT), canonical_json((*content, pairs)))
+
+
+def code_versions(config: TrainRunConfig) -> dict[str, int]:
+    """Return the declared versions of the code that decides a run's weights: the stage, the step, the used terms."""
+    from iedit_model.training import train_step
+    from iedit_model.training.terms import term_versions
+
+    terms = {f"term {name}": version for name, version in term_versions(config.train.loss).items()}
+    return {"train": VERSION, "encodings": ENCODINGS_VERSION, "train_step": train_step.VERSION} | terms
 
 
 def describe_run(
@@ -44,7 +53,7 @@ def describe_run(
     """Return the manifest of a run before its first step."""
     return {
         "format": _FORMAT,
-        "identity": run_identity(config, info, networks),
+        "fingerprint": run_fingerprint(config, info, networks),
         "version": info.id,
         "num_samples": len(sample_ids),
         "samples_digest": digest_of(*sample_ids),
@@ -54,7 +63,7 @@ def describe_run(
         "models": networks.identities,
         "device": networks.device.type,
         "packages": {name: package_version(name) for name in _PACKAGES},
-        "code": code_digest(),
+        "code_versions": code_versions(config),
     }
 
 
@@ -69,19 +78,9 @@ def check_same_run(folder: RunFolder, manifest: Mapping[str, Any]) -> dict[str, 
         if folder.saved_steps():
             raise RunFolderError(f"{folder.path} has checkpoints but no {MANIFEST_NAME}; take another folder")
         return None
-    if held.get("identity") != manifest["identity"]:
+    if held.get("fingerprint") != manifest["fingerprint"]:
         raise RunFolderError(
-            f"{folder.path} holds another run: other settings, data or models than now; take another folder, or "
-            f"compare them with its {MANIFEST_NAME}"
+            f"{folder.path} holds another run: other settings, data, models, device or code than now; take another "
+            f"folder, or compare them with its {MANIFEST_NAME}"
         )
     return held
-
-
-def code_digest() -> str:
-    """Return 16 hex characters over the sources that decide a step: the model package and the train stage."""
-    root = Path(__file__).parents[2]
-    hasher = hashlib.sha256()
-    for folder in (root / "iedit_model", root / "tasks" / "train"):
-        for path in sorted(folder.rglob("*.py")):
-            hasher.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
-    return hasher.hexdigest()[:16]

@@ -1,10 +1,10 @@
-"""The log of a run: one parquet row an optimiser step, each step once, however often the run was resumed."""
+"""The log of a run: one parquet row per optimiser step, each step once, however often the run was resumed."""
 
 import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from storage import Column, CorruptFileError, TableSchema, parquet_bytes, read_parquet
 from storage.atomic import replace_bytes
@@ -12,46 +12,38 @@ from storage.atomic import replace_bytes
 if TYPE_CHECKING:
     import pyarrow as pa
 
-TERMS: Final = {
-    "noise": "Noise loss: Eq. 1, 4 or 8.",
-    "noise_foreground": "Eq. 9's part inside the target mask.",
-    "noise_background": "Eq. 9's part outside the source mask.",
-    "global": "Eq. 5: CLIP distance to the edit prompt.",
-    "loc": "Eq. 11: CLIP distance inside the source mask.",
-    "perc": "Eq. 10: distance of perceptual features.",
-    "replay_target": "Ordinary denoising of the target.",
-    "replay_source": "Ordinary denoising of the source.",
-    "mask_overlap": "Share of latent cells in the target mask alone.",
-    "mask_gap": "Share of latent cells in the source mask alone.",
-}
-CONTRIBUTIONS: Final = ("noise", "global", "loc", "perc", "replay_target", "replay_source")
-
 
 def _number(name: str, description: str, unit: str = "") -> Column:
     return Column(name=name, type="float32", description=description, unit=unit, nullable=True)
 
 
-TRAIN_LOG: Final = TableSchema(
-    name="train_log",
-    description="One row an optimiser step.",
-    columns=(
-        Column(name="step", type="int64", description="Optimiser step, 0 the first.", unit="steps"),
-        _number("epoch", "How often all samples were seen before this step."),
-        _number("loss", "What was differentiated: the weighted sum of all losses."),
-        *(_number(f"term_{name}", f"Unweighted. {text}") for name, text in TERMS.items()),
-        *(_number(f"part_{name}", f"Weighted part of the loss: {name}.") for name in CONTRIBUTIONS),
-        _number("learning_rate", "Of this step."),
-        _number("grad_norm", "L2 norm of the gradient before clipping."),
-        _number("skipped", "1 where an fp16 gradient overflowed and the update was left out."),
-        _number("phase", "Turn of the layer plan."),
-        _number("seconds", "Wall time of the step.", "s"),
-        _number("data_wait", "Of it, waiting for the batch.", "s"),
-        _number("images_per_s", "Samples a second, all processes together."),
-        _number("peak_memory", "Most memory so far: of the GPU, else of the process.", "MiB"),
-        _number("peak_fraction", "Floating point operations against what the GPU is sold for.", "[0, 1]"),
-    ),
-    sort_by=("step",),
-)
+def log_schema() -> TableSchema:
+    """Return the columns of the log; those of the losses follow from the registered terms."""
+    from iedit_model.training.terms import MASK_SHARES, TERMS
+
+    measured = {name: term.description for name, term in TERMS.items()} | MASK_SHARES
+    weighted = [name for name, term in TERMS.items() if term.weight is not None]
+    return TableSchema(
+        name="train_log",
+        description="One row per optimiser step.",
+        columns=(
+            Column(name="step", type="int64", description="Optimiser step, 0 the first.", unit="steps"),
+            _number("epoch", "How often all samples were seen before this step."),
+            _number("loss", "What was differentiated: the weighted sum of all losses."),
+            *(_number(f"term_{name}", f"Unweighted. {text}") for name, text in measured.items()),
+            *(_number(f"part_{name}", f"Weighted part of the loss: {name}.") for name in weighted),
+            _number("learning_rate", "Of this step."),
+            _number("grad_norm", "L2 norm of the gradient before clipping."),
+            _number("skipped", "1 where an fp16 gradient overflowed and the update was left out."),
+            _number("phase", "Phase of the layer plan."),
+            _number("seconds", "Wall time of the step.", "s"),
+            _number("data_wait", "Of it, waiting for the batch.", "s"),
+            _number("images_per_s", "Samples per second, all processes together."),
+            _number("peak_memory", "Most memory so far: of the GPU, else of the process.", "MiB"),
+            _number("peak_fraction", "Floating point operations against what the GPU is sold for.", "[0, 1]"),
+        ),
+        sort_by=("step",),
+    )
 
 
 class TrainLog:
@@ -78,7 +70,8 @@ class TrainLog:
 
     def write(self) -> None:
         """Bring all rows to the disk, atomically."""
-        replace_bytes(self._path, parquet_bytes(TRAIN_LOG.table(self.rows), TRAIN_LOG))
+        schema = log_schema()
+        replace_bytes(self._path, parquet_bytes(schema.table(self.rows), schema))
 
 
 def read_log(path: Path) -> "pa.Table":

@@ -1,6 +1,5 @@
 """The samples of a version that a run trains on, and what a sample is once its tar members are decoded."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -8,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.errors import ImageFileError, MaskError
+from iedit_model.imaging.mask_files import decode_levels
 from storage import SAMPLE_PARTS, CorruptFileError, Files, VersionInfo, VersionStore
 from storage.arrow import compute
-from tasks.images.stored_images import MAX_PIXELS, ImageError, decode_image
+from tasks.images.stored_images import ImageError, decode_stored
 from tasks.pack.packed_sample import read_sample
 from tasks.train.errors import TrainingRowsError
 from tasks.train.run_config import PromptSource, RowsConfig
@@ -118,7 +119,7 @@ def read_pair(files: Files, row: Mapping[str, Any], prompts: PromptSource) -> Pa
         raise TrainingRowsError(f"sample {row['sample_id']} cannot be decoded: {error}") from error
     sizes = {array.shape[1:] for array in (*pixels.values(), *masks.values())}
     if len(sizes) > 1:
-        raise TrainingRowsError(f"pictures and masks of sample {row['sample_id']} differ in size: {sorted(sizes)}")
+        raise TrainingRowsError(f"images and masks of sample {row['sample_id']} differ in size: {sorted(sizes)}")
     if prompts == "source":
         pixels["target"], masks["target"] = pixels["source"], masks["source"]
     prompt, source_prompt, diff_prompt = row_words(row, prompts)
@@ -144,18 +145,11 @@ def row_words(row: Mapping[str, Any], prompts: PromptSource) -> tuple[str, str, 
 
 
 def _pixels(data: bytes) -> Bytes:
-    return np.ascontiguousarray(np.asarray(decode_image(data), np.uint8).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.asarray(decode_stored(data), np.uint8).transpose(2, 0, 1))
 
 
 def _mask(data: bytes) -> Bytes:
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
-            if picture.mode != "L" or picture.width * picture.height > MAX_PIXELS:
-                raise ImageError(
-                    "undecodable_mask", f"mode {picture.mode} and size {picture.size}, expected 8 bit grey"
-                )
-            return np.asarray(picture, np.uint8)[None]
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError("undecodable_mask", f"{type(error).__name__}: {error}"[:200]) from error
+        return decode_levels(data)[None]
+    except (ImageFileError, MaskError) as error:
+        raise ImageError("undecodable_mask", str(error)[:200]) from error

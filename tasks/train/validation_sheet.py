@@ -1,11 +1,11 @@
 """What the model makes of a few held-out pairs while it learns: source, pseudo-target, edit, edit inside the mask."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from iedit_model.imaging.sheet import SheetCell, contact_sheet
 from iedit_model.masks import dilate, to_latent_mask
 from tasks.train.networks import Networks
 from tasks.train.run_config import TrainRunConfig
@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
     from iedit_model.models.latent_diffusion import LatentDiffusion
 
-_PX: Final = 128
-_GAP: Final = 6
-_LINE: Final = 18
-_PAPER: Final = (250, 250, 248)
-_INK: Final = (25, 25, 30)
 _HEADERS: Final = ("source", "target", "edit", "edit in mask")
 
 
@@ -35,13 +30,14 @@ class ValidationSheet:
     def draw(self) -> "Image":
         """Return a sheet of what the UNet, as it is now, makes of the pairs."""
         columns = [
-            [_picture(pair.source_pixels) for pair in self.pairs],
-            [_picture(pair.target_pixels) for pair in self.pairs],
+            [_image(pair.source_pixels) for pair in self.pairs],
+            [_image(pair.target_pixels) for pair in self.pairs],
             self._edits(masked=False),
             self._edits(masked=True),
         ]
         captions = [f"{pair.source_prompt} > {pair.prompt}" for pair in self.pairs]
-        return _sheet(list(zip(*columns, strict=True)), captions)
+        rows = zip(zip(*columns, strict=True), captions, strict=True)
+        return contact_sheet([SheetCell(images=images, lines=[caption]) for images, caption in rows], heads=_HEADERS)
 
     def _edits(self, *, masked: bool) -> "list[Image]":
         import torch
@@ -85,23 +81,7 @@ class ValidationSheet:
         )
 
 
-def _picture(pixels: Any) -> "Image":
+def _image(pixels: Any) -> "Image":
     from PIL import Image
 
     return Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-
-
-def _sheet(rows: "Sequence[Sequence[Image]]", captions: Sequence[str]) -> "Image":
-    from PIL import Image, ImageDraw, ImageFont
-
-    height = _PX + _LINE + _GAP
-    sheet = Image.new("RGB", (len(_HEADERS) * (_PX + _GAP) + _GAP, _LINE + _GAP + len(rows) * height), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
-    for column, header in enumerate(_HEADERS):
-        draw.text((_GAP + column * (_PX + _GAP), _GAP // 2), header, fill=_INK, font=font)
-    for row, (pictures, caption) in enumerate(zip(rows, captions, strict=True)):
-        top = _LINE + _GAP + row * height
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture.resize((_PX, _PX)), (_GAP + column * (_PX + _GAP), top))
-        draw.text((_GAP, top + _PX + 1), caption, fill=_INK, font=font)
-    return sheet

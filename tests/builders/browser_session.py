@@ -67,7 +67,7 @@ class BrowserSession:
         self._mouse("mouseReleased", end)
 
     def screenshot(self, path: Path) -> None:
-        """Take a picture of what is visible."""
+        """Take a screenshot of what is visible."""
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
 
     def _mouse(self, kind: str, place: tuple[float, float]) -> None:

@@ -1,4 +1,4 @@
-"""Debian's chromium for tests of pages: its console, the page after its scripts, and pictures of it."""
+"""Debian's chromium for tests of pages: its console, the page after its scripts, and images of it."""
 
 import os
 import re
@@ -41,6 +41,6 @@ def page_after_scripts(address: str, *, width: int = 1280) -> tuple[str, list[st
 
 
 def screenshot(address: str, path: Path, *, width: int, height: int) -> None:
-    """Take a picture of a page."""
+    """Take a screenshot of a page."""
     chromium(f"--window-size={width},{height}", f"--screenshot={path}", address)
     assert path.is_file()

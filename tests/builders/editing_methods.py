@@ -29,7 +29,7 @@ def mini_ldm() -> LatentDiffusion:
 
 
 def quick_settings(**changes: object) -> EditorSettings:
-    """Few steps on the CPU in fp32, for tests that do not judge pictures."""
+    """Few steps on the CPU in fp32, for tests that do not judge images."""
     values: dict[str, object] = {
         "device": CPU,
         "sampling": SamplingConfig(num_inference_steps=4),

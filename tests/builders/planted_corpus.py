@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, TableSchema, embed_schema, sample_id
-from tests.references.brute_force import Picture
+from tests.references.brute_force import CorpusImage
 
 FP = "0123456789abcdef"
 
@@ -33,10 +33,10 @@ def clusters(num_rows: int, dim: int, *, seed: int = 0, num_clusters: int = 40, 
     return half(centres[rng.integers(num_clusters, size=num_rows)] + noise)
 
 
-def picture(number: int, image: np.ndarray, text: np.ndarray | None = None) -> Picture:
-    """Return a picture that shares nothing but perhaps its embedding with any other."""
+def corpus_image(number: int, image: np.ndarray, text: np.ndarray | None = None) -> CorpusImage:
+    """Return an image that shares nothing but perhaps its embedding with any other."""
     other = image if text is None else text
-    return Picture(
+    return CorpusImage(
         url=f"http://pictures.example/{number}.jpg",
         image=image.tolist(),
         text=other.tolist(),
@@ -47,8 +47,8 @@ def picture(number: int, image: np.ndarray, text: np.ndarray | None = None) -> P
     )
 
 
-def by_id(pictures: Sequence[Picture]) -> dict[str, Picture]:
-    return {sample_id(picture.url): picture for picture in pictures}
+def by_id(images: Sequence[CorpusImage]) -> dict[str, CorpusImage]:
+    return {sample_id(entry.url): entry for entry in images}
 
 
 def embed_table_schema(dim: int, *, captions: bool = True, layouts: int | None = None) -> TableSchema:
@@ -60,19 +60,19 @@ def embed_table_schema(dim: int, *, captions: bool = True, layouts: int | None =
 
 def commit_corpus(
     store: ShardStore,
-    pictures: Mapping[str, Picture],
+    images: Mapping[str, CorpusImage],
     *,
     shard_size: int,
     captions: bool = True,
     layouts: bool = True,
     order: Sequence[str] | None = None,
 ) -> Reports:
-    """Commit the pictures in shards of ``shard_size``, cut in the given order of ids."""
-    names = list(order if order is not None else pictures)
+    """Commit the images in shards of ``shard_size``, cut in the given order of ids."""
+    names = list(order if order is not None else images)
     reports = Reports(embeds=[], downloads=[], captions=[])
     for number, start in enumerate(range(0, len(names), shard_size)):
         shard = f"{number:05d}"
-        part = {name: pictures[name] for name in sorted(names[start : start + shard_size])}
+        part = {name: images[name] for name in sorted(names[start : start + shard_size])}
         reports.embeds.append(_commit_embeds(store, shard, part, captions=captions, layouts=layouts))
         tables = {"download": DOWNLOAD.table(_downloads(part)), "caption": CAPTION.table(_captions(part))}
         for stage, table in tables.items():
@@ -82,7 +82,7 @@ def commit_corpus(
 
 
 def _commit_embeds(
-    store: ShardStore, shard: str, part: Mapping[str, Picture], *, captions: bool, layouts: bool
+    store: ShardStore, shard: str, part: Mapping[str, CorpusImage], *, captions: bool, layouts: bool
 ) -> ShardReport:
     rows = list(part.values())
     columns = {"image_embeds": [row.image for row in rows], "text_embeds": [row.text for row in rows]}
@@ -100,7 +100,7 @@ def _vectors(rows: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
 
 
-def _downloads(part: Mapping[str, Picture]) -> list[dict[str, object]]:
+def _downloads(part: Mapping[str, CorpusImage]) -> list[dict[str, object]]:
     return [
         {
             "sample_id": name,
@@ -113,5 +113,5 @@ def _downloads(part: Mapping[str, Picture]) -> list[dict[str, object]]:
     ]
 
 
-def _captions(part: Mapping[str, Picture]) -> list[dict[str, object]]:
+def _captions(part: Mapping[str, CorpusImage]) -> list[dict[str, object]]:
     return [{"sample_id": name, "caption": row.caption, "caption_source": "model"} for name, row in part.items()]

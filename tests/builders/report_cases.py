@@ -1,8 +1,9 @@
-"""A small evaluation with real pictures for tests of the report: hostile words, several methods, made-up numbers."""
+"""A small evaluation with real images for tests of the report: hostile words, several methods, made-up numbers."""
 
 import numpy as np
 
 from iedit_model.editing.references import CopySource, CopySourceSpec
+from iedit_model.imaging.encode import encode_image
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import ShardStore
 from tasks.evaluate.provenance import Provenance
@@ -12,7 +13,6 @@ from tasks.evaluate.score_tables import results_schema
 from tasks.evaluate.set_metrics import SetMetric
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
-from tasks.evaluate.sets.pixels import png_bytes
 from tasks.evaluate.stage import EditingConfig, edit_shard
 from tasks.evaluate.summary import SummaryConfig
 
@@ -57,7 +57,7 @@ def hostile_set(root, *, name, origin, num_images=4):
                 NewPair(
                     pair_id=f"{index}{number}",
                     image_id=f"image-{index}",
-                    image=png_bytes(Image.fromarray(pixels)),
+                    image=encode_image(Image.fromarray(pixels)),
                     source_prompt=f"source {words}",
                     edit_prompt=f"edit {words}",
                     word="</p>" if index else None,
@@ -71,7 +71,7 @@ def hostile_set(root, *, name, origin, num_images=4):
 
 
 def small_evaluation(folder, *, num_images=4):
-    """Return (evaluation, store, runs): numbers are made up, pictures are copies of the sources."""
+    """Return (evaluation, store, runs): numbers are made up, images are copies of the sources."""
     sets = [
         hostile_set(folder / origin, name=f"hostile-{origin}", origin=origin, num_images=num_images)
         for origin in ("generated", "real")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from iedit_model.imaging.encode import encode_image
 from iedit_model.models.clip import ClipSpec
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource
@@ -12,7 +13,6 @@ from miniature.evalsets import real_pairs
 from tasks.evaluate.networks import FeatureSpec, NamedClip, ScoringConfig
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
-from tasks.evaluate.sets.pixels import png_bytes
 
 WEIGHTS = Path(__file__).parents[2] / "miniature" / "weights"
 CPU = DeviceConfig(device="cpu", dtype="fp32")
@@ -40,7 +40,7 @@ def few_pairs(root, *, num_pairs=6, name="few", origin: Any = "real", without_ma
             NewPair(
                 pair_id=f"{number:04d}",
                 image_id=f"scene-{index:03d}",
-                image=png_bytes(pair.source.render()),
+                image=encode_image(pair.source.render()),
                 source_prompt=pair.source.caption,
                 edit_prompt=pair.edit_prompt,
                 word=pair.source.objects[pair.position].noun,

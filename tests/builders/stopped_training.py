@@ -16,7 +16,7 @@ from tasks.train.run_config import LoopConfig, TrainRunConfig
 from tasks.train.stage import train
 from tests.builders.tiny_pipeline import tiny_run, tiny_train
 
-EVERYTHING = LossConfig(prompt_dropout=0.2, replay_target_weight=0.5, latent_mask_mode="soft")
+EVERYTHING = LossConfig(prompt_dropout=0.2, target_denoising_weight=0.5, latent_mask_mode="soft")
 NUM_STEPS = 6
 
 

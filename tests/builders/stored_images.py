@@ -12,7 +12,7 @@ FINGERPRINT = "0123456789abcdef"
 
 
 def id_of(name: str) -> str:
-    """Sample id of the picture called ``name``."""
+    """Sample id of the image called ``name``."""
     return sample_id(f"https://pictures.test/{name}")
 
 
@@ -30,19 +30,19 @@ def noise(seed: int, height: int = 64, width: int = 64) -> np.ndarray:
 
 def download(
     store: ShardStore,
-    pictures: Mapping[str, bytes],
+    images: Mapping[str, bytes],
     *,
     shard: str = "00000",
     alt_texts: Mapping[str, str | None] | None = None,
     failed: tuple[str, ...] = (),
 ) -> ShardReport:
-    """Commit a download shard: ``pictures`` are there, ``failed`` ones could not be fetched."""
+    """Commit a download shard: ``images`` are there, ``failed`` ones could not be fetched."""
     target = store.target("download", shard, FINGERPRINT)
     with target.scratch("tar") as path:
-        tar = write_tar(path, ((f"{id_of(name)}.png", pictures[name]) for name in sorted(pictures, key=id_of)))
+        tar = write_tar(path, ((f"{id_of(name)}.png", images[name]) for name in sorted(images, key=id_of)))
         places = {member.name.partition(".")[0]: member for member in tar.members}
         rows = []
-        for name in (*pictures, *failed):
+        for name in (*images, *failed):
             member = places.get(id_of(name))
             row = {"sample_id": id_of(name), "url": f"https://pictures.test/{name}"}
             row |= {"status": "ok" if member else "failed", "alt_text": (alt_texts or {}).get(name)}
@@ -52,7 +52,7 @@ def download(
             rows.append(row)
         return target.commit(
             num_in=len(rows),
-            num_out=len(pictures),
+            num_out=len(images),
             seconds=0,
             table=DOWNLOAD.table(rows),
             blobs={"tar": tar},

@@ -1,4 +1,4 @@
-"""A diffusers pipeline with random weights for the miniature's 64 x 64 pictures, and a run that trains it."""
+"""A diffusers pipeline with random weights for the miniature's 64 x 64 images, and a run that trains it."""
 
 import dataclasses
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ _WIDTH = 16
 
 
 def write_tiny_pipeline(folder: Path) -> Path:
-    """Write a whole pipeline: latents 4 x 8 x 8 of 64 x 64 pictures, prompts 16 tokens of 16 numbers."""
+    """Write a whole pipeline: latents 4 x 8 x 8 of 64 x 64 images, prompts 16 tokens of 16 numbers."""
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / "ldm" / "tokenizer")
     text: Any = CLIPTextConfig(
         vocab_size=len(tokenizer),

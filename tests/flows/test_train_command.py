@@ -17,7 +17,7 @@ from iedit_model.errors import ConfigError
 from iedit_model.training.config import paper, stable, table2_rows
 from storage import ShardStore, VersionInfo
 
-SMALL = ("rows.where=null", "train.batch_size=2", "train.warmup_steps=1", "loop.sinks=[]")
+SMALL = ("train.rows.where=null", "train.train.batch_size=2", "train.train.warmup_steps=1", "train.loop.sinks=[]")
 
 
 @pytest.fixture(scope="module")

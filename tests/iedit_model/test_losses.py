@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from iedit_model.training.config import MaskPolicy
+from iedit_model.schedule import scaled_linear_alphas_cumprod
+from iedit_model.training.config import LossConfig, MaskPolicy
 from iedit_model.training.losses import (
     MaskedNoiseLoss,
     clip_distance,
@@ -18,10 +19,11 @@ from iedit_model.training.losses import (
     masked_noise_loss,
     paired_loss,
     perceptual_loss,
-    term_weights,
 )
+from iedit_model.training.terms import term_weights
 from tests.references import iedit_equations as reference
 
+ALPHAS = scaled_linear_alphas_cumprod()
 POLICIES: tuple[MaskPolicy, ...] = ("paper", "fg_priority", "union")
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
 
@@ -201,7 +203,7 @@ def test_the_perceptual_loss_is_the_mean_square_of_each_sample(shape):
 @given(st.lists(st.integers(0, 999), min_size=1, max_size=5), st.floats(0, 3), st.integers(0, 10_000))
 def test_the_combined_loss_is_equation_twelve_sample_by_sample(timesteps, lambda_perc, seed):
     terms = {name: randn(seed + i, len(timesteps)).abs() for i, name in enumerate(("noise", "global", "loc", "perc"))}
-    weights = term_weights(torch.tensor(timesteps), num_train_timesteps=1000, lambda_perc=lambda_perc)
+    weights = term_weights(LossConfig(lambda_perc=lambda_perc), torch.tensor(timesteps), ALPHAS)
     ours = combined_loss(terms, weights)
     for i, t in enumerate(timesteps):
         expected = reference.combined(
@@ -217,7 +219,7 @@ def test_the_combined_loss_is_equation_twelve_sample_by_sample(timesteps, lambda
 
 
 def test_at_t_zero_the_noise_loss_vanishes_and_at_the_last_t_nearly_only_it_is_left():
-    weights = term_weights(torch.tensor([0, 999]), num_train_timesteps=1000, lambda_perc=0.3)
+    weights = term_weights(LossConfig(lambda_perc=0.3), torch.tensor([0, 999]), ALPHAS)
     assert weights["noise"].tolist() == pytest.approx([0.0, 0.999])
     assert weights["global"].tolist() == weights["loc"].tolist() == pytest.approx([1.0, 0.001], rel=1e-4)
     assert weights["perc"].tolist() == pytest.approx([0.3, 0.3])
@@ -225,11 +227,10 @@ def test_at_t_zero_the_noise_loss_vanishes_and_at_the_last_t_nearly_only_it_is_l
 
 def test_the_weighting_options_change_the_weights_they_name():
     t = torch.tensor([250])
-    plain = term_weights(
-        t, num_train_timesteps=1000, t_weighting="none", noise_weight=2.0, global_weight=3.0, loc_weight=4.0
-    )
+    constant = LossConfig(t_weighting="none", noise_weight=2.0, global_weight=3.0, loc_weight=4.0, lambda_perc=0.0)
+    plain = term_weights(constant, t, ALPHAS)
     assert {name: float(value) for name, value in plain.items()} == {"noise": 2, "global": 3, "loc": 4, "perc": 0}
-    falling = term_weights(t, num_train_timesteps=1000, lambda_perc=2.0, perc_t_weight="one_minus")
+    falling = term_weights(LossConfig(lambda_perc=2.0, perc_t_weight="one_minus"), t, ALPHAS)
     assert float(falling["perc"]) == pytest.approx(1.5)
 
 

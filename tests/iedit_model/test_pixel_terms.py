@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderTiny
 
 from iedit_model.errors import BatchError
-from iedit_model.training.pixel_terms import decode_latents
+from iedit_model.training.terms import decode_latents
 from iedit_model.training.train_models import TrainModels
 from tests.builders.tiny_models import (
     LATENT_SHAPE,

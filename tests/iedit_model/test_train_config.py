@@ -22,7 +22,7 @@ def test_the_paper_configuration_is_what_sections_three_and_four_say():
     assert (loss.noise_weight, loss.global_weight, loss.loc_weight, loss.lambda_perc) == (1, 1, 1, None)
     assert (loss.t_weighting, loss.mask_policy, loss.mask_fill, loss.perc_align) == ("paper", "paper", "grey", "none")
     assert (loss.min_snr_gamma, loss.prompt_dropout, loss.t_min, loss.t_max) == (None, 0, 0, None)
-    assert (loss.replay_target_weight, loss.replay_source_weight) == (0, 0)
+    assert (loss.target_denoising_weight, loss.source_denoising_weight) == (0, 0)
     assert deviations(config) == []
 
 
@@ -36,7 +36,7 @@ def test_the_paper_configuration_is_what_sections_three_and_four_say():
         {"loc_weight": math.inf},
         {"lambda_perc": -0.1},
         {"min_snr_gamma": 0.0},
-        {"replay_min_snr_gamma": -5.0},
+        {"denoising_min_snr_gamma": -5.0},
         {"prompt_dropout": 1.0},
         {"t_min": "0"},
         {"latent_mask_threshold": 0.0},
@@ -91,7 +91,7 @@ def test_a_configuration_without_any_loss_is_refused():
 @pytest.mark.parametrize("skips", [{"pixel_loss_every": 2}, {"pixel_loss_t_max": 900}, {"prompt_dropout": 0.1}])
 def test_losses_on_pixels_alone_may_not_be_skipped(skips: dict[str, Any]):
     LossConfig(noise_weight=0.0)
-    LossConfig(noise_weight=0.0, replay_target_weight=1.0, **skips)
+    LossConfig(noise_weight=0.0, target_denoising_weight=1.0, **skips)
     with pytest.raises(ConfigError, match="no loss at all"):
         LossConfig(noise_weight=0.0, **skips)
 

@@ -72,9 +72,9 @@ def test_each_row_of_table_two_has_its_noise_loss_and_its_terms(models):
 
 
 def test_the_contributions_sum_to_the_loss_and_the_loss_is_the_mean_of_the_samples(models):
-    config = dataclasses.replace(FULL, replay_target_weight=0.5, replay_source_weight=0.25, min_snr_gamma=5.0)
+    config = dataclasses.replace(FULL, target_denoising_weight=0.5, source_denoising_weight=0.25, min_snr_gamma=5.0)
     output = run(models, config)
-    assert set(output.contributions) == {"noise", "global", "loc", "perc", "replay_target", "replay_source"}
+    assert set(output.contributions) == {"noise", "global", "loc", "perc", "target_denoising", "source_denoising"}
     assert number(torch.stack(list(output.contributions.values())).sum()) == pytest.approx(
         number(output.loss), rel=1e-6
     )
@@ -100,7 +100,7 @@ def test_masks_of_ones_make_the_masked_loss_the_paired_one(models):
 
 def test_the_same_seed_gives_the_same_step_and_leaves_the_generator_alike_in_every_configuration(models):
     batch, states, losses = build_batch(), [], []
-    for config in (PLAIN, PLAIN, dataclasses.replace(FULL, replay_target_weight=1.0, prompt_dropout=0.5)):
+    for config in (PLAIN, PLAIN, dataclasses.replace(FULL, target_denoising_weight=1.0, prompt_dropout=0.5)):
         generator = torch.Generator().manual_seed(11)
         losses.append(train_step(models, batch, config, generator=generator, step=0).loss)
         states.append(generator.get_state())
@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_step_and_leaves_the_generator_alike_in_eve
 
 def test_configurations_that_share_a_seed_see_the_same_noise_and_timesteps():
     batch = build_batch()
-    configs = (PLAIN, dataclasses.replace(FULL, replay_target_weight=1.0, prompt_dropout=0.5))
+    configs = (PLAIN, dataclasses.replace(FULL, target_denoising_weight=1.0, prompt_dropout=0.5))
     one, two = (
         draw_step(batch, config, num_train_timesteps=1000, generator=torch.Generator().manual_seed(3))
         for config in configs
@@ -121,14 +121,14 @@ def test_configurations_that_share_a_seed_see_the_same_noise_and_timesteps():
     assert not one.dropped.any()
 
 
-def test_timesteps_stay_in_the_configured_range_while_the_replay_sees_all():
+def test_timesteps_stay_in_the_configured_range_while_the_denoising_sees_all():
     batch, generator = build_batch(size=1), torch.Generator().manual_seed(1)
     config = dataclasses.replace(PLAIN, t_min=400, t_max=402)
     draws = [draw_step(batch, config, num_train_timesteps=1000, generator=generator) for _ in range(200)]
     assert {int(draw.timesteps) for draw in draws} == {400, 401}
-    replayed = [int(draw.replay_timesteps) for draw in draws]
-    assert min(replayed) < 100
-    assert max(replayed) > 900
+    denoised = [int(draw.denoising_timesteps) for draw in draws]
+    assert min(denoised) < 100
+    assert max(denoised) > 900
 
 
 def test_a_range_beyond_a_shorter_schedule_is_refused():
@@ -199,20 +199,23 @@ def test_a_dropped_prompt_gets_the_empty_prompt_the_sources_noise_and_no_judge(m
 
 @pytest.mark.parametrize(
     ("name", "latents", "prompt"),
-    [("replay_target", "target_latents", "prompt_embeds"), ("replay_source", "source_latents", "source_prompt_embeds")],
+    [
+        ("target_denoising", "target_latents", "prompt_embeds"),
+        ("source_denoising", "source_latents", "source_prompt_embeds"),
+    ],
 )
 @pytest.mark.parametrize("gamma", [None, 5.0])
-def test_the_replay_is_ordinary_denoising_at_its_own_timesteps(models, name, latents, prompt, gamma):
+def test_the_denoising_term_is_ordinary_denoising_at_its_own_timesteps(models, name, latents, prompt, gamma):
     batch = build_batch()
     draws, tensors = fixed_draws(batch), dict(batch.tensors())
-    config = dataclasses.replace(PLAIN, replay_min_snr_gamma=gamma, **{f"{name}_weight": 0.5})
+    config = dataclasses.replace(PLAIN, denoising_min_snr_gamma=gamma, **{f"{name}_weight": 0.5})
     output = run(models, config)
-    eps = predicted_by_hand(models, tensors[latents], draws.replay_noise, draws.replay_timesteps, tensors[prompt])
-    snrs = [number(ALPHAS[t] / (1 - ALPHAS[t])) for t in draws.replay_timesteps.tolist()]
+    eps = predicted_by_hand(models, tensors[latents], draws.denoising_noise, draws.denoising_timesteps, tensors[prompt])
+    snrs = [number(ALPHAS[t] / (1 - ALPHAS[t])) for t in draws.denoising_timesteps.tolist()]
     weights = [1.0 if gamma is None else min(snr, gamma) / snr for snr in snrs]
     expected = [
         w * reference.mean_square(as_numpy(e), as_numpy(n))
-        for w, e, n in zip(weights, eps, draws.replay_noise, strict=True)
+        for w, e, n in zip(weights, eps, draws.denoising_noise, strict=True)
     ]
     assert number(output.terms[name]) == pytest.approx(np.mean(expected), rel=1e-5)
     assert number(output.contributions[name]) == pytest.approx(0.5 * np.mean(expected), rel=1e-5)
@@ -220,14 +223,15 @@ def test_the_replay_is_ordinary_denoising_at_its_own_timesteps(models, name, lat
     assert torch.allclose(output.per_sample_loss, without.per_sample_loss + 0.5 * torch.tensor(expected), rtol=1e-5)
 
 
-def test_replay_alone_is_a_control_that_leaves_the_pairs_out(models):
-    config = dataclasses.replace(PLAIN, noise_weight=0.0, replay_target_weight=1.0)
+def test_denoising_alone_is_a_control_that_leaves_the_pairs_out(models):
+    config = dataclasses.replace(PLAIN, noise_weight=0.0, target_denoising_weight=1.0)
     output = run(models, config)
-    assert set(output.contributions) == {"replay_target"}
+    assert set(output.contributions) == {"target_denoising"}
     assert output.noise_pred is None
     assert contribution_gradient_norms(output) == {}
     assert torch.equal(
-        output.loss, run(models, dataclasses.replace(PLAIN, replay_target_weight=1.0)).contributions["replay_target"]
+        output.loss,
+        run(models, dataclasses.replace(PLAIN, target_denoising_weight=1.0)).contributions["target_denoising"],
     )
 
 
@@ -304,7 +308,7 @@ def test_masks_that_no_loss_uses_may_be_missing_or_empty(models):
     ],
 )
 def test_a_tensor_that_a_loss_needs_and_the_batch_lacks_is_named(models, missing, named):
-    config = dataclasses.replace(FULL, replay_source_weight=1.0)
+    config = dataclasses.replace(FULL, source_denoising_weight=1.0)
     with pytest.raises(BatchError, match=f"no {named}"):
         run(models, config, batch=dataclasses.replace(build_batch(), **missing))
 
@@ -368,7 +372,7 @@ def test_the_gradient_of_the_whole_step_is_the_numerical_one_in_float64(config):
 
 
 def test_the_gradient_norms_are_those_of_each_contribution_at_the_prediction(models):
-    output = run(models, dataclasses.replace(FULL, replay_target_weight=1.0))
+    output = run(models, dataclasses.replace(FULL, target_denoising_weight=1.0))
     norms = contribution_gradient_norms(output)
     assert set(norms) == {"noise", "global", "loc", "perc"}
     assert output.noise_pred is not None

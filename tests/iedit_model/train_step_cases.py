@@ -90,8 +90,8 @@ def fixed_draws(batch: EditBatch, *, timesteps: list[int] | None = None, dropped
         timesteps=torch.tensor(TIMESTEPS[:size] if timesteps is None else timesteps),
         noise=torch.randn(batch.source_latents.shape, generator=generator),
         dropped=torch.tensor([False] * size if dropped is None else dropped),
-        replay_timesteps=torch.tensor([5, 300, 700, 950][:size]),
-        replay_noise=torch.randn(batch.source_latents.shape, generator=generator),
+        denoising_timesteps=torch.tensor([5, 300, 700, 950][:size]),
+        denoising_noise=torch.randn(batch.source_latents.shape, generator=generator),
     )
 
 

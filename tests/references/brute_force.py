@@ -1,4 +1,4 @@
-"""Slow twin of the retrieval: plain Python over every image, a pair at a time; knows nothing of the code under test."""
+"""Slow reference implementation of the retrieval: plain Python over every image, one pair at a time."""
 
 import math
 import re
@@ -9,7 +9,7 @@ Vector = Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class CorpusImage:
     """One image of a corpus with all that decides its retrieval."""
 
     url: str
@@ -71,11 +71,11 @@ def mean(rows: Sequence[Vector]) -> list[float]:
     return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
-def retrieve(pictures: Mapping[str, Picture], rules: Rules) -> dict[str, Found]:
-    """Return what every picture with a query finds; pictures without a usable embedding are never found."""
-    corpus = {name: picture for name, picture in pictures.items() if usable(picture.image)}
-    texts = [picture.text for picture in pictures.values() if usable(picture.text)]
-    image_mean = mean([picture.image for picture in corpus.values()]) if corpus else []
+def retrieve(images: Mapping[str, CorpusImage], rules: Rules) -> dict[str, Found]:
+    """Return what every image with a query finds; images without a usable embedding are never found."""
+    corpus = {name: entry for name, entry in images.items() if usable(entry.image)}
+    texts = [entry.text for entry in images.values() if usable(entry.text)]
+    image_mean = mean([entry.image for entry in corpus.values()]) if corpus else []
     text_mean = mean(texts) if texts else [0.0] * len(image_mean)
     found = {}
     for name, source in corpus.items():
@@ -91,7 +91,7 @@ def retrieve(pictures: Mapping[str, Picture], rules: Rules) -> dict[str, Found]:
     return found
 
 
-def _search(name: str, query: Vector, corpus: Mapping[str, Picture], rules: Rules) -> Found:
+def _search(name: str, query: Vector, corpus: Mapping[str, CorpusImage], rules: Rules) -> Found:
     source = corpus[name]
     others = sorted(
         (other for other in corpus if other != name), key=lambda o: (_step(dot(query, unit(corpus[o].image))), o)
@@ -124,7 +124,7 @@ def _step(score: float) -> int:
     return -round(score * 1e6)
 
 
-def _exclusion(source: Picture, other: Picture, rules: Rules) -> str:
+def _exclusion(source: CorpusImage, other: CorpusImage, rules: Rules) -> str:
     image = round(cosine(source.image, other.image) * 1e4)
     if _address(source.url) == _address(other.url):
         return "same_url"
@@ -145,7 +145,7 @@ def _address(url: str) -> str:
     return re.sub(r"^https?://(www\.)?", "", url).split("#")[0]
 
 
-def _scores(source: Picture, other: Picture, query: Vector) -> dict[str, float]:
+def _scores(source: CorpusImage, other: CorpusImage, query: Vector) -> dict[str, float]:
     image_step = minus(unit(other.image), unit(source.image))
     text_step = minus(unit(source.text), unit(source.caption_text))
     still = math.sqrt(dot(image_step, image_step) * dot(text_step, text_step)) <= 1e-6

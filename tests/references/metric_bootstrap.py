@@ -1,4 +1,4 @@
-"""Slow twin of the bootstrap: writes every resample out as a list of values and averages it."""
+"""Slow reference implementation of the bootstrap: writes every resample out as a list of values and averages it."""
 
 import math
 from collections.abc import Sequence

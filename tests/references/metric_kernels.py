@@ -1,4 +1,4 @@
-"""Slow twins of the kernel distances: a Python loop over pairs of images."""
+"""Slow reference implementations of the kernel distances: a Python loop over pairs of images."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Slow twins of the masked SSIM definitions: one pixel after the other, centred moments, a two-dimensional window."""
+"""Slow reference of the masked SSIM definitions: pixel by pixel, centred moments, a two-dimensional window."""
 
 import math
 

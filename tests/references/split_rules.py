@@ -1,4 +1,4 @@
-"""Slow twins of the splits: groups by following links, close hashes by comparing all with all."""
+"""Slow reference implementations of the splits: groups by following links, close hashes by comparing all with all."""
 
 from collections.abc import Hashable, Iterable, Sequence
 

@@ -2,12 +2,11 @@
 
 import functools
 import warnings
+from pathlib import Path
 from typing import Any
 
 import nltk.data
 from nltk.corpus.reader.wordnet import WordNetCorpusReader
-
-from tasks.swap.wordnet_files import cache_folder, find_wordnet
 
 
 class _Reader(WordNetCorpusReader):
@@ -16,9 +15,8 @@ class _Reader(WordNetCorpusReader):
 
 
 @functools.cache
-def open_wordnet() -> Any:
-    """Return NLTK's reader, apart from the one that the code under test uses."""
-    root = find_wordnet(cache_folder())
+def read_wordnet(root: Path) -> Any:
+    """Return NLTK's own reader of the files in ``root``, a folder ``.../corpora/wordnet``."""
     if str(root.parent.parent) not in nltk.data.path:
         nltk.data.path.append(str(root.parent.parent))
     with warnings.catch_warnings():
@@ -49,7 +47,6 @@ def are_sibling_satellites(source: Any, target: Any) -> bool:
     return source != target and source.pos() == target.pos() == "s" and bool(shared)
 
 
-def share_a_synset(one: str, other: str, pos: str) -> bool:
+def share_a_synset(reader: Any, one: str, other: str, pos: str) -> bool:
     """Return whether two lemmas are synonyms in some sense."""
-    reader = open_wordnet()
     return bool(set(reader.synsets(one, pos)) & set(reader.synsets(other, pos)))

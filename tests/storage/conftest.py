@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import settings
 
 from storage import (
     CAPTION,
@@ -26,10 +25,6 @@ from storage import (
     fingerprint,
     write_tar,
 )
-
-# The first call of a test loads pyarrow, and machines are shared: the time of one example says nothing.
-settings.register_profile("no_deadline", deadline=None)
-settings.load_profile("no_deadline")
 
 
 @pytest.fixture(params=["folder", "memory"])

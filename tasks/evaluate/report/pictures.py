@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from iedit_model.imaging.encode import SMALL_PX, image_url
+from iedit_model.imaging.sheet import mask_overlay
 from storage import ShardStore
-from tasks.dataset.gallery import mask_overlay
 from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.results import NOT_TRAINED, MethodScores
-from tasks.evaluate.sets.pixels import Mask, picture
-from tasks.images.data_url import SMALL_PX, is_exact, picture_address
+from tasks.evaluate.sets.pixels import set_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,7 +80,7 @@ def make_album(
     pairs: dict[PairKey, ShownPair] = {}
 
     def add(image: "Image") -> int:
-        pictures.append(_address(image, thumb_px))
+        pictures.append(image_url(image, thumb_px=thumb_px))
         return len(pictures) - 1
 
     frames: dict[tuple[str, str], tuple[int, int | None]] = {}
@@ -91,7 +91,10 @@ def make_album(
         place = (key.evalset, key.pair_id)
         if place not in frames:
             frame = sets[key.evalset].frame(pair, size_px=size_px)
-            frames[place] = add(frame.image), add(_overlay(frame.mask)) if frame.mask_known else None
+            frames[place] = (
+                add(frame.image),
+                add(mask_overlay(np.where(frame.mask, 255, 0).astype(np.uint8))) if frame.mask_known else None,
+            )
         pairs[key] = ShownPair(
             key=key,
             source_prompt=pair.source_prompt,
@@ -99,7 +102,7 @@ def make_album(
             word=pair.word,
             source=frames[place][0],
             mask=frames[place][1],
-            edited={method: add(picture(data, name=method)) for method, data in edited.get(key, {}).items()},
+            edited={method: add(set_image(data, name=method)) for method, data in edited.get(key, {}).items()},
         )
     return Album(pictures=tuple(pictures), pairs=pairs, is_small=size_px <= SMALL_PX)
 
@@ -129,16 +132,3 @@ def _edited_images(
                 if key in keys:
                     found.setdefault(key, {})[run.method] = row["edited_image"]
     return found
-
-
-def _overlay(mask: Mask) -> "Image":
-    from PIL import Image
-
-    return mask_overlay(Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)))
-
-
-def _address(image: "Image", thumb_px: int) -> str:
-    if not is_exact(image):
-        image = image.copy()
-        image.thumbnail((thumb_px, thumb_px))
-    return picture_address(image)

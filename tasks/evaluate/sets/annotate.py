@@ -21,11 +21,13 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from iedit_model.imaging.decode import LIMITS
+from iedit_model.imaging.encode import encode_image
 from storage import StorageError
 from tasks.evaluate.sets.errors import EvalSetError, UnknownPairError
 from tasks.evaluate.sets.evalset import EvalPair, EvalSet
 from tasks.evaluate.sets.folder import open_evalset, replace_masks
-from tasks.evaluate.sets.pixels import MAX_IMAGE_BYTES, decode_mask, encode_mask, png_bytes
+from tasks.evaluate.sets.pixels import mask_bytes, set_mask
 
 HOST: Final = "127.0.0.1"
 _TIMEOUT_S: Final = 30
@@ -52,7 +54,7 @@ class Annotator:
         Raises:
             EvalSetError: there is no such pair, or its image cannot be read.
         """
-        return png_bytes(self._evalset.image(self._evalset.pair(pair_id)))
+        return encode_image(self._evalset.image(self._evalset.pair(pair_id)))
 
     def mask(self, pair_id: str) -> bytes:
         """Return the mask of a pair as PNG, black all over where it has none.
@@ -63,20 +65,20 @@ class Annotator:
         pair = self._evalset.pair(pair_id)
         size = self._evalset.image(pair).size
         mask = self._evalset.mask(pair, size=size)
-        return encode_mask(np.zeros(size[::-1], bool) if mask is None else mask)
+        return mask_bytes(np.zeros(size[::-1], bool) if mask is None else mask)
 
     def save(self, pair_id: str, data: bytes) -> dict[str, Any]:
         """Write a painted mask into the set; one without any pixel takes the mask away.
 
         Raises:
-            EvalSetError: there is no such pair, or the mask is no picture of its image's size.
+            EvalSetError: there is no such pair, or the mask is no image of its image's size.
             DiskFullError: no room.
         """
         with self._lock:
             # Another process may have written since: its masks must not be lost.
             evalset = open_evalset(self._evalset.files.root)
             size = evalset.image(evalset.pair(pair_id)).size
-            mask = decode_mask(data, name="the painted mask", size=size)
+            mask = set_mask(data, name="the painted mask", size=size)
             self._evalset = replace_masks(evalset, {pair_id: mask if mask.any() else None}, origin="hand")
         origin = self._evalset.pair(pair_id).mask_origin
         return {"origin": origin, "inside": int(mask.sum()), "pixels": int(mask.size)}
@@ -132,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/pairs.json":
             self._answer(HTTPStatus.OK, _JSON, _json(self.annotator.listing()))
         else:
-            self._answer_picture(path)
+            self._answer_image(path)
 
     def do_POST(self) -> None:
         """Take a painted mask."""
@@ -140,8 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         kind, _, pair_id = urlsplit(self.path).path.removeprefix("/").partition("/")
         length = self.headers.get("Content-Length", "")
-        if kind != "mask" or not length.isdigit() or int(length) > MAX_IMAGE_BYTES:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"a mask of at most {MAX_IMAGE_BYTES} bytes is taken at /mask/PAIR")
+        if kind != "mask" or not length.isdigit() or int(length) > LIMITS.max_bytes:
+            self._refuse(HTTPStatus.BAD_REQUEST, f"a mask of at most {LIMITS.max_bytes} bytes is taken at /mask/PAIR")
             return
         try:
             found = self.annotator.save(unquote(pair_id), self.rfile.read(int(length)))
@@ -155,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
         """Keep quiet: the page says what happened."""
 
-    def _answer_picture(self, path: str) -> None:
+    def _answer_image(self, path: str) -> None:
         kind, _, pair_id = path.removeprefix("/").partition("/")
         reader = {"image": self.annotator.image, "mask": self.annotator.mask}.get(kind)
         if reader is None:

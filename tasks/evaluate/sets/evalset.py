@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, Literal
 
+from iedit_model.imaging.decode import LIMITS, STORED_FORMATS
 from storage import Column, CorruptFileError, Files, MissingFileError, TableSchema, digest_of
 from tasks.evaluate.sets.errors import EvalSetError, UnknownPairError
-from tasks.evaluate.sets.pixels import MAX_IMAGE_BYTES, Frame, Mask, decode_mask, framed, picture
+from tasks.evaluate.sets.pixels import Frame, Mask, framed, set_image, set_mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +24,7 @@ MAX_TEXT_CHARS: Final = 2000
 
 MaskOrigin = Literal["truth", "hand", "imported", "predicted", "none"]
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,95}")
-_IMAGE = re.compile(r"images/[A-Za-z0-9][A-Za-z0-9_-]{0,95}\.(png|jpg|webp)")
+_IMAGE = re.compile(rf"images/[A-Za-z0-9][A-Za-z0-9_-]{{0,95}}\.({'|'.join(STORED_FORMATS.values())})")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -101,8 +102,8 @@ class EvalPair(PairWords):
                 f"pair {self.pair_id}: mask_origin is {self.mask_origin!r}, but the mask is "
                 f"{'missing' if self.mask is None else 'there'}"
             )
-        if self.mask is not None and len(self.mask) > MAX_IMAGE_BYTES:
-            raise EvalSetError(f"pair {self.pair_id}: the mask has {len(self.mask)} bytes, at most {MAX_IMAGE_BYTES}")
+        if self.mask is not None and len(self.mask) > LIMITS.max_bytes:
+            raise EvalSetError(f"pair {self.pair_id}: the mask has {len(self.mask)} bytes, at most {LIMITS.max_bytes}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +174,7 @@ class EvalSet:
             EvalSetError: the file is missing, too large or not what the row says.
         """
         try:
-            data = self.files.read_bytes(pair.image, max_bytes=MAX_IMAGE_BYTES)
+            data = self.files.read_bytes(pair.image, max_bytes=LIMITS.max_bytes)
         except (MissingFileError, CorruptFileError) as error:
             raise EvalSetError(f"pair {pair.pair_id}: {error}") from error
         if digest_of_bytes(data) != pair.image_sha256:
@@ -188,7 +189,7 @@ class EvalSet:
         Raises:
             EvalSetError: the file is missing, damaged or no picture.
         """
-        return picture(self.image_bytes(pair), name=self.files.address(pair.image))
+        return set_image(self.image_bytes(pair), name=self.files.address(pair.image))
 
     def mask(self, pair: EvalPair, *, size: tuple[int, int] | None = None) -> Mask | None:
         """Return the mask of a pair, or None where the set has none.
@@ -198,7 +199,7 @@ class EvalSet:
         """
         if pair.mask is None:
             return None
-        return decode_mask(pair.mask, name=f"the mask of pair {pair.pair_id}", size=size)
+        return set_mask(pair.mask, name=f"the mask of pair {pair.pair_id}", size=size)
 
     def frame(self, pair: EvalPair, *, size_px: int) -> Frame:
         """Return image and mask in the square frame of an evaluation.

@@ -21,7 +21,7 @@ from tasks.evaluate.sets.evalset import (
     PairWords,
     digest_of_bytes,
 )
-from tasks.evaluate.sets.pixels import Mask, encode_mask, extension, picture
+from tasks.evaluate.sets.pixels import Mask, extension, mask_bytes, set_image
 from tasks.evaluate.sets.tables import read_bounded
 
 _MAX_INFO_BYTES = 1 << 20
@@ -32,13 +32,13 @@ class NewPair(PairWords):
     """A pair that is to be written."""
 
     image: bytes
-    """PNG, JPEG or WebP as it is to be stored; pairs of one ``image_id`` bring the same bytes."""
+    """The file as it is to be stored; pairs of one ``image_id`` bring the same bytes."""
     mask: Mask | None = None
     """(height, width) of the image, True = edit here."""
 
 
 def open_evalset(root: str | Path) -> EvalSet:
-    """Read the set in a folder or at an fsspec address; pictures are read when they are asked for.
+    """Read the set in a folder or at an fsspec address; images are read when they are asked for.
 
     Raises:
         EvalSetError: no set is there, or something in its tables cannot be.
@@ -99,8 +99,8 @@ def replace_masks(evalset: EvalSet, masks: Mapping[str, Mask | None], *, origin:
     for pair_id, mask in masks.items():
         pair = evalset.pair(pair_id)
         if mask is not None and mask.shape[::-1] != (size := evalset.image(pair).size):
-            raise EvalSetError(f"the mask of pair {pair_id} is {mask.shape[::-1]}, its picture {size}")
-        data = None if mask is None else encode_mask(mask)
+            raise EvalSetError(f"the mask of pair {pair_id} is {mask.shape[::-1]}, its image {size}")
+        data = None if mask is None else mask_bytes(mask)
         changed[pair_id] = replace(pair, mask=data, mask_origin="none" if data is None else origin)
     renewed = replace(evalset, pairs=tuple(changed.get(pair.pair_id, pair) for pair in evalset.pairs))
     _write_pairs(renewed)
@@ -120,14 +120,14 @@ def check_evalset(evalset: EvalSet) -> list[str]:
 
 def _row(new: NewPair) -> tuple[EvalPair, bytes]:
     name = f"the image of pair {new.pair_id!r:.80}"
-    size = picture(new.image, name=name).size
+    size = set_image(new.image, name=name).size
     if new.mask is not None and new.mask.shape[::-1] != size:
-        raise EvalSetError(f"the mask of pair {new.pair_id!r:.80} is {new.mask.shape[::-1]}, its picture {size}")
+        raise EvalSetError(f"the mask of pair {new.pair_id!r:.80} is {new.mask.shape[::-1]}, its image {size}")
     row = EvalPair(
         **{field.name: getattr(new, field.name) for field in fields(PairWords)},
         image=f"{IMAGES}/{new.image_id}.{extension(new.image, name=name)}",
         image_sha256=digest_of_bytes(new.image),
-        mask=None if new.mask is None else encode_mask(new.mask),
+        mask=None if new.mask is None else mask_bytes(new.mask),
     )
     return row, new.image
 

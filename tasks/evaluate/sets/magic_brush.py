@@ -1,10 +1,9 @@
 """Reader of MagicBrush (arXiv:2306.10012): ``edit_turns.json``, ``global_descriptions.json``, ``images/<id>/``.
 
-The edited region of a mask picture is transparent, or white where the picture has no transparency. Only splits with
+The edited region of a mask image is transparent, or white where the image has no transparency. Only splits with
 descriptions (dev and test) can be read: the metrics need to know what the edited image should show.
 """
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from iedit_model.errors import ImageFileError
+from iedit_model.imaging.decode import opened_image
 from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.folder import NewPair
 from tasks.evaluate.sets.outside_json import file_below, read_json, text_of
-from tasks.evaluate.sets.pixels import MAX_PIXELS, Mask, picture
+from tasks.evaluate.sets.pixels import Mask
 
 TURNS, DESCRIPTIONS, IMAGES = "edit_turns.json", "global_descriptions.json", "images"
 _WHITE: Final = 250
@@ -27,7 +28,7 @@ def magic_brush_pairs(root: Path, *, first_turn_only: bool = True) -> Iterator[N
 
     Args:
         root: holds ``edit_turns.json``, ``global_descriptions.json`` and ``images/``.
-        first_turn_only: leave out turns that edit an already edited picture, which is no real image.
+        first_turn_only: leave out turns that edit an already edited image, which is no real image.
 
     Raises:
         EvalSetError: a file is missing, or an entry is not as MagicBrush writes them.
@@ -44,21 +45,19 @@ def magic_brush_pairs(root: Path, *, first_turn_only: bool = True) -> Iterator[N
             yield _pair(root, source, output, turn, captions, where=where)
 
 
-def mask_of_picture(data: bytes, *, name: str) -> Mask:
-    """Return the mask that a MagicBrush mask picture shows: its transparent region, else its white one.
+def mask_of_image(data: bytes, *, name: str) -> Mask:
+    """Return the mask that a MagicBrush mask image shows: its transparent region, else its white one.
 
     Raises:
-        EvalSetError: the bytes are no picture, or too large a one.
+        EvalSetError: the bytes are no image, or too large a one.
     """
-    from PIL import Image
-
-    rgb = picture(data, name=name)  # refuses what cannot be decoded within the bounds
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
-        if opened.has_transparency_data and opened.width * opened.height <= MAX_PIXELS:
-            alpha = np.asarray(opened.convert("RGBA").getchannel("A"))
-            if (alpha < 128).any():
-                return alpha < 128
-    return np.asarray(rgb).min(axis=2) >= _WHITE
+    try:
+        with opened_image(data, formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("RGBA"))
+    except ImageFileError as error:
+        raise EvalSetError(f"{name} cannot be used: {error}") from error
+    hole = pixels[..., 3] < 128
+    return hole if hole.any() else pixels[..., :3].min(axis=2) >= _WHITE
 
 
 def _captions(root: Path) -> dict[str, str]:
@@ -84,6 +83,6 @@ def _pair(root: Path, source: str, output: str, turn: Any, captions: dict[str, s
         source_prompt=" ".join(captions[source].split()),
         edit_prompt=" ".join(captions[output].split()),
         instruction=text_of(turn, "instruction", where=where) or None,
-        mask=mask_of_picture(file_below(root / IMAGES, f"{name}/{mask}", where=where), name=mask),
+        mask=mask_of_image(file_below(root / IMAGES, f"{name}/{mask}", where=where), name=mask),
         mask_origin="imported",
     )

@@ -10,12 +10,13 @@ from pydantic import PositiveInt
 
 from iedit_model.configuration import Probability, configuration
 from iedit_model.editing.text_to_image import DrawConfig, draw_images
+from iedit_model.imaging.encode import encode_image
 from iedit_model.models.segmenter import PromptedImage, Segmenter
 from storage import sample_seed
 from tasks.evaluate.sets.evalset import EvalSet, EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
 from tasks.evaluate.sets.generated_prompts import GeneratedPrompt
-from tasks.evaluate.sets.pixels import Mask, png_bytes
+from tasks.evaluate.sets.pixels import Mask
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,7 +79,7 @@ def make_generated(
         NewPair(
             pair_id=f"{number:04d}",
             image_id=f"image-{prompt.image_index:03d}",
-            image=png_bytes(pictures[prompt.image_index]),
+            image=encode_image(pictures[prompt.image_index]),
             source_prompt=prompt.source_prompt,
             edit_prompt=prompt.edit_prompt,
             word=prompt.word,

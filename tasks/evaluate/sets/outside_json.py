@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
+from iedit_model.imaging.decode import LIMITS
 from tasks.evaluate.sets.errors import EvalSetError
-from tasks.evaluate.sets.pixels import MAX_IMAGE_BYTES
 
 MAX_JSON_BYTES: Final = 512 << 20
 """Largest JSON file; PIE-Bench's has 30 MB."""
@@ -48,8 +48,8 @@ def file_below(root: Path, name: str, *, where: str) -> bytes:
         path = (root / name).resolve()
         if not path.is_relative_to(root.resolve()) or not path.is_file():
             raise EvalSetError(f"{where}: there is no file {name[:200]!r} in {root}")
-        if path.stat().st_size > MAX_IMAGE_BYTES:
-            raise EvalSetError(f"{where}: {path} has more than {MAX_IMAGE_BYTES} bytes")
+        if path.stat().st_size > LIMITS.max_bytes:
+            raise EvalSetError(f"{where}: {path} has more than {LIMITS.max_bytes} bytes")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise EvalSetError(f"{where}: {name[:200]!r} cannot be read: {error}") from error

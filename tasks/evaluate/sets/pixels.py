@@ -1,25 +1,20 @@
-"""Pictures and masks of an evaluation set: bytes to pixels and back, bounded, and one square frame for all methods."""
+"""Images and masks of an evaluation set: bytes to pixels and back, and one square frame for all methods."""
 
-import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from iedit_model.errors import ImageFileError, MaskError
+from iedit_model.imaging.decode import STORED_FORMATS, decode_image, opened_image
+from iedit_model.imaging.mask_files import decode_mask, encode_mask
 from tasks.evaluate.sets.errors import EvalSetError
-from tasks.images.stored_images import ImageError, decode_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Mask = npt.NDArray[np.bool_]
-
-MAX_IMAGE_BYTES: Final = 64 << 20
-"""Largest encoded picture that is read."""
-MAX_PIXELS: Final = 1 << 24
-"""Largest picture that is decoded: 4096 x 4096."""
-EXTENSIONS: Final = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,70 +29,61 @@ class Frame:
     """Whether the set has a mask for the pair."""
 
 
-def picture(data: bytes, *, name: str) -> "Image":
-    """Return the RGB picture in ``data``.
+def set_image(data: bytes, *, name: str) -> "Image":
+    """Return the RGB image in ``data``.
 
     Raises:
-        EvalSetError: too many bytes or pixels, or no whole PNG, JPEG or WebP.
+        EvalSetError: too many bytes or pixels, or not a whole image of a format that sets hold.
     """
-    if len(data) > MAX_IMAGE_BYTES:
-        raise EvalSetError(f"{name} has {len(data)} bytes, at most {MAX_IMAGE_BYTES} are read")
     try:
-        return decode_image(data, max_pixels=MAX_PIXELS)
-    except ImageError as error:
-        raise EvalSetError(f"{name} is no picture that can be used: {error}") from error
+        return decode_image(data, formats=tuple(STORED_FORMATS))
+    except ImageFileError as error:
+        raise EvalSetError(f"{name} cannot be used: {error}") from error
 
 
 def extension(data: bytes, *, name: str) -> str:
-    """Return the file extension of an encoded picture, by its content.
+    """Return the file extension of an encoded image, by its content.
 
     Raises:
-        EvalSetError: neither PNG nor JPEG nor WebP.
+        EvalSetError: of no format that sets hold.
     """
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return EXTENSIONS["PNG"]
-    if data.startswith(b"\xff\xd8\xff"):
-        return EXTENSIONS["JPEG"]
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return EXTENSIONS["WEBP"]
-    raise EvalSetError(f"{name} is neither PNG nor JPEG nor WebP")
+    try:
+        with opened_image(data, formats=tuple(STORED_FORMATS)) as image:
+            # A photo of several views is a JPEG to whoever reads its first.
+            return STORED_FORMATS.get(image.format or "", "jpg")
+    except ImageFileError as error:
+        raise EvalSetError(f"{name} cannot be used: {error}") from error
 
 
-def png_bytes(image: "Image") -> bytes:
-    """Return a picture as PNG: the same pixels give the same bytes under one Pillow."""
-    stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=False)
-    return stream.getvalue()
-
-
-def encode_mask(mask: Mask) -> bytes:
-    """Return a mask (height, width) as an 8-bit grey PNG, 255 = edit here."""
-    from PIL import Image
-
-    return png_bytes(Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)))
-
-
-def decode_mask(data: bytes, *, name: str, size: tuple[int, int] | None = None) -> Mask:
-    """Return the mask in a picture's bytes: True where it is brighter than half.
+def set_mask(data: bytes, *, name: str, size: tuple[int, int] | None = None) -> Mask:
+    """Return the mask in a mask file: True where it is brighter than half.
 
     Args:
-        data: PNG, JPEG or WebP, grey or colour.
+        data: as ``iedit_model.imaging.mask_files`` reads it.
         name: what errors call it.
         size: expected width and height, if known.
 
     Raises:
-        EvalSetError: no picture, too large, or of another size.
+        EvalSetError: no mask that can be used, too large, or of another size.
     """
-    image = picture(data, name=name)
-    if size is not None and image.size != size:
-        raise EvalSetError(f"{name} is {image.size[0]} x {image.size[1]}, its picture {size[0]} x {size[1]}")
-    return np.asarray(image.convert("L")) >= 128
+    try:
+        levels = decode_mask(data, formats=tuple(STORED_FORMATS))
+    except (ImageFileError, MaskError) as error:
+        raise EvalSetError(f"{name} cannot be used: {error}") from error
+    if size is not None and levels.shape != size[::-1]:
+        raise EvalSetError(f"{name} is {levels.shape[1]} x {levels.shape[0]}, its image {size[0]} x {size[1]}")
+    return levels >= 128
+
+
+def mask_bytes(mask: Mask) -> bytes:
+    """Return a mask (height, width) as an 8-bit grey PNG, 255 = edit here."""
+    return encode_mask(np.where(mask, 255, 0).astype(np.uint8))
 
 
 def framed(image: "Image", mask: Mask | None, *, size_px: int) -> Frame:
     """Return image and mask in the square frame of an evaluation: shorter side to ``size_px``, then the centre.
 
-    A picture of that size already is taken as it is, bit for bit. The picture is resized by Pillow's antialiased
+    An image of that size already is taken as it is, bit for bit. The image is resized by Pillow's antialiased
     bicubic filter; the mask by area, and inside is what is covered by half at least.
     """
     from PIL import Image as Images

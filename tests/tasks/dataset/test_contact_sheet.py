@@ -7,10 +7,11 @@ import pytest
 from PIL import Image, ImageFont
 
 from benchmarks.planted_pairs import planted
+from iedit_model.imaging.decode import decode_image
+from iedit_model.imaging.mask_files import decode_levels
+from iedit_model.imaging.sheet import fitting_text, overlaid, scaled_image
 from storage import ShardStore, VersionInfo, VersionStore
-from tasks.dataset.contact_sheet import _fitting, contact_sheet
-from tasks.dataset.gallery import mask_overlay
-from tasks.images.stored_images import decode_image
+from tasks.dataset.contact_sheet import pair_sheet
 from tasks.pack.packed_sample import read_sample
 from tasks.pack.stage import PackConfig
 
@@ -34,22 +35,21 @@ def cell(sheet: Image.Image, number: int) -> np.ndarray:
 def test_each_pair_stands_in_its_place_with_source_mask_target_mask(version):
     versions, info = version
     rows = versions.manifest(info).to_pylist()
-    sheet = contact_sheet(versions, info)
+    sheet = pair_sheet(versions, info)
     assert sheet.size == (COLUMNS * CELL_WIDTH, -(-len(rows) // COLUMNS) * CELL_HEIGHT)
     for number, row in enumerate(rows):
         parts = read_sample(versions.files, row)
         for place, (name, mask) in enumerate((("source", None), ("source", "source_mask"), ("target", None))):
-            picture = decode_image(parts[name]).resize((PART, PART))
+            picture = scaled_image(decode_image(parts[name]), (PART, PART))
             if mask is not None:
-                overlay = mask_overlay(decode_image(parts[mask]).convert("L")).resize((PART, PART))
-                picture = Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")
+                picture = overlaid(picture, decode_levels(parts[mask]))
             shown = cell(sheet, number)[:PART, place * PART : (place + 1) * PART]
             np.testing.assert_array_equal(shown, np.asarray(picture))
 
 
 def test_the_words_stand_below_their_pictures(version):
     versions, info = version
-    sheet = contact_sheet(versions, info, limit=1)
+    sheet = pair_sheet(versions, info, limit=1)
     words = cell(sheet, 0)[PART:]
     assert (words[:17] != PAPER).any()
     assert (words[17:34] != PAPER).any()
@@ -57,21 +57,21 @@ def test_the_words_stand_below_their_pictures(version):
 
 def test_no_more_pairs_than_the_limit(version):
     versions, info = version
-    assert contact_sheet(versions, info, limit=2).size == (2 * CELL_WIDTH, CELL_HEIGHT)
-    assert contact_sheet(versions, info, limit=3).size == (COLUMNS * CELL_WIDTH, 2 * CELL_HEIGHT)
+    assert pair_sheet(versions, info, limit=2).size == (2 * CELL_WIDTH, CELL_HEIGHT)
+    assert pair_sheet(versions, info, limit=3).size == (COLUMNS * CELL_WIDTH, 2 * CELL_HEIGHT)
 
 
 def test_a_damaged_pair_leaves_its_place_empty_and_the_others_alone(tmp_path: Path):
     store = ShardStore.at(tmp_path)
     info = planted(4).build(store, PackConfig())
     versions = VersionStore(store.files)
-    whole = contact_sheet(versions, info)
+    whole = pair_sheet(versions, info)
     row = versions.manifest(info).to_pylist()[0]
     path = tmp_path / row["tar"]
     data = bytearray(path.read_bytes())
     data[row["tar_offset"] + 600] ^= 0xFF
     path.write_bytes(data)
-    sheet = contact_sheet(versions, info)
+    sheet = pair_sheet(versions, info)
     assert (cell(sheet, 0)[:PART] == PAPER).all()
     np.testing.assert_array_equal(cell(sheet, 1), cell(whole, 1))
 
@@ -80,7 +80,7 @@ def test_a_sheet_of_a_version_whose_filter_left_one_pair(version):
     versions, info = version
     name = versions.manifest(info)["sample_id"][0].as_py()
     part = versions.subset(info.id, sample_ids=[name])
-    assert contact_sheet(versions, part).size == (CELL_WIDTH, CELL_HEIGHT)
+    assert pair_sheet(versions, part).size == (CELL_WIDTH, CELL_HEIGHT)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_sheet_of_a_version_whose_filter_left_one_pair(version):
 )
 def test_a_text_is_cut_to_the_width_that_it_has(text):
     font = ImageFont.load_default(size=13)
-    shown = _fitting(text, font, 200)
+    shown = fitting_text(text, font, 200)
     assert font.getlength(shown) <= 200
     assert "\n" not in shown
     assert shown == " ".join(text.split()) or shown.endswith("...")

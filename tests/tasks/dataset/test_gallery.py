@@ -17,8 +17,9 @@ from PIL import Image
 
 from benchmarks.planted_pairs import planted
 from iedit_model.errors import ConfigError
+from iedit_model.imaging.sheet import mask_overlay
 from storage import FilterError, ShardStore, UnknownVersionError, VersionInfo, VersionStore
-from tasks.dataset.gallery import GalleryConfig, gallery_html, mask_overlay, write_gallery
+from tasks.dataset.gallery import GalleryConfig, gallery_html, write_gallery
 from tasks.dataset.gallery_page import SCRIPT, PageCard, PageColumn, html_page, marked
 from tasks.pack.stage import PackConfig
 
@@ -151,7 +152,7 @@ def test_no_word_ends_the_script_that_holds_it():
     row = dict.fromkeys(("caption", "edit_prompt", "target_caption", "swapped_from", "swapped_to"), "x")
     row |= dict.fromkeys(("source_diff", "target_diff", "sample_id", "url", "target_url"), "x") | {"kind": HOSTILE}
     columns = [PageColumn(name="kind", title=HOSTILE, choices=(HOSTILE,))]
-    cards = [PageCard(row=row, pictures={}, is_small=True)]
+    cards = [PageCard(row=row, images={}, is_small=True)]
     page = Page("".join(html_page(HOSTILE, HOSTILE, cards, columns, footer=HOSTILE)))
     assert len(page.scripts) == 2
     assert json.loads(page.scripts[0]) == {"rows": [[HOSTILE]]}
@@ -175,7 +176,7 @@ def test_a_damaged_sample_is_shown_as_damaged(tmp_path: Path):
     store = ShardStore.at(tmp_path)
     corpus = planted(3, seed=4)
     cut = (b"\x89PNG\r\n\x1a\n", corpus.pairs[0].target_id)
-    info = replace(corpus, pictures={cut[1]: cut[0]}).build(store, PackConfig())
+    info = replace(corpus, images={cut[1]: cut[0]}).build(store, PackConfig())
     versions = VersionStore(store.files)
     page = Page(gallery_html(versions, info.id))
     assert page.words.count("target: damaged") == 1
@@ -193,7 +194,7 @@ def test_large_pictures_are_made_small(tmp_path: Path):
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 800, 3), dtype=np.uint8)).save(stream, "PNG")
     pictures = {corpus.pairs[0].source_id: stream.getvalue()}
-    info = replace(corpus, pictures=pictures).build(store, PackConfig())
+    info = replace(corpus, images=pictures).build(store, PackConfig())
     page = Page(gallery_html(VersionStore(store.files), info.id, GalleryConfig(thumb_px=100)))
     sizes = [_pictures(attrs)["s"].size for attrs in page.all("button") if attrs.get("class") == "pics"]
     assert sorted(sizes) == [(64, 64), (100, 50)]
@@ -209,7 +210,7 @@ def test_the_file_is_written_whole(built, tmp_path: Path):
 def test_an_overlay_is_dark_outside_clear_inside_and_has_an_outline():
     mask = np.zeros((200, 200), np.uint8)
     mask[50:100, 60:120] = 255
-    overlay = np.asarray(mask_overlay(Image.fromarray(mask)))
+    overlay = np.asarray(mask_overlay(mask))
     assert overlay.shape == (200, 200, 4)
     inside = np.zeros((200, 200), bool)
     inside[51:99, 61:119] = True
@@ -217,7 +218,7 @@ def test_an_overlay_is_dark_outside_clear_inside_and_has_an_outline():
     assert (overlay[inside][:, 3] == 0).all()
     assert (overlay[line] == (255, 45, 140, 255)).all()
     assert (overlay[mask == 0][:, 3] == round(255 * 0.68)).all()
-    half = np.asarray(mask_overlay(Image.fromarray(np.full((200, 200), 100, np.uint8))))
+    half = np.asarray(mask_overlay(np.full((200, 200), 100, np.uint8)))
     assert np.unique(half[..., 3]).tolist() == [round(155 * 0.68)]
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 import tasks.edit.edit as edit_module
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.registry import EditorModels
-from iedit_model.errors import ConfigError, EditError, MaskError, PictureError
-from iedit_model.imaging.untrusted import PictureLimits
+from iedit_model.errors import ConfigError, EditError, ImageFileError, MaskError
+from iedit_model.imaging.decode import ImageLimits
 from iedit_model.models.source import ModelSource
 from storage.errors import DiskFullError
 from tasks.edit.edit import edit_file, repeat_edit
@@ -175,10 +175,10 @@ def test_an_edit_that_cannot_be_made_says_why_and_writes_nothing(
 def test_files_that_are_no_pictures_or_too_large_are_refused(photo: Path, tmp_path: Path):
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    for path, said in ((text, "no whole picture"), (tmp_path, "no file"), (tmp_path / "gone.jpg", "no file")):
-        with pytest.raises(PictureError, match=said):
+    for path, said in ((text, "no whole image"), (tmp_path, "no file"), (tmp_path / "gone.jpg", "no file")):
+        with pytest.raises(ImageFileError, match=said):
             edit_file(path, PLAIN, tmp_path / "out")
-    with pytest.raises(PictureError, match="bytes"):
-        edit_file(photo, PLAIN, tmp_path / "out", limits=PictureLimits(max_bytes=100))
+    with pytest.raises(ImageFileError, match="bytes"):
+        edit_file(photo, PLAIN, tmp_path / "out", limits=ImageLimits(max_bytes=100))
     with pytest.raises(ConfigError, match="takes no mask"):
         edit_file(photo, PLAIN, tmp_path / "out", mask=photo)

@@ -27,7 +27,7 @@ def _checkpoint(folder: Path, train: TrainConfig, **rows: str) -> ModelSource:
 def test_the_line_names_the_losses_that_were_on(tmp_path: Path):
     found = training_lines({"iedit": {0: _checkpoint(tmp_path, stable())}})
     assert found == {
-        "iedit": "L_mask (t >= 400) + replay of the target; layers all, 300 steps of 16 at 0.0001, fp32; "
+        "iedit": "L_mask (t >= 400) + denoising of the target; layers all, 300 steps of 16 at 0.0001, fp32; "
         "edit prompts, 1,485 pairs of version c8f4ac1a2a58e5e9 (seed 0)"
     }
 

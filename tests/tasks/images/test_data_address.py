@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.images.data_url import SMALL_PX, data_address, picture_address
+from iedit_model.imaging.encode import SMALL_PX, data_url, image_url
 
 
 def read_back(address: str) -> Image.Image:
@@ -26,17 +26,17 @@ def noise(side: int, mode: str) -> Image.Image:
 @pytest.mark.parametrize(("side", "mode"), [(SMALL_PX, "RGB"), (SMALL_PX + 1, "RGBA")])
 def test_small_pictures_and_overlays_come_back_pixel_by_pixel(side: int, mode: str) -> None:
     picture = noise(side, mode)
-    assert np.array_equal(np.asarray(read_back(picture_address(picture)).convert(mode)), np.asarray(picture))
+    assert np.array_equal(np.asarray(read_back(image_url(picture)).convert(mode)), np.asarray(picture))
 
 
 def test_a_large_picture_is_compressed_and_keeps_its_size() -> None:
     picture = noise(SMALL_PX + 1, "RGB")
-    found = read_back(picture_address(picture))
+    found = read_back(image_url(picture))
     assert found.size == picture.size
     assert not np.array_equal(np.asarray(found.convert("RGB")), np.asarray(picture))
 
 
 def test_a_file_keeps_its_bytes() -> None:
-    address = data_address(b"\x89PNG\xff\x00", "png")
+    address = data_url(b"\x89PNG\xff\x00", "png")
     assert address.startswith("data:image/png;base64,")
     assert base64.b64decode(address.partition(",")[2]) == b"\x89PNG\xff\x00"

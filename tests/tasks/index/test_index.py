@@ -19,7 +19,7 @@ from tasks.index.inverted_lists import ListConfig, list_index
 from tasks.index.recall import RecallConfig, kth_scores, recall
 from tasks.index.stage import IndexConfig, IndexRecallError, build_index
 from tasks.index.vector_index import IndexMismatchError, Neighbours, SearchSettings, open_index
-from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, picture
+from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, corpus_image
 
 CPU = SearchSettings(gpu="never", threads=1)
 EXACT = IndexConfig(search=CPU)
@@ -28,7 +28,7 @@ LISTS = IndexConfig(exact_max_rows=1, search=CPU)
 
 def _corpus(store: ShardStore, size: int = 120, dim: int = 8, *, cut: int = 50, seed: int = 0) -> Reports:
     images, texts = clusters(size, dim, seed=seed), clusters(size, dim, seed=seed + 1)
-    pictures = by_id([picture(i, images[i], texts[i]) for i in range(size)])
+    pictures = by_id([corpus_image(i, images[i], texts[i]) for i in range(size)])
     return commit_corpus(store, pictures, shard_size=cut)
 
 
@@ -145,7 +145,7 @@ def test_rows_that_are_no_unit_vectors_are_dropped_with_their_reason(tmp_path: P
     store = ShardStore.at(tmp_path)
     good = np.eye(3, dtype=np.float16)
     flawed = {"not_finite": np.full(3, np.inf, np.float16), "zero": good[0] * 0, "not_unit": good[0] * np.float16(1.1)}
-    pictures = by_id([picture(i, row, good[0]) for i, row in enumerate([*flawed.values(), *good])])
+    pictures = by_id([corpus_image(i, row, good[0]) for i, row in enumerate([*flawed.values(), *good])])
     report = _build(store, commit_corpus(store, pictures, shard_size=4))
     assert (report.num_in, report.num_out) == (6, 3)
     lost = store.read_dropped(report).to_pylist()
@@ -154,7 +154,7 @@ def test_rows_that_are_no_unit_vectors_are_dropped_with_their_reason(tmp_path: P
 
 def test_a_corpus_without_one_usable_row_is_an_error_and_not_an_empty_index(tmp_path: Path):
     store = ShardStore.at(tmp_path)
-    reports = commit_corpus(store, by_id([picture(0, np.zeros(3, np.float16))]), shard_size=1)
+    reports = commit_corpus(store, by_id([corpus_image(0, np.zeros(3, np.float16))]), shard_size=1)
     with pytest.raises(EmptyIndexError, match="none of 1 images in 1 shards"):
         _build(store, reports)
     with pytest.raises(EmptyIndexError, match="in 0 shards"):
@@ -171,7 +171,7 @@ def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path):
         _build(store, replace(reports, downloads=reports.downloads[:1]))
     with pytest.raises(CorpusError, match="in no table of the caption stage"):
         _build(store, replace(reports, captions=[]))
-    wide = commit_corpus(other, by_id([picture(99, np.eye(5, dtype=np.float16)[0])]), shard_size=1)
+    wide = commit_corpus(other, by_id([corpus_image(99, np.eye(5, dtype=np.float16)[0])]), shard_size=1)
     with pytest.raises(EmbedTableError, match="differ in the sizes"):
         _build(store, replace(reports, embeds=[reports.embeds[1], wide.embeds[0]]))
 
@@ -208,7 +208,7 @@ def test_an_index_whose_ids_are_fewer_than_its_vectors_is_refused(tmp_path: Path
 def test_means_of_the_modalities_are_those_of_all_rows(tmp_path: Path):
     store = ShardStore.at(tmp_path)
     images, texts = clusters(40, 6), clusters(40, 6, seed=9)
-    pictures = by_id([picture(i, images[i], texts[i]) for i in range(40)])
+    pictures = by_id([corpus_image(i, images[i], texts[i]) for i in range(40)])
     with open_index(_build(store, commit_corpus(store, pictures, shard_size=9)), store, CPU) as index:
         assert np.allclose(index.means.image, images.astype(np.float64).mean(axis=0), rtol=0, atol=1e-15)
         assert np.allclose(index.means.text, texts.astype(np.float64).mean(axis=0), rtol=0, atol=1e-15)

@@ -12,7 +12,7 @@ from tasks.embed.vectors import unit_rows
 from tasks.index.open_index_cache import release_index, resident_index
 from tasks.index.stage import IndexConfig, build_index
 from tasks.index.vector_index import SearchSettings
-from tests.builders.planted_corpus import by_id, clusters, commit_corpus, half, picture
+from tests.builders.planted_corpus import by_id, clusters, commit_corpus, corpus_image, half
 
 CPU = SearchSettings(gpu="never", threads=1)
 
@@ -27,7 +27,7 @@ def released() -> Iterator[None]:
 def built(folder: Path, seed: int) -> tuple[ShardStore, ShardReport, np.ndarray]:
     """Return a store with an index over planted pictures, and their embeddings."""
     store, images = ShardStore.at(folder), clusters(60, 8, seed=seed)
-    reports = commit_corpus(store, by_id([picture(i, images[i], images[i]) for i in range(60)]), shard_size=60)
+    reports = commit_corpus(store, by_id([corpus_image(i, images[i], images[i]) for i in range(60)]), shard_size=60)
     index = build_index(
         reports.embeds,
         downloads=reports.downloads,

@@ -220,7 +220,7 @@ def test_pictures_with_close_hashes_and_like_embeddings_are_on_one_side(tmp_path
         pixels = np.array(scene.render())
         pixels[0, number] ^= 1
         pictures[pair.source_id] = png(Image.fromarray(pixels))
-    corpus = replace(corpus, pictures=pictures)
+    corpus = replace(corpus, images=pictures)
     store = _store(tmp_path)
     inputs = corpus.inputs(store)
     rows = _rows(store, build(inputs, CONFIG, store))
@@ -261,7 +261,7 @@ def test_damaged_parts_are_counted_and_the_rest_is_packed(tmp_path: Path):
     rows = {0: {"mask": {"source_mask_png": no_png}}, 1: {"mask": {"target_mask_png": rgb}}}
     corpus = planted(12, rows=rows)
     broken = png(Image.new("RGB", (64, 64)))[1:]
-    corpus = replace(corpus, pictures={corpus.pairs[2].source_id: broken})
+    corpus = replace(corpus, images={corpus.pairs[2].source_id: broken})
     store = _store(tmp_path)
     inputs = corpus.inputs(store)
     config = PackConfig(splits=SplitConfig(val_share=0, test_share=0))

@@ -21,8 +21,8 @@ from tasks.retrieve.gates import GateConfig, regate
 from tasks.retrieve.pair_scores import MissingScoreError
 from tasks.retrieve.rerank import RerankConfig
 from tasks.retrieve.stage import RetrieveConfig, retrieval, retrieve_shard
-from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, half, picture
-from tests.references.brute_force import Picture, Rules, retrieve
+from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, corpus_image, half
+from tests.references.brute_force import CorpusImage, Rules, retrieve
 
 CPU = SearchSettings(gpu="never", threads=1)
 NO_EXCLUSION = ExclusionConfig(max_image_similarity=None, max_phash_distance=None)
@@ -45,7 +45,7 @@ def _rows(store: ShardStore, reports: list[ShardReport]) -> dict[str, dict]:
 
 
 def _retrieved(
-    root: Path, pictures: Mapping[str, Picture], config: RetrieveConfig, *, shard_size: int = 1000
+    root: Path, pictures: Mapping[str, CorpusImage], config: RetrieveConfig, *, shard_size: int = 1000
 ) -> dict[str, dict]:
     store = ShardStore.at(root)
     reports = commit_corpus(store, pictures, shard_size=shard_size)
@@ -66,7 +66,7 @@ def _rules(config: RetrieveConfig) -> Rules:
     )
 
 
-def _small_corpus(seed: int, size: int, dim: int) -> dict[str, Picture]:
+def _small_corpus(seed: int, size: int, dim: int) -> dict[str, CorpusImage]:
     """Pictures drawn from few vectors, captions, hashes and addresses, so that ties and copies abound."""
     rng = np.random.default_rng(seed)
     pool = half(rng.normal(size=(max(2, size // 2), dim)))
@@ -80,7 +80,7 @@ def _small_corpus(seed: int, size: int, dim: int) -> dict[str, Picture]:
     schemes = ("http://", "https://", "https://www.")
     return by_id(
         [
-            Picture(
+            CorpusImage(
                 url=f"{schemes[rng.integers(3)]}a.example/{rng.integers(size)}.jpg#{number}",
                 image=vector(may_fail=True),
                 text=vector(may_fail=True),
@@ -159,7 +159,7 @@ def test_any_shard_size_gives_what_brute_force_gives(seed: int, size: int, dim: 
 def test_planted_neighbours_are_found(tmp_path: Path):
     images = clusters(60, 16, spread=0.9)
     # The edit prompt of each picture is the image of the next one: with text alone that must be its target.
-    pictures = by_id([picture(i, images[i], images[(i + 1) % 60]) for i in range(60)])
+    pictures = by_id([corpus_image(i, images[i], images[(i + 1) % 60]) for i in range(60)])
     names = list(pictures)
     rows = _retrieved(
         tmp_path, pictures, RetrieveConfig(query=QueryConfig(text_weight=1.0), exclude=NO_EXCLUSION), shard_size=7
@@ -170,7 +170,7 @@ def test_planted_neighbours_are_found(tmp_path: Path):
 
 def test_of_equal_candidates_the_smallest_id_wins_and_no_more_than_top_k_are_kept(tmp_path: Path):
     source, same = np.array([1, 0, 0, 0], np.float16), np.array([0, 1, 0, 0], np.float16)
-    pictures = by_id([picture(0, source, same), *(picture(i, same, source) for i in range(1, 200))])
+    pictures = by_id([corpus_image(0, source, same), *(corpus_image(i, same, source) for i in range(1, 200))])
     first = next(iter(pictures))
     # 199 copies tie at the top, far more than are fetched at first.
     rows = _retrieved(tmp_path, pictures, RetrieveConfig(top_k=5, margin=1, exclude=NO_EXCLUSION), shard_size=50)
@@ -181,7 +181,7 @@ def test_candidates_that_differ_only_by_rounding_are_ordered_by_id(tmp_path: Pat
     rng = np.random.default_rng(0)
     even, other = half(np.ones(48)), half(rng.normal(size=48))
     # Permutations of one vector have the same product with an even one, but float32 sums them to different last bits.
-    pictures = by_id([picture(0, even), *(picture(i, rng.permutation(other)) for i in range(1, 150))])
+    pictures = by_id([corpus_image(0, even), *(corpus_image(i, rng.permutation(other)) for i in range(1, 150))])
     first = next(iter(pictures))
     rows = _retrieved(tmp_path, pictures, RetrieveConfig(top_k=5, margin=1, exclude=NO_EXCLUSION))
     assert rows[first]["candidate_ids"] == sorted(set(pictures) - {first})[:5]
@@ -189,7 +189,7 @@ def test_candidates_that_differ_only_by_rounding_are_ordered_by_id(tmp_path: Pat
 
 def test_more_neighbours_than_the_corpus_has_are_not_invented(tmp_path: Path):
     images = np.eye(4, dtype=np.float16)[:3]
-    pictures = by_id([picture(i, image) for i, image in enumerate(images)])
+    pictures = by_id([corpus_image(i, image) for i, image in enumerate(images)])
     rows = _retrieved(tmp_path, pictures, RetrieveConfig(top_k=20))
     assert {name: sorted(row["candidate_ids"]) for name, row in rows.items()} == {
         name: sorted(set(pictures) - {name}) for name in pictures
@@ -198,7 +198,7 @@ def test_more_neighbours_than_the_corpus_has_are_not_invented(tmp_path: Path):
 
 def test_a_corpus_of_one_image_has_no_candidates(tmp_path: Path):
     store = ShardStore.at(tmp_path)
-    reports = commit_corpus(store, by_id([picture(0, np.array([1, 0], np.float16))]), shard_size=1)
+    reports = commit_corpus(store, by_id([corpus_image(0, np.array([1, 0], np.float16))]), shard_size=1)
     [report] = _run(store, reports, RetrieveConfig())
     assert (report.num_in, report.num_out, report.dropped) == (1, 0, {"no_candidates": 1})
     assert store.read_table(report)["candidate_ids"].to_pylist() == [[]]
@@ -207,13 +207,13 @@ def test_a_corpus_of_one_image_has_no_candidates(tmp_path: Path):
 def test_copies_of_the_source_are_excluded_with_their_reason(tmp_path: Path):
     axes = np.eye(8, dtype=np.float16)
     near = half(axes[0] + 0.02 * axes[1])
-    base = replace(picture(0, axes[0]), url="http://a.example/x.jpg", caption="a red bus")
+    base = replace(corpus_image(0, axes[0]), url="http://a.example/x.jpg", caption="a red bus")
     others = {
-        "same_url": replace(picture(1, axes[1]), url="https://www.a.example/x.jpg#top"),
-        "same_hash": replace(picture(2, axes[2]), sha256=base.sha256),
-        "near_duplicate": picture(3, near),
-        "same_caption": replace(picture(4, axes[4]), caption="A red  bus."),
-        "": picture(5, axes[5]),
+        "same_url": replace(corpus_image(1, axes[1]), url="https://www.a.example/x.jpg#top"),
+        "same_hash": replace(corpus_image(2, axes[2]), sha256=base.sha256),
+        "near_duplicate": corpus_image(3, near),
+        "same_caption": replace(corpus_image(4, axes[4]), caption="A red  bus."),
+        "": corpus_image(5, axes[5]),
     }
     pictures = by_id([base, *others.values()])
     source, *names = pictures
@@ -226,7 +226,7 @@ def test_copies_of_the_source_are_excluded_with_their_reason(tmp_path: Path):
 
 def test_a_source_whose_every_candidate_is_a_copy_is_dropped_and_says_so(tmp_path: Path):
     store = ShardStore.at(tmp_path)
-    pictures = by_id([picture(i, np.array([1, 0, 0], np.float16)) for i in range(30)])
+    pictures = by_id([corpus_image(i, np.array([1, 0, 0], np.float16)) for i in range(30)])
     [report] = _run(store, commit_corpus(store, pictures, shard_size=30), RetrieveConfig(top_k=4, margin=0))
     assert report.dropped == {"all_excluded": 30}
     assert store.read_dropped(report)["detail"].unique().to_pylist() == ["near_duplicate 4"]
@@ -234,7 +234,7 @@ def test_a_source_whose_every_candidate_is_a_copy_is_dropped_and_says_so(tmp_pat
 
 def test_a_perceptual_hash_alone_does_not_exclude_a_recoloured_picture(tmp_path: Path):
     red, blue = np.array([1, 0, 0], np.float16), np.array([0, 1, 0], np.float16)
-    pictures = by_id([replace(picture(0, red), phash=5), replace(picture(1, blue), phash=4)])
+    pictures = by_id([replace(corpus_image(0, red), phash=5), replace(corpus_image(1, blue), phash=4)])
     first, second = pictures
     assert _retrieved(tmp_path / "a", pictures, RetrieveConfig())[first]["target_id"] == second
     strict = RetrieveConfig(exclude=ExclusionConfig(phash_min_image_similarity=-1))
@@ -243,7 +243,7 @@ def test_a_perceptual_hash_alone_does_not_exclude_a_recoloured_picture(tmp_path:
 
 def test_bytes_do_not_depend_on_shards_batches_threads_or_the_order_of_reports(tmp_path: Path):
     images, texts = clusters(300, 12, seed=1), clusters(300, 12, seed=2)
-    pictures = by_id([picture(i, images[i], texts[i]) for i in range(300)])
+    pictures = by_id([corpus_image(i, images[i], texts[i]) for i in range(300)])
     config = replace(retrieval("ours"), top_k=8, rerank=RerankConfig(directional=0.5, layout=0.5))
     lists = IndexConfig(exact_max_rows=10, search=CPU)
     rows = []
@@ -271,7 +271,7 @@ def test_bytes_do_not_depend_on_shards_batches_threads_or_the_order_of_reports(t
 
 def test_a_second_run_returns_the_finished_report_and_writes_nothing(tmp_path: Path):
     store = ShardStore.at(tmp_path)
-    pictures = by_id([picture(i, image) for i, image in enumerate(clusters(20, 8))])
+    pictures = by_id([corpus_image(i, image) for i, image in enumerate(clusters(20, 8))])
     reports = commit_corpus(store, pictures, shard_size=20)
     first = _run(store, reports, RetrieveConfig())
     before = store.files.stats()
@@ -282,7 +282,9 @@ def test_a_second_run_returns_the_finished_report_and_writes_nothing(tmp_path: P
 
 def test_regating_a_stored_table_equals_retrieving_with_those_gates(tmp_path: Path):
     images, texts = clusters(80, 6, seed=3), clusters(80, 6, seed=4)
-    pictures = by_id([replace(picture(i, images[i], texts[i]), caption_text=texts[i - 1].tolist()) for i in range(80)])
+    pictures = by_id(
+        [replace(corpus_image(i, images[i], texts[i]), caption_text=texts[i - 1].tolist()) for i in range(80)]
+    )
     gates = [
         GateConfig(),
         GateConfig(image_max=0.8, target_text_min=0.1),
@@ -299,8 +301,8 @@ def test_regating_a_stored_table_equals_retrieving_with_those_gates(tmp_path: Pa
 def test_a_shard_of_another_model_is_refused(tmp_path: Path):
     store, other = ShardStore.at(tmp_path / "a"), ShardStore.at(tmp_path / "b")
     numbers = range(10)
-    mine = commit_corpus(store, by_id([picture(i, clusters(10, 4)[i]) for i in numbers]), shard_size=10)
-    theirs = commit_corpus(other, by_id([picture(i, clusters(10, 4, seed=9)[i]) for i in numbers]), shard_size=10)
+    mine = commit_corpus(store, by_id([corpus_image(i, clusters(10, 4)[i]) for i in numbers]), shard_size=10)
+    theirs = commit_corpus(other, by_id([corpus_image(i, clusters(10, 4, seed=9)[i]) for i in numbers]), shard_size=10)
     built = build_index(
         mine.embeds, downloads=mine.downloads, captions=mine.captions, config=IndexConfig(search=CPU), store=store
     )
@@ -310,7 +312,7 @@ def test_a_shard_of_another_model_is_refused(tmp_path: Path):
 
 def test_scores_that_cannot_be_measured_stay_empty_and_cannot_be_asked_for(tmp_path: Path):
     store = ShardStore.at(tmp_path)
-    pictures = by_id([picture(i, image) for i, image in enumerate(clusters(12, 4))])
+    pictures = by_id([corpus_image(i, image) for i, image in enumerate(clusters(12, 4))])
     reports = commit_corpus(store, pictures, shard_size=12, captions=False, layouts=False)
     [report] = _run(store, reports, RetrieveConfig())
     table = store.read_table(report)
@@ -330,9 +332,9 @@ def test_sources_without_a_query_are_dropped_with_their_reason(tmp_path: Path):
     axes = np.eye(3, dtype=np.float16)
     images = {"no_edit_prompt": axes[0], "no_query": axes[0], "zero": 0 * axes[0], "not_unit": 2 * axes[1]}
     texts = {"no_edit_prompt": 0 * axes[0], "no_query": -axes[0], "zero": axes[1], "not_unit": axes[1]}
-    flawed = [picture(i, images[name], texts[name]) for i, name in enumerate(images)]
+    flawed = [corpus_image(i, images[name], texts[name]) for i, name in enumerate(images)]
     store = ShardStore.at(tmp_path)
-    pictures = by_id([*flawed, picture(9, axes[2], np.full(3, np.nan, np.float16)), picture(10, axes[2])])
+    pictures = by_id([*flawed, corpus_image(9, axes[2], np.full(3, np.nan, np.float16)), corpus_image(10, axes[2])])
     [report] = _run(store, commit_corpus(store, pictures, shard_size=99), RetrieveConfig(exclude=NO_EXCLUSION))
     lost = {row["sample_id"]: row["reason"] for row in store.read_dropped(report).to_pylist()}
     assert lost == dict(zip(pictures, [*images, "not_finite"], strict=False))

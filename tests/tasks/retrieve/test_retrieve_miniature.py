@@ -30,7 +30,7 @@ def test_our_pairs_are_right_more_often_than_the_papers(tmp_path: Path):
     for edits in ("noun edits: new noun shown", "colour edits: new colour shown"):
         assert ours[edits]["low"] > paper[edits]["high"]
     assert gated[THING]["value"] > 0.9
-    assert gated["same ground"]["value"] > 0.95
+    assert gated["same background"]["value"] > 0.95
     assert gated["source has a target (of all)"]["value"] > 0.05
     assert gated["- IoU of the source mask"]["value"] > 0.85
     assert gated["- IoU of the target mask"]["value"] > 0.85

@@ -14,7 +14,7 @@ from tasks.swap.inflection import (
     singular_forms,
 )
 from tasks.swap.wordlists import word_set
-from tests.references.wordnet_relations import open_wordnet
+from tests.builders.wordnet import open_wordnet
 
 PLURALS = {
     "bus": "buses",

@@ -17,11 +17,11 @@ from tasks.swap.inflection import indefinite_article
 from tasks.swap.result import Swap, SwapDrop
 from tasks.swap.swapper import Swapper, swap_caption
 from tasks.swap.word_counts import count_terms
+from tests.builders.wordnet import open_wordnet
 from tests.references.wordnet_relations import (
     are_antonyms,
     are_cohyponyms,
     are_sibling_satellites,
-    open_wordnet,
     share_a_synset,
 )
 
@@ -241,7 +241,7 @@ def _check(result: Swap) -> None:
     brought = _forms(result.swapped_to, pos) & set(target.lemma_names())
     assert taken
     assert brought
-    assert not any(share_a_synset(one, other, pos) for one in taken for other in brought)
+    assert not any(share_a_synset(reader, one, other, pos) for one in taken for other in brought)
     assert not {mark.name() for mark in target.usage_domains()} & {"ethnic_slur.n.01", "disparagement.n.01"}
     assert not target.instance_hypernyms()
     _check_text(result)

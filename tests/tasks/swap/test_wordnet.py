@@ -10,7 +10,8 @@ import pytest
 from tasks.swap.wordlists import WRONG_LINKS
 from tasks.swap.wordnet import Pos, WordNet, _open_reader, _read_counts, load_wordnet
 from tasks.swap.wordnet_files import cache_folder, find_wordnet
-from tests.references.wordnet_relations import above, open_wordnet
+from tests.builders.wordnet import open_wordnet
+from tests.references.wordnet_relations import above
 
 NOUNS = ("bus", "cat", "glass", "orange", "fire_truck", "woman", "turkey", "church", "apple", "polar_bear")
 ADJECTIVES = ("red", "large", "old", "striped", "light", "wooden", "happy")

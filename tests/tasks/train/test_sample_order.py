@@ -92,8 +92,8 @@ def test_draws_have_the_distributions_that_are_configured() -> None:
     share = draws.dropped.float().mean().item()
     assert abs(share - 0.1) < 4 * (0.1 * 0.9 / 4000) ** 0.5
     assert (int(draws.timesteps.min()), int(draws.timesteps.max())) == (400, 599)
-    assert int(draws.replay_timesteps.min()) < 10
-    assert int(draws.replay_timesteps.max()) > 990
-    for noise in (draws.noise, draws.replay_noise):
+    assert int(draws.denoising_timesteps.min()) < 10
+    assert int(draws.denoising_timesteps.max()) > 990
+    for noise in (draws.noise, draws.denoising_noise):
         assert abs(noise.mean().item()) < 0.005
         assert abs(noise.std().item() - 1) < 0.005

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.true_pair_version import build_version, true_pairs
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import LossConfig
 from storage import ShardStore, VersionInfo
@@ -18,12 +19,19 @@ from tasks.train.stage import train
 from tasks.train.train_log import read_log
 from tests.builders.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
 
-FULL = LossConfig(lambda_perc=0.001, replay_source_weight=0.5)
+FULL = LossConfig(lambda_perc=0.001, source_denoising_weight=0.5)
 
 
 def weights(out: Path, step: int) -> dict[str, torch.Tensor]:
     tensors = load_file(out / f"checkpoints/step_{step:08d}/training/state.safetensors")
     return {name.removeprefix("weight."): value for name, value in tensors.items() if name.startswith("weight.")}
+
+
+def own_store(folder: Path) -> ShardStore:
+    """A store with the same version, of which no other test has filled the cache."""
+    store = ShardStore.at(folder / "store")
+    build_version(store, true_pairs(7))
+    return store
 
 
 @pytest.mark.parametrize("max_feature_gb", [64.0, 0.0], ids=["features kept", "pictures kept"])
@@ -100,6 +108,36 @@ def test_the_cache_is_filled_once_and_shared_by_other_losses(
     assert plain is not None
     assert plain.num_encoded == 0
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(CacheConfig) if field.name != "enabled"])
+def test_every_cache_setting_that_decides_a_run_decides_the_address_of_its_encodings(
+    field: str, pipeline: Path, version: VersionInfo, tmp_path: Path
+) -> None:
+    """Whoever fills the cache first must not decide the bits of a later run with other settings."""
+    own = own_store(tmp_path)
+    values = {"dtype": "fp16", "batch_size": 5, "decode_threads": 1, "max_feature_gb": 63.0}
+    runs = [
+        prepared(tiny_run(pipeline, cache=cache), own, version, tmp_path / str(number))
+        for number, cache in enumerate((CacheConfig(), dataclasses.replace(CacheConfig(), **{field: values[field]})))
+    ]
+    same_run = runs[0].manifest["fingerprint"] == runs[1].manifest["fingerprint"]
+    assert runs[1].cache is not None
+    assert (runs[1].cache.num_encoded == 0) is same_run
+
+
+def test_a_run_has_the_same_weights_whoever_filled_the_cache_before(
+    pipeline: Path, version: VersionInfo, tmp_path: Path
+) -> None:
+    def run(batch_size: int, at: ShardStore, out: str) -> dict[str, torch.Tensor]:
+        train(version.id, tiny_run(pipeline, cache=CacheConfig(batch_size=batch_size)), at, tmp_path / out)
+        return weights(tmp_path / out, 6)
+
+    alone = run(3, own_store(tmp_path / "first"), "alone")
+    filled = own_store(tmp_path / "second")
+    run(16, filled, "other")
+    after = run(3, filled, "after")
+    assert [name for name in alone if not torch.equal(alone[name], after[name])] == []
 
 
 def test_accumulation_gives_the_weights_of_the_large_batch(
@@ -202,10 +240,10 @@ def test_the_warm_up_and_the_log_agree_with_the_configuration(
     expected = [0.005, 0.01, 0.01, 0.01 * 0.5 * (1 + math.cos(math.pi / 2))]
     assert [row["learning_rate"] for row in rows] == pytest.approx(expected)
     for row in rows:
-        parts = [row[f"part_{name}"] for name in ("noise", "global", "loc", "perc", "replay_source")]
+        parts = [row[f"part_{name}"] for name in ("noise", "global", "loc", "perc", "source_denoising")]
         assert sum(parts) == pytest.approx(row["loss"], rel=1e-5)
         assert row["part_perc"] == pytest.approx(0.001 * row["term_perc"], rel=1e-5)
-        assert row["part_replay_target"] is None
+        assert row["part_target_denoising"] is None
     assert [row["epoch"] for row in rows] == pytest.approx([0, 2 / 7, 4 / 7, 6 / 7])
     assert report.mean_loss == pytest.approx(sum(row["loss"] for row in rows) / 4, rel=1e-6)
 

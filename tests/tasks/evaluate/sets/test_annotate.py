@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iedit_model.imaging.encode import encode_image
 from tasks.evaluate.sets.annotate import annotation_server
 from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, open_evalset, replace_masks, write_evalset
-from tasks.evaluate.sets.pixels import encode_mask, png_bytes
+from tasks.evaluate.sets.pixels import mask_bytes
 from tests.builders.browser_session import browser_session
 
 HOSTILE = "</script><img src=x onerror=document.title='hacked'> \"quoted\" & <b>bold</b>"
@@ -30,7 +31,7 @@ def evalset(tmp_path):
         NewPair(
             pair_id=name,
             image_id="one",
-            image=png_bytes(Image.fromarray(pixels)),
+            image=encode_image(Image.fromarray(pixels)),
             source_prompt=f"source {name} {HOSTILE}",
             edit_prompt=f"edit {name} {HOSTILE}",
             word="bus",
@@ -82,19 +83,19 @@ def test_the_page_shows_pictures_and_masks_as_the_set_holds_them(server, evalset
 
 def test_a_painted_mask_is_written_into_the_set_and_an_empty_one_takes_it_away(server, evalset):
     headers = {"X-Iedit-Token": token_of(server)}
-    answer, content = ask(server, "POST", "/mask/b", body=encode_mask(painted()), headers=headers)
+    answer, content = ask(server, "POST", "/mask/b", body=mask_bytes(painted()), headers=headers)
     assert (answer.status, json.loads(content)) == (200, {"origin": "hand", "inside": 200, "pixels": 3072})
     again = open_evalset(evalset.files.root)
     np.testing.assert_array_equal(again.mask(again.pair("b")), painted())
     assert again.pair("b").mask_origin == "hand"
     assert again.pair("a") == evalset.pair("a")
-    ask(server, "POST", "/mask/b", body=encode_mask(np.zeros((48, 64), bool)), headers=headers)
+    ask(server, "POST", "/mask/b", body=mask_bytes(np.zeros((48, 64), bool)), headers=headers)
     assert open_evalset(evalset.files.root).pair("b").mask is None
 
 
 def test_what_another_process_wrote_meanwhile_is_kept(server, evalset):
     replace_masks(evalset, {"a": ~painted()})
-    ask(server, "POST", "/mask/b", body=encode_mask(painted()), headers={"X-Iedit-Token": token_of(server)})
+    ask(server, "POST", "/mask/b", body=mask_bytes(painted()), headers={"X-Iedit-Token": token_of(server)})
     again = open_evalset(evalset.files.root)
     np.testing.assert_array_equal(again.mask(again.pair("a")), ~painted())
     np.testing.assert_array_equal(again.mask(again.pair("b")), painted())
@@ -108,7 +109,7 @@ def test_a_name_from_elsewhere_that_points_here_sees_nothing(server, host):
 
 
 def test_without_the_pages_token_nothing_is_written(server, evalset):
-    body = encode_mask(painted())
+    body = mask_bytes(painted())
     token = token_of(server)
     for headers in (
         {},
@@ -124,9 +125,9 @@ def test_without_the_pages_token_nothing_is_written(server, evalset):
     ("path", "body", "status"),
     [
         ("/mask/b", b"no picture", 422),
-        ("/mask/b", encode_mask(np.ones((5, 5), bool)), 422),
-        ("/mask/zz", encode_mask(painted()), 404),
-        ("/mask/..%2f..%2fevalset.json", encode_mask(painted()), 404),
+        ("/mask/b", mask_bytes(np.ones((5, 5), bool)), 422),
+        ("/mask/zz", mask_bytes(painted()), 404),
+        ("/mask/..%2f..%2fevalset.json", mask_bytes(painted()), 404),
         ("/image/a", b"", 400),
         ("/", b"", 400),
     ],

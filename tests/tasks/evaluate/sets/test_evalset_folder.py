@@ -16,7 +16,7 @@ from storage import parquet_bytes
 from tasks.evaluate.sets.errors import EvalSetError, EvalSetExistsError, UnknownPairError
 from tasks.evaluate.sets.evalset import EVALSET, EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, check_evalset, open_evalset, replace_masks, write_evalset
-from tasks.evaluate.sets.pixels import decode_mask, encode_mask, framed
+from tasks.evaluate.sets.pixels import framed, mask_bytes, set_mask
 
 INFO = EvalSetInfo(name="tiny", origin="real", description="Two pairs of one picture.", license="CC0")
 
@@ -114,9 +114,9 @@ def test_a_run_killed_before_the_table_leaves_no_set_and_can_be_repeated(tmp_pat
         ({"edit_prompt": "  "}, "edit_prompt"),
         ({"edit_prompt": "x" * 2001}, "2001 characters"),
         ({"source_prompt": "bell \x07"}, "control character"),
-        ({"image": b"GIF89a"}, "no picture"),
-        ({"image": encoded()[0][:60]}, "no picture"),
-        ({"mask": np.ones((8, 11), bool)}, r"\(11, 8\), its picture \(12, 8\)"),
+        ({"image": b"GIF89a"}, "no whole image"),
+        ({"image": encoded()[0][:60]}, "no whole image"),
+        ({"mask": np.ones((8, 11), bool)}, r"\(11, 8\), its image \(12, 8\)"),
         ({"mask_origin": "none"}, "mask_origin"),
         ({"mask": None}, "mask_origin"),
     ],
@@ -168,9 +168,9 @@ def test_a_changed_picture_and_a_mask_of_another_size_are_found_when_they_are_re
     (tmp_path / "images" / "one.png").unlink()
     with pytest.raises(EvalSetError, match="not there"):
         evalset.image(evalset.pairs[0])
-    tampered(tmp_path / "two", mask=encode_mask(np.ones((3, 3), bool)))
+    tampered(tmp_path / "two", mask=mask_bytes(np.ones((3, 3), bool)))
     evalset = open_evalset(tmp_path / "two")
-    with pytest.raises(EvalSetError, match="3 x 3, its picture 12 x 8"):
+    with pytest.raises(EvalSetError, match="3 x 3, its image 12 x 8"):
         evalset.frame(evalset.pairs[0], size_px=8)
 
 
@@ -208,7 +208,7 @@ def test_masks_are_replaced_in_one_switch_and_everything_else_stays(tmp_path):
     assert [p.mask_origin for p in again.pairs] == ["hand", "none"]
     assert [p.edit_prompt for p in again.pairs] == [p.edit_prompt for p in evalset.pairs]
     assert again.digest != evalset.digest
-    with pytest.raises(EvalSetError, match="its picture"):
+    with pytest.raises(EvalSetError, match="its image"):
         replace_masks(again, {"a": np.ones((2, 2), bool)})
     with pytest.raises(UnknownPairError):
         replace_masks(again, {"c": other})
@@ -220,7 +220,7 @@ def test_masks_are_replaced_in_one_switch_and_everything_else_stays(tmp_path):
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_a_mask_survives_its_encoding(width, height, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
-    np.testing.assert_array_equal(decode_mask(encode_mask(mask), name="m", size=(width, height)), mask)
+    np.testing.assert_array_equal(set_mask(mask_bytes(mask), name="m", size=(width, height)), mask)
 
 
 def test_a_picture_of_the_frames_size_is_taken_as_it_is():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.evaluate.sets.errors import EvalSetError
-from tasks.evaluate.sets.magic_brush import magic_brush_pairs, mask_of_picture
+from tasks.evaluate.sets.magic_brush import magic_brush_pairs, mask_of_image
 from tasks.evaluate.sets.pie_bench import decode_runs, pie_bench_pairs
 
 
@@ -126,7 +126,7 @@ def test_a_mask_without_transparency_is_its_white_region():
     image.paste("white", (0, 0, 2, 4))
     stream = io.BytesIO()
     image.save(stream, "PNG")
-    mask = mask_of_picture(stream.getvalue(), name="mask")
+    mask = mask_of_image(stream.getvalue(), name="mask")
     assert mask[:, :2].all()
     assert not mask[:, 2:].any()
 
