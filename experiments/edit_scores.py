@@ -12,8 +12,9 @@ import torch
 
 from experiments.edit_cases import EditCase
 from iedit_model.editing.edit_masks import MaskConfig
+from iedit_model.editing.methods import build_editor
 from iedit_model.editing.partial_noising import SamplingConfig
-from iedit_model.editing.registry import EditorModels, EditorSettings, build_editor, editor_spec
+from iedit_model.editing.registry import EditorModels, EditorSettings, editor_spec
 from iedit_model.metrics.ssim import ssim_normconv
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource
@@ -78,7 +79,7 @@ def edit_and_score(
     """Edit every case with a method and score the results.
 
     Args:
-        method: a name of ``iedit_model.editing.registry.METHODS``, or ``target_text`` for nothing but the prompt.
+        method: a name of ``iedit_model.editing.methods.METHODS``, or ``target_text`` for nothing but the prompt.
         cases: the set.
         sampling: the shared settings.
         seed: of the edits' noise.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import miniature
+from iedit_model.editing.methods import method_info, unmasked_methods
 
 if TYPE_CHECKING:
     from iedit_model.editing.registry import EditorModels
@@ -14,22 +15,9 @@ if TYPE_CHECKING:
 WEIGHTS: Final = Path(miniature.__file__).parent / "weights"
 """Where the models are taken from when none are named."""
 
-METHODS: Final = (
-    "iedit",
-    "sdedit",
-    "instruct_pix2pix",
-    "inpaint",
-    "diffedit",
-    "copy_source",
-    "vae_round_trip",
-    "masked_noise",
-)
-"""What ``--method`` takes; with a mask, iedit and sdedit edit inside it alone."""
-
 STEPS: Final = {"ddim": 50, "dpmsolver++": 20}
 """Steps of each sampler when none are asked for."""
 
-_MODELS: Final = {"instruct_pix2pix": "instruct_pix2pix"}
 _NO_MASK, _AUTO_MASK = "none", "auto"
 
 
@@ -110,16 +98,16 @@ def _job(options: argparse.Namespace) -> "EditJob":
 
 
 def _method(options: argparse.Namespace) -> str:
-    from iedit_model.editing.registry import MASKED_FORM, NEEDS_MASK
+    from iedit_model.editing.methods import masked_form
     from iedit_model.errors import ConfigError
 
     method: str = options.method
     if _mask(options) == _NO_MASK:
-        if method in NEEDS_MASK:
+        if method_info(method).needs_mask:
             raise ConfigError(f"{method} edits inside a mask; give --word, or --mask FILE")
         return method
-    masked = MASKED_FORM.get(method, method)
-    if masked not in NEEDS_MASK and options.mask is not None:
+    masked = masked_form(method) or method
+    if not method_info(masked).needs_mask and options.mask is not None:
         raise ConfigError(f"{method} takes no mask; leave --mask out")
     return masked
 
@@ -138,11 +126,11 @@ def _models(options: argparse.Namespace) -> "EditorModels":
     from iedit_model.editing.registry import EditorModels
     from iedit_model.models.source import ModelSource
 
-    model = ModelSource(
-        options.model or str(WEIGHTS / _MODELS.get(options.method, "ldm")), revision=options.model_revision
-    )
+    is_instruct = method_info(options.method).weights == "instruct"
+    own = WEIGHTS / ("instruct_pix2pix" if is_instruct else "ldm")
+    model = ModelSource(options.model or str(own), revision=options.model_revision)
     segmenter = ModelSource(options.segmenter)
-    if options.method == "instruct_pix2pix":
+    if is_instruct:
         return EditorModels(instruct=model)
     return EditorModels(base=model, tuned=model, segmenter=segmenter)
 
@@ -176,7 +164,7 @@ def _add_mask(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_sampling(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--method", choices=METHODS, default="iedit", help="how to edit (default: iedit)")
+    group.add_argument("--method", choices=unmasked_methods(), default="iedit", help="how to edit (default: iedit)")
     group.add_argument("--strength", type=float, default=0.7, help="0 keeps the picture, 1 hardly (default: 0.7)")
     group.add_argument("--guidance", type=float, default=7.5, help="how closely to follow the prompt (default: 7.5)")
     group.add_argument("--image-guidance", type=float, default=1.5, help="InstructPix2Pix: towards the picture")

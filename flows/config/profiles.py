@@ -94,8 +94,9 @@ def check_used(names: Mapping[str, Any] | Sequence[str], uses: Sequence[str]) ->
         ConfigError: one of them lies in a section that is not among ``uses``.
     """
     for name in names:
-        if name.partition(".")[0] in ALL and not any(f"{name}.".startswith(f"{section}.") or f"{section}.".startswith(f"{name}.") for section in uses):
-            raise ConfigError(f"this command does not use the setting {name}; it uses {', '.join(uses[:3])} ...")
+        is_used = any(f"{name}.".startswith(f"{one}.") or f"{one}.".startswith(f"{name}.") for one in uses)
+        if name.partition(".")[0] in ALL and not is_used:
+            raise ConfigError(f"this command does not use the setting {name}; it uses {', '.join(uses)}"[:300])
 
 
 def section(config: Mapping[str, Any] | None, uses: Sequence[str]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from flows.config.tree import (
     TaskOptions,
 )
 from iedit_model.editing.framing import FramingConfig
-from iedit_model.editing.instruct_editor import InstructSampling
-from iedit_model.editing.partial_noising import SamplingConfig
+from iedit_model.editing.methods import METHODS
 from iedit_model.editing.registry import EditorModels, EditorSettings
+from iedit_model.editing.settings import InstructSampling, SamplingConfig
 from iedit_model.models.captioner import CaptionerSpec
 from iedit_model.models.clip import ClipSpec
 from iedit_model.models.devices import DeviceConfig
@@ -68,6 +68,10 @@ PLACED: Final = (
 """Pairs of the miniature, eight of ten in the source's place, the only ones that help: docs/experiments.md."""
 
 
+# Said here and not left to the methods' registration, which would load torch for a mere configuration.
+_EVALUATED: Final = tuple(name for name in METHODS if name != "sdedit_m")
+_WITH_MASKS: Final = ("inpaint", "masked_noise")
+"""Methods that are given the set's masks, as the paper does for DALL-E 2."""
 _MINI_STRENGTH: Final = 0.5
 """Latents of 16 x 16 lose their content at less noise than those of 48 x 48; at 0.7 the untrained model is at its
 ceiling (docs/experiments.md, 1)."""
@@ -211,6 +215,8 @@ def _mini_evaluation() -> EvaluationConfig:
             instruct=InstructSampling(num_inference_steps=_MINI_STEPS),
             batch_size=32,
         ),
+        methods=_EVALUATED,
+        with_masks=_WITH_MASKS,
         pairs_a_shard=35,
     )
     return EvaluationConfig(
@@ -244,6 +250,8 @@ def _sd14_evaluation() -> EvaluationConfig:
         summary=SummaryConfig(training_clip="vit-b-32"),
         editing=EditingConfig(size_px=384, seeds=(0, 1, 2), batch_size=16),
         settings=EditorSettings(framing=FramingConfig(size_px=384)),
+        methods=_EVALUATED,
+        with_masks=_WITH_MASKS,
         pairs_a_shard=16,
     )
     return EvaluationConfig(

@@ -9,14 +9,14 @@ the inverted latents of the same level are put back, after the last step the sou
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
-from iedit_model.configuration import Probability, configuration
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import (
     EditedCanvas,
     FramedRequest,
@@ -28,9 +28,11 @@ from iedit_model.editing.batches import (
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.latent_editor import edited_canvases, embed_prompts
+from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, denoise, edit_steps, noised
 from iedit_model.editing.samplers import Trajectory, ddim_step
+from iedit_model.editing.settings import ContrastConfig
 from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
@@ -39,19 +41,8 @@ from iedit_model.models.latent_diffusion import (
     load_latent_diffusion,
 )
 
-
-@configuration
-class ContrastConfig:
-    """How DiffEdit finds its mask; the paper's values, and diffusers' for what the paper leaves open."""
-
-    num_maps: PositiveInt = 10
-    """Noise draws that the differences are averaged over."""
-    mask_strength: Probability = 0.5
-    """Noise level of the comparison, as a share of the steps."""
-    clamp_ratio: PositiveFloat = 3.0
-    """Differences beyond this many times their mean count as that much; then they are scaled to [0, 1]."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Cells above it are edited."""
+if TYPE_CHECKING:
+    from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
 @configuration
@@ -71,6 +62,7 @@ class DiffEditSpec:
             raise ValueError(f"DiffEdit inverts DDIM; sampler is {self.sampling.sampler!r}, expected ddim")
 
 
+@edits_with(DiffEditSpec)
 class DiffEditor:
     """Edits by DiffEdit; masks of requests are not looked at.
 
@@ -195,4 +187,16 @@ def diffedit_latents(
         config=sampling,
         latent_mask=latent_mask,
         kept=lambda alpha: by_level[alpha],
+    )
+
+
+@editing_method("diffedit", title="DiffEdit", weights="base")
+def _diffedit(models: "EditorModels", settings: "EditorSettings") -> DiffEditSpec:
+    return DiffEditSpec(
+        model=LatentDiffusionSpec(model=models.needed("base", "diffedit"), device=settings.device),
+        sampling=replace(settings.sampling, sampler="ddim"),
+        contrast=settings.contrast,
+        framing=settings.framing,
+        paste_back=settings.paste_back,
+        batch_size=settings.batch_size,
     )

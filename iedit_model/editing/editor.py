@@ -1,6 +1,6 @@
 """What every editing method looks like from outside, so that an evaluation treats all of them alike.
 
-A method gets ``EditRequest`` objects and gives back one ``EditResult`` each. ``iedit_model.editing.registry`` builds
+A method gets ``EditRequest`` objects and gives back one ``EditResult`` each. ``iedit_model.editing.methods`` lists
 iEdit, the baselines and the reference rows behind this interface.
 """
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import nn
 
 from iedit_model.configuration import configuration
@@ -21,6 +21,8 @@ from iedit_model.editing.batches import (
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
+from iedit_model.editing.methods import editing_method, edits_with
+from iedit_model.editing.settings import InstructSampling
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
@@ -32,16 +34,8 @@ from iedit_model.models.source import (
     without_progress_bars,
 )
 
-
-@configuration
-class InstructSampling:
-    """How InstructPix2Pix samples; the defaults are its authors'."""
-
-    num_inference_steps: Annotated[int, Field(ge=1, le=999)] = 100
-    guidance_scale: Annotated[float, Field(gt=1, le=100)] = 7.5
-    """Towards the instruction."""
-    image_guidance_scale: Annotated[float, Field(ge=1, le=100)] = 1.5
-    """Towards the source; 1 or more."""
+if TYPE_CHECKING:
+    from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
 @configuration
@@ -64,6 +58,7 @@ class InstructEditorSpec:
     name: str = "instruct_pix2pix"
 
 
+@edits_with(InstructEditorSpec)
 class InstructEditor:
     """Edits by instruction; masks of requests are not looked at."""
 
@@ -131,3 +126,14 @@ def _load_pipeline(spec: InstructModelSpec) -> Any:
         nn.Module.to(part.requires_grad_(requires_grad=False), device.type, device.torch_dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@editing_method("instruct_pix2pix", title="InstructPix2Pix", weights="instruct")
+def _instruct_pix2pix(models: "EditorModels", settings: "EditorSettings") -> InstructEditorSpec:
+    source = models.needed("instruct", "instruct_pix2pix")
+    return InstructEditorSpec(
+        model=InstructModelSpec(model=source, device=settings.device),
+        sampling=settings.instruct,
+        framing=settings.framing,
+        batch_size=settings.batch_size,
+    )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -21,6 +21,7 @@ from iedit_model.editing.batches import (
 from iedit_model.editing.edit_masks import MaskConfig, latent_masks, pixel_masks, shown_mask
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
+from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import PromptEmbeds, SamplingConfig, edit_latents
 from iedit_model.models.latent_diffusion import (
@@ -34,6 +35,8 @@ from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmente
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from iedit_model.editing.registry import EditorModels, EditorSettings
 
 
 @configuration
@@ -59,6 +62,7 @@ class LatentEditorSpec:
             raise ValueError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
 
 
+@edits_with(LatentEditorSpec)
 class LatentEditor:
     """Edits with a text-to-image model, which is loaded at the first request."""
 
@@ -153,3 +157,58 @@ def _fingerprint(spec: LatentEditorSpec, segmenter: Segmenter | None) -> str:
     settings = config_digest(spec.sampling, spec.masks, spec.framing, spec.start, spec.paste_back)
     seen = f"+{segmenter.fingerprint}" if segmenter is not None and spec.masks.needs_segmenter else ""
     return f"{spec.name}:{settings}:{latent_diffusion_fingerprint(spec.model)}{seen}"
+
+
+@editing_method("sdedit", title="SDEdit", weights="base")
+def _sdedit(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _everywhere("sdedit", "base", models, settings)
+
+
+@editing_method("sdedit_m", title="SDEdit, masked", weights="base", needs_mask=True, is_evaluated=False)
+def _sdedit_m(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _masked("sdedit_m", "base", models, settings)
+
+
+@editing_method("iedit", title="iEdit", weights="tuned")
+def _iedit(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _everywhere("iedit", "tuned", models, settings)
+
+
+@editing_method("iedit_m", title="iEdit-M", weights="tuned", needs_mask=True)
+def _iedit_m(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    return _masked("iedit_m", "tuned", models, settings)
+
+
+@editing_method("inpaint", title="in-painting", weights="base", needs_mask=True, gets_set_masks=True)
+def _inpaint(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    spec = _masked("inpaint", "base", models, settings)
+    return replace(spec, start="noise", sampling=replace(settings.sampling, strength=1.0))
+
+
+@editing_method("vae_round_trip", title="VAE round trip", weights="base", is_reference=True)
+def _vae_round_trip(models: "EditorModels", settings: "EditorSettings") -> LatentEditorSpec:
+    unchanged = replace(settings, sampling=replace(settings.sampling, strength=0.0))
+    return _everywhere("vae_round_trip", "base", models, unchanged)
+
+
+def _everywhere(
+    name: str, weights: Literal["base", "tuned"], models: "EditorModels", settings: "EditorSettings"
+) -> LatentEditorSpec:
+    return LatentEditorSpec(
+        name=name,
+        model=LatentDiffusionSpec(model=models.needed(weights, name), device=settings.device),
+        sampling=settings.sampling,
+        framing=settings.framing,
+        batch_size=settings.batch_size,
+    )
+
+
+def _masked(
+    name: str, weights: Literal["base", "tuned"], models: "EditorModels", settings: "EditorSettings"
+) -> LatentEditorSpec:
+    return replace(
+        _everywhere(name, weights, models, settings),
+        masks=settings.masks,
+        segmenter=settings.segmenter(models, name),
+        paste_back=settings.paste_back,
+    )

@@ -14,15 +14,18 @@ from iedit_model.configuration import configuration
 from iedit_model.editing.batches import config_digest
 from iedit_model.editing.edit_masks import MaskConfig, pixel_masks
 from iedit_model.editing.editor import EditRequest, EditResult, Mask
+from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.models.segmenter import Segmenter, SegmenterSpec, load_segmenter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from iedit_model.editing.registry import EditorModels, EditorSettings
+
 
 @configuration
 class CopySourceSpec:
-    """The source itself: the trivial winner of every likeness to it, and the floor of every CLIP score."""
+    """The source itself: the trivial winner of every similarity to it, and the floor of every CLIP score."""
 
     name: str = "copy_source"
 
@@ -40,6 +43,7 @@ class MaskedNoiseSpec:
             raise ValueError(f"{self.name} finds masks by words, which needs a segmenter; give one or masks='request'")
 
 
+@edits_with(CopySourceSpec)
 class CopySource:
     """Gives the source back."""
 
@@ -55,6 +59,7 @@ class CopySource:
         ]
 
 
+@edits_with(MaskedNoiseSpec)
 class MaskedNoise:
     """Puts noise inside the mask; without one, everywhere."""
 
@@ -90,3 +95,14 @@ def _noisy(request: EditRequest, mask: Mask | None) -> "Image":
     if mask is None:
         return Image.fromarray(noise)
     return Image.composite(Image.fromarray(noise), request.image, Image.fromarray(np.rint(mask * 255).astype(np.uint8)))
+
+
+@editing_method("copy_source", title="source, copied", is_reference=True)
+def _copy_source(models: "EditorModels", settings: "EditorSettings") -> CopySourceSpec:
+    del models, settings
+    return CopySourceSpec()
+
+
+@editing_method("masked_noise", title="noise in the mask", needs_mask=True, is_reference=True, gets_set_masks=True)
+def _masked_noise(models: "EditorModels", settings: "EditorSettings") -> MaskedNoiseSpec:
+    return MaskedNoiseSpec(masks=settings.masks, segmenter=settings.segmenter(models, "masked_noise"))

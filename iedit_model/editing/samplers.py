@@ -7,17 +7,15 @@ channels, h w = latent height and width, T = training timesteps.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from iedit_model.editing.settings import SamplerName
 from iedit_model.errors import ScheduleError
 from iedit_model.schedule import alphas_cumprod_from_config
-
-SamplerName = Literal["ddim", "dpmsolver++"]
-"""``ddim`` is the paper's; ``dpmsolver++`` needs about 20 steps where DDIM needs 50."""
 
 # Stable Diffusion's own values, for configs that leave them out; diffusers' defaults are those of pixel models.
 _LATENT_DEFAULTS: dict[str, Any] = {"timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, PositiveInt
 
 from iedit_model.configuration import configuration
-from iedit_model.editing.samplers import SamplerName
+from iedit_model.editing.settings import SamplerName
 from iedit_model.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from iedit_model.editing.editor import Editor, EditRequest, EditResult, Mask
-from iedit_model.editing.registry import NEEDS_MASK, build_editor, editor_spec
+from iedit_model.editing.methods import all_methods, build_editor, method_info
+from iedit_model.editing.registry import editor_spec
 from iedit_model.errors import ConfigError, ImageFileError
 from iedit_model.imaging.decode import LIMITS, ImageLimits, decode_image
 from iedit_model.imaging.encode import encode_image
@@ -118,8 +119,9 @@ def repeat_edit(record: Path, folder: Path, *, limits: ImageLimits = LIMITS) -> 
 def _edit(
     source: _Input, given: _Input | None, job: EditJob, folder: Path, editor: Editor, limits: ImageLimits
 ) -> EditOutcome:
-    if given is not None and job.method not in NEEDS_MASK:
-        raise ConfigError(f"the method {job.method} takes no mask; there are {', '.join(sorted(NEEDS_MASK))}")
+    if given is not None and not method_info(job.method).needs_mask:
+        known = sorted(method.name for method in all_methods() if method.needs_mask)
+        raise ConfigError(f"the method {job.method} takes no mask; those that do: {', '.join(known)}")
     image = decode_image(source.data, limits=limits)
     mask = None if given is None else read_mask(given.data, size=image.size, limits=limits)
     results = editor.edit(_requests(job, image, mask))

@@ -37,7 +37,7 @@ class EditJob:
     """One edit in words and settings, without its pictures."""
 
     method: str
-    """A name of ``iedit_model.editing.registry.METHODS``."""
+    """A name of ``iedit_model.editing.methods.METHODS``."""
     models: EditorModels
     settings: EditorSettings
     edit_prompt: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from iedit_model.editing.registry import build_editor
+from iedit_model.editing.methods import build_editor
 from storage import ShardReport, ShardStore, canonical_json
 from tasks.evaluate.finish import finish_evaluation
 from tasks.evaluate.networks import load_networks, networks_fingerprint

@@ -1,28 +1,23 @@
 """What an evaluation runs: methods with their weights, settings, sets and seeds, as one value."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pydantic import PositiveInt
 
 from iedit_model.configuration import configuration
-from iedit_model.editing.latent_editor import LatentEditorSpec
-from iedit_model.editing.partial_noising import SamplingConfig
-from iedit_model.editing.registry import METHODS, EditorModels, EditorSettings, EditorSpec, editor_spec
+from iedit_model.editing.methods import METHODS, EditingMethod, EditorSpec, all_methods, method_info
+from iedit_model.editing.registry import EditorModels, EditorSettings, editor_spec
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.models.source import ModelSource
 from tasks.evaluate.networks import ScoringConfig
 from tasks.evaluate.results import NOT_TRAINED
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
 
-TRAINED: Final = ("iedit", "iedit_m")
-"""Methods that need weights of a training; without any they are left out."""
 FULL_METHOD: Final = "iedit"
 """Training whose weights serve both of them."""
-TABLE_1: Final = ("sdedit", "instruct_pix2pix", "inpaint", "diffedit", "iedit", "iedit_m")
-"""Methods that are compared; in-painting inside the set's masks plays the part of DALL-E 2."""
-REFERENCE_ROWS: Final = ("copy_source", "vae_round_trip", "masked_noise")
 
 Checkpoints = Mapping[str, Mapping[int, ModelSource]]
 """Training (a row of Table 2) -> seed of the training -> weights."""
@@ -38,8 +33,9 @@ class EvaluationPlan:
     summary: SummaryConfig
     editing: EditingConfig
     settings: EditorSettings = field(default_factory=EditorSettings)
-    methods: tuple[str, ...] = (*TABLE_1, *REFERENCE_ROWS)
-    with_masks: tuple[str, ...] = ("inpaint", "masked_noise")
+    methods: tuple[str, ...] = field(default_factory=lambda: _names(lambda method: method.is_evaluated))
+    """By default all that their registration does not leave out."""
+    with_masks: tuple[str, ...] = field(default_factory=lambda: _names(lambda method: method.gets_set_masks))
     """Methods that are given the set's masks, as the paper does for DALL-E 2."""
     pairs_a_shard: PositiveInt = 64
     """Pairs of a slice: one task run each."""
@@ -85,7 +81,7 @@ def method_plans(plan: EvaluationPlan, checkpoints: Checkpoints) -> list[MethodP
     """
     rows = []
     for method in plan.methods:
-        if method in TRAINED:
+        if method_info(method).weights == "tuned":
             weights = checkpoints.get(FULL_METHOD, {})
             rows += [
                 _row(plan, method, method, tuned=source, train_seed=seed) for seed, source in sorted(weights.items())
@@ -110,6 +106,10 @@ def at_strength(plan: EvaluationPlan, strength: float, *, methods: Sequence[str]
     return replace(plan, settings=replace(plan.settings, sampling=sampling), methods=tuple(methods))
 
 
+def _names(wanted: Callable[[EditingMethod], bool]) -> tuple[str, ...]:
+    return tuple(method.name for method in all_methods() if wanted(method))
+
+
 def _row(
     plan: EvaluationPlan,
     label: str,
@@ -122,6 +122,8 @@ def _row(
     settings = plan.settings
     if gives_masks and settings.masks.source == "word":
         settings = replace(settings, masks=replace(settings.masks, source="request"))
+    from iedit_model.editing.latent_editor import LatentEditorSpec
+
     spec = editor_spec(method, replace(plan.models, tuned=tuned), settings)
     if label != method and isinstance(spec, LatentEditorSpec):
         spec = replace(spec, name=label)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.edit import METHODS, configure, run
-from iedit_model.editing import registry
+from flows.cli.edit import configure, run
+from iedit_model.editing.methods import METHODS, masked_form
 from iedit_model.errors import ConfigError
 from tasks.edit.record import EditRecord, read_record
 from tests.builders.editing_methods import single_pairs
@@ -119,5 +119,12 @@ def test_options_that_do_not_go_together_are_told(photo: Path, tmp_path: Path, a
 
 
 def test_every_method_can_be_asked_for():
-    masked_forms = set(registry.MASKED_FORM.values())
-    assert set(METHODS) == set(registry.METHODS) - masked_forms
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    masked = {masked_form("iedit"), masked_form("sdedit")}
+    for method in set(METHODS) - masked:
+        assert parser.parse_args(["a.png", "x", "-o", "out", "--method", method]).method == method
+    for method in ("iedit_m", "dalle"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["a.png", "x", "-o", "out", "--method", method])
+    assert masked_form("iedit") == "iedit_m"

@@ -4,27 +4,17 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from iedit_model.editing.methods import METHODS, method_info
 from iedit_model.metrics.bootstrap import Interval
 from iedit_model.metrics.catalogue import metric_info
 
-TITLES: Final = {
-    "sdedit": "SDEdit",
-    "sdedit_m": "SDEdit, masked",
-    "instruct_pix2pix": "InstructPix2Pix",
-    "inpaint": "in-painting",
-    "diffedit": "DiffEdit",
-    "dalle2": "DALL-E 2",
-    "iedit": "iEdit",
-    "iedit_m": "iEdit-M",
-    "copy_source": "source, copied",
-    "vae_round_trip": "VAE round trip",
-    "masked_noise": "noise in the mask",
+_TRAININGS: Final = {
     "global_paired_caption": "L_global + L_pairs, caption data",
     "global_paired_edit": "L_global + L_pairs, edit data",
     "global_ldm_loc": "L_global + L_LDM + L_loc",
     "global_ldm_loc_perc": "L_global + L_LDM + L_loc + L_perc",
 }
-"""Method -> what a table calls it; others stand under their own names."""
+"""Other trainings, rows of Table 2 -> what a table calls them."""
 _SHORT: Final = {
     "global_paired_caption": "pairs, captions",
     "global_paired_edit": "pairs, edits",
@@ -32,16 +22,18 @@ _SHORT: Final = {
     "global_ldm_loc_perc": "LDM + loc + perc",
 }
 """Rows of Table 2 in a plot, where there is room for 18 characters: all have L_global."""
-REFERENCES: Final = ("copy_source", "vae_round_trip", "masked_noise")
-"""Rows that frame a comparison and are no methods."""
-_ORDER: Final = tuple(TITLES)
 _TWO_DIGITS: Final = ("%", "dB")
 DASH: Final = "\N{EN DASH}"
 
 
 def method_title(method: str) -> str:
-    """Return what a table calls a method."""
-    return TITLES.get(method, method)
+    """Return what a table calls a method or training; others stand under their own names."""
+    return method_info(method).title if method in METHODS else _TRAININGS.get(method, method)
+
+
+def is_reference(method: str) -> bool:
+    """Return whether a row frames a comparison and is no method."""
+    return method in METHODS and method_info(method).is_reference
 
 
 def method_label(method: str) -> str:
@@ -51,11 +43,12 @@ def method_label(method: str) -> str:
 
 def in_order(methods: Iterable[str]) -> list[str]:
     """Return methods in the order of the paper's tables, then ours, then the reference rows."""
+    order = [*METHODS, *_TRAININGS]
 
-    def place(method: str) -> tuple[bool, int, str]:
-        return method in REFERENCES, _ORDER.index(method) if method in _ORDER else len(_ORDER), method
+    def position(method: str) -> tuple[bool, int, str]:
+        return is_reference(method), order.index(method) if method in order else len(order), method
 
-    return sorted(methods, key=place)
+    return sorted(methods, key=position)
 
 
 def metric_title(metric: str) -> str:

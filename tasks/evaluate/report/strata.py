@@ -10,8 +10,8 @@ from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.diagnosis import MASK_BORDERS
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.names import (
-    REFERENCES,
     in_order,
+    is_reference,
     method_title,
     metric_title,
     metric_unit,
@@ -55,7 +55,7 @@ def _table(metric: str, strata: Sequence[tuple[str, Results]], methods: Sequence
         TableRow(
             method=method,
             title=method_title(method),
-            is_reference=method in REFERENCES,
+            is_reference=is_reference(method),
             cells=tuple(_cell(metric, part, method) for _, part in strata),
         )
         for method in in_order(methods)

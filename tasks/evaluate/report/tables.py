@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from iedit_model.editing.registry import METHODS
+from iedit_model.editing.methods import METHODS, method_info
 from iedit_model.metrics.catalogue import metric_info, shown_in
 from tasks.evaluate.paper_tables import PAPER_METRICS, PAPER_TABLES, PaperTable
-from tasks.evaluate.plan import FULL_METHOD, TRAINED
+from tasks.evaluate.plan import FULL_METHOD
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.names import (
-    REFERENCES,
     in_order,
+    is_reference,
     method_title,
     metric_title,
     metric_unit,
@@ -237,7 +237,7 @@ def _row(method: str, cells: Sequence[TableCell], *, title: str | None = None, t
     return TableRow(
         method=method,
         title=title or method_title(method),
-        is_reference=method in REFERENCES,
+        is_reference=is_reference(method),
         cells=tuple(cells),
         trained=trained,
     )
@@ -245,7 +245,8 @@ def _row(method: str, cells: Sequence[TableCell], *, title: str | None = None, t
 
 def _trained(evaluation: Evaluation, method: str) -> str:
     """Return what was trained for a row; the weights of the full method serve all methods that need a training."""
-    return evaluation.provenance.trainings.get(FULL_METHOD if method in TRAINED else method, "")
+    is_tuned = method in METHODS and method_info(method).weights == "tuned"
+    return evaluation.provenance.trainings.get(FULL_METHOD if is_tuned else method, "")
 
 
 def _extra_rows(evaluation: Evaluation, paper: PaperTable) -> list[str]:

@@ -14,8 +14,8 @@ from iedit_model.metrics.catalogue import metric_info, shown_in
 from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.names import (
-    REFERENCES,
     in_order,
+    is_reference,
     method_label,
     method_title,
     metric_title,
@@ -282,7 +282,7 @@ def _metric_plot(evaluation: Evaluation, evalset: str, metric: str) -> str:
                 value=value,
                 low=low,
                 high=high,
-                is_reference=method in REFERENCES,
+                is_reference=is_reference(method),
             )
         )
     return dot_plot(metric_title(metric), dots, unit=metric_unit(metric))

@@ -12,9 +12,10 @@ from PIL import Image
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.instructions import instruction_of, swap_instruction
+from iedit_model.editing.methods import METHODS, build_editor, method_info
 from iedit_model.editing.noise import SeededNoise
 from iedit_model.editing.partial_noising import SamplingConfig
-from iedit_model.editing.registry import METHODS, NEEDS_MASK, EditorModels, build_editor, editor_spec
+from iedit_model.editing.registry import EditorModels, editor_spec
 from iedit_model.errors import ConfigError, EditError, WeightsError
 from iedit_model.models.source import ModelSource
 from miniature.judge import Judge
@@ -50,7 +51,7 @@ def test_each_method_gives_results_of_the_sources_size_that_their_seed_and_reque
     if method != "diffedit":  # its seed decides the noise that the mask is found with, and nothing else
         fixed = method in ("copy_source", "vae_round_trip")
         assert np.array_equal(pixels(others.image), pixels(alone.image)) == fixed
-    if method in NEEDS_MASK:
+    if method_info(method).needs_mask:
         assert all(result.mask is not None and result.mask.any() for result in together)
 
 
