@@ -67,7 +67,7 @@ measure: setup ## what the miniature family reaches, as a table
 	$(BIN)/python -m miniature.measure
 
 data-format: setup ## write docs/data_format.md anew from the code that reads and writes the format
-	$(BIN)/python -m storage.data_format > $(VENV)/data_format.md
+	$(BIN)/python -m tasks.data_format > $(VENV)/data_format.md
 	mv $(VENV)/data_format.md docs/data_format.md
 
 constraints: ## resolve constraints.txt anew (only when a bound in pyproject.toml changed)

@@ -121,7 +121,7 @@ def _manifest(store: ShardStore, root: Path) -> None:
 
 
 def _inputs(root: Path) -> PackInputs:
-    return PackInputs(**{stage: load(root, stage) for stage in _PACKED})
+    return PackInputs({stage: load(root, stage) for stage in _PACKED})
 
 
 _STEPS: Mapping[str, Callable[[ShardStore, Path], None]] = {

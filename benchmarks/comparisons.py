@@ -89,7 +89,7 @@ def download_comparison(setting: Setting) -> Iterator[Comparison]:
             num_items=len(urls),
             ours=lambda: _complete(download_shard(plan, config, store).num_out, len(urls)),
             baseline=lambda: _complete(img2dataset_shard(urls, folder / "baseline", config), len(urls)),
-            forget=lambda: shutil.rmtree(folder / "fetched" / "01_download", ignore_errors=True),
+            forget=lambda: shutil.rmtree(folder / "fetched" / "download", ignore_errors=True),
         )
 
 
@@ -134,7 +134,7 @@ def retrieve_comparison(setting: Setting) -> Iterator[Comparison]:
             num_items=NUM_QUERIES,
             ours=work.ours,
             baseline=work.baseline,
-            forget=lambda: shutil.rmtree(folder / "06_retrieve", ignore_errors=True),
+            forget=lambda: shutil.rmtree(folder / "retrieve", ignore_errors=True),
             parts=work.parts,
         )
 
@@ -170,7 +170,7 @@ def pack_comparison(setting: Setting) -> Iterator[Comparison]:
     plan = plan_pack(inputs, config, store)
     tar = tar_names(plan)[0]
     packed = pack_shard(plan, tar, inputs, config, store)
-    masks = {row["sample_id"]: row for row in store.read_table(inputs.mask[0]).to_pylist()}
+    masks = {row["sample_id"]: row for row in store.read_table(inputs.stages["mask"][0]).to_pylist()}
     records = _json_records(setting, packed)
     images = load_image_index(store, setting.corpus.downloads)
     pairs = [
@@ -248,13 +248,15 @@ def _pack_inputs(setting: Setting) -> PackInputs:
     config, images = _open_masks(setting), load_image_index(store, corpus.downloads)
     mask = mask_shard(retrieve, config, store, load_segmenter(config.model), swap=corpus.swaps[0], images=images)
     return PackInputs(
-        plan=tuple(corpus.plans),
-        download=tuple(corpus.downloads),
-        caption=tuple(corpus.captions),
-        swap=tuple(corpus.swaps),
-        retrieve=(retrieve,),
-        mask=(mask,),
-        embed=tuple(corpus.embeds),
+        {
+            "plan": tuple(corpus.plans),
+            "download": tuple(corpus.downloads),
+            "caption": tuple(corpus.captions),
+            "swap": tuple(corpus.swaps),
+            "embed": tuple(corpus.embeds),
+            "retrieve": (retrieve,),
+            "mask": (mask,),
+        }
     )
 
 

@@ -5,72 +5,72 @@ as in the flow, and a shard is captioned as soon as it is downloaded, as there.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import partial
 
-from flows import stages
 from flows.config.overrides import parse_assignments
 from flows.config.profiles import resolve
-from flows.config.tree import Config
+from flows.config.tree import Config, DataConfig
 from flows.server.environment import apply_defaults
 from flows.source import open_source
-from storage import ShardReport, VersionInfo
-from tasks.pack.stage import PackInputs, tar_names
+from storage import ShardReport, ShardStore, VersionInfo
+from tasks.pack import plan as pack
+from tasks.pack.rows import PackInputs
+from tasks.pack.stage import pack_shard, write_dataset
+from tasks.plan.stage import plan_shards
+from tasks.stage import AnyStage, Job, find_config
+from tasks.stages import DATASET
 
-Reports = tuple[ShardReport, ...]
+Done = dict[str, ShardReport]
 
 
-def plain_build(config: Config, root: str) -> VersionInfo:
+def plain_build(whole: Config, root: str) -> VersionInfo:
     """Build the dataset and return its version."""
-    run: dict[str, Any] = {"config": config, "root": root}
-    with open_source(config.data.source) as address, ThreadPoolExecutor(config.run.runner.workers) as pool:
-
-        def each(function: Callable[..., ShardReport], **columns: Reports) -> Reports:
-            """Call a stage for every shard: the columns are its reports of earlier stages."""
-            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-            return tuple(pool.map(lambda row: function(next(iter(row.values())).shard, **row, **run), rows))
-
-        plan = stages.plan("all", metadata=address, **run)
-        downloads, captions = _fetched(plan.reports, pool, run)
-        counts = stages.count_words("all", captions=captions, **run) if config.data.swap.min_corpus_count else None
-        swaps = tuple(pool.map(lambda one: stages.swap(one.shard, caption=one, counts=counts, **run), captions))
-        embeds = each(stages.embed, download=downloads, caption=captions, swap=swaps)
-        index = stages.index("all", embeds=embeds, downloads=downloads, captions=captions, **run)
-        retrieved = tuple(pool.map(lambda one: stages.retrieve(one.shard, embed=one, index=index, **run), embeds))
-        run["downloads"] = downloads
-        masks = each(stages.mask, retrieve=retrieved, swap=swaps)
-        del run["downloads"]
-        inputs = PackInputs(
-            plan=tuple(plan.reports),
-            download=downloads,
-            caption=captions,
-            swap=swaps,
-            embed=embeds,
-            retrieve=retrieved,
-            mask=masks,
-        )
-        packing = stages.plan_tars("all", inputs=inputs, **run)
-        packed = tuple(pool.map(lambda tar: stages.pack(tar, plan=packing, inputs=inputs, **run), tar_names(packing)))
-        return stages.version(
-            "all",
-            plan=packing,
-            packed=packed,
-            inputs=inputs,
-            index=index,
-            word_counts=counts,
-            input_digest=plan.input_digest,
-            **run,
-        )
+    config, runner = whole.data, whole.run.runner
+    store, barriers = ShardStore.at(root), dict[str, ShardReport]()
+    plan, *stages = DATASET[:-1]
+    with open_source(config.source) as address, ThreadPoolExecutor(runner.workers) as pool:
+        planned = plan_shards(address, config.plan, store)
+        done = [{plan.name: report} for report in planned.reports]
+        while stages and (part := _part(config, stages)):
+            corpus = {name: tuple(one[name] for one in done) for name in done[0]}
+            corpus |= {name: (report,) for name, report in barriers.items()}
+            if part[0].barrier:
+                barriers[part[0].name] = part[0].work(Job(shard="all", store=store, configs=config, corpus=corpus))
+            else:
+                done = list(pool.map(partial(_through, part, config, store, corpus), done))
+        corpus = {name: tuple(one[name] for one in done) for name in done[0]}
+        inputs = PackInputs(corpus)
+        planned_tars = pack.plan_pack(inputs, config.pack, store)
+        tars = pack.tar_names(planned_tars)
+        packed = tuple(pool.map(lambda tar: pack_shard(planned_tars, tar, inputs, config.pack, store), tars))
+        corpus |= {name: (report,) for name, report in barriers.items()}
+        runs = [stage.lineage(config, corpus[stage.name]) for stage in DATASET if stage.name in corpus]
+        return write_dataset(planned_tars, packed, config.pack, store, runs=runs, input_digest=planned.input_digest)
 
 
-def _fetched(plan: Sequence[ShardReport], pool: ThreadPoolExecutor, run: dict[str, Any]) -> tuple[Reports, Reports]:
-    """Download and caption all shards, a caption beginning when its download is there."""
-    config: Config = run["config"]
-    with ThreadPoolExecutor(config.run.runner.downloads) as network:
-        fetches = [network.submit(stages.download, one.shard, plan=one, retry=False, **run) for one in plan]
-        captions = pool.map(lambda one: stages.caption(one.result().shard, download=one.result(), **run), fetches)
-        return tuple(one.result() for one in fetches), tuple(captions)
+def _part(config: DataConfig, stages: list[AnyStage]) -> list[AnyStage]:
+    """Take the next barrier, or the stages before it, off the list; what the configuration does not ask for goes."""
+    stages[:] = [stage for stage in stages if stage.wanted(find_config(config, stage.config))]
+    size = next((number for number, stage in enumerate(stages) if stage.barrier), len(stages)) or 1
+    part, stages[:] = stages[:size], stages[size:]
+    return part
+
+
+def _through(
+    part: list[AnyStage],
+    config: DataConfig,
+    store: ShardStore,
+    corpus: Mapping[str, tuple[ShardReport, ...]],
+    done: Done,
+) -> Done:
+    """Take one shard through some stages."""
+    for stage in part:
+        reports = {name: done[name] for name in stage.needs}
+        job = Job(shard=done["plan"].shard, store=store, configs=config, reports=reports, corpus=corpus)
+        done = {**done, stage.name: stage.work(job)}
+    return done
 
 
 def main() -> None:

@@ -10,25 +10,17 @@ from PIL import Image
 
 from miniature.pairs import TruePair, true_pair
 from miniature.world import Scene, World
-from storage import (
-    CAPTION,
-    DOWNLOAD,
-    MASK,
-    PLAN,
-    RETRIEVE,
-    SWAP,
-    Dropped,
-    ShardReport,
-    ShardStore,
-    StageRun,
-    VersionInfo,
-    embed_schema,
-    sample_id,
-    write_tar,
-)
+from storage import Dropped, ShardReport, ShardStore, StageRun, VersionInfo, sample_id, write_tar
 from storage.ids import digest_of
+from tasks.caption import CAPTION
 from tasks.download.phash import perceptual_hash
+from tasks.download.stage import DOWNLOAD
+from tasks.embed.stage import embed_schema
+from tasks.mask.stage import MASK
 from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
+from tasks.plan.stage import PLAN
+from tasks.retrieve.gates import RETRIEVE
+from tasks.swap.stage import SWAP
 
 FP = "0123456789abcdef"
 EMBED_DIM = 16
@@ -68,9 +60,8 @@ class Corpus:
         cut = [self.pairs[i : i + self.shard_size] for i in range(0, len(self.pairs), self.shard_size)]
         reports = [self._commit(store, f"{number:05d}", part) for number, part in enumerate(cut)]
         reports = [reports[i] for i in self.order] if self.order else reports
-        return PackInputs(
-            **{stage: tuple(report[stage] for report in reports) for stage in (*STAGES, "download", "embed")}
-        )
+        stages = ("plan", "download", "caption", "swap", "embed", "retrieve", "mask")
+        return PackInputs({stage: tuple(report[stage] for report in reports) for stage in stages})
 
     def build(self, store: ShardStore, config: PackConfig) -> VersionInfo:
         """Pack everything and return the version."""
@@ -158,12 +149,10 @@ def build(inputs: PackInputs, config: PackConfig, store: ShardStore) -> VersionI
     plan = plan_pack(inputs, config, store)
     packed = [pack_shard(plan, name, inputs, config, store) for name in tar_names(plan)]
     runs = [
-        StageRun(stage=stage, code_version=1, config=NoConfig(), reports=getattr(inputs, stage), model_identity=model)
+        StageRun(stage=stage, code_version=1, config=NoConfig(), reports=inputs.stages[stage], model_identity=model)
         for stage, model in (("plan", None), ("download", None), ("caption", "blip"), ("swap", None))
     ]
-    runs += [
-        StageRun(stage=stage, code_version=1, config=NoConfig(), reports=getattr(inputs, stage)) for stage in _LATE
-    ]
+    runs += [StageRun(stage=stage, code_version=1, config=NoConfig(), reports=inputs.stages[stage]) for stage in _LATE]
     return write_dataset(plan, packed, config, store, runs=runs, input_digest="input")
 
 

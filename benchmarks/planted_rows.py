@@ -10,17 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from miniature.world import World
-from storage import (
-    CAPTION,
-    DOWNLOAD,
-    MASK,
-    PLAN,
-    ShardReport,
-    ShardStore,
-    embed_schema,
-    sample_id,
-    write_tar,
-)
+from storage import ShardReport, ShardStore, sample_id, write_tar
+from tasks.caption import CAPTION
+from tasks.download.stage import DOWNLOAD
+from tasks.embed.stage import embed_schema
+from tasks.mask.stage import MASK
+from tasks.plan.stage import PLAN
 
 SHARD_ROWS = 1_000
 _FINGERPRINT = "0123456789abcdef"

@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from benchmarks.side_by_side import Work
 from flows.config.tree import DataConfig
-from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, embed_schema, sample_id
+from storage import ShardReport, ShardStore, sample_id
+from tasks.caption import CAPTION
+from tasks.download.stage import DOWNLOAD
 from tasks.embed.queries import query_embeds
 from tasks.embed.rows import read_embeds
+from tasks.embed.stage import embed_schema
 from tasks.embed.vectors import unit_rows
 from tasks.index.stage import build_index
 from tasks.index.vector_index import VectorIndex, open_index

@@ -1,27 +1,28 @@
-"""The flow build-dataset: metadata shards -> a versioned dataset of editing pairs. Reads as the stages follow."""
+"""The flow build-dataset: metadata -> a versioned dataset of editing pairs, through the stages of ``DATASET``."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows import stages
 from flows.config.profiles import BUILD, Profile, Recipe, resolve
 from flows.config.shard_range import chosen_shards
 from flows.config.tree import Config
-from flows.engine.fan_out import Done, FanOut, Future, Step
+from flows.engine.fan_out import Done
 from flows.engine.runner import TaskRuns, task_runs
+from flows.engine.stage_runs import StageRuns
 from flows.reporting.artifacts import publish_version
 from flows.reporting.progress import Progress, Several, Tally, current_progress
 from flows.reporting.run_progress import RunProgress
 from flows.source import open_source
 from storage import ShardReport, VersionInfo
-from tasks.pack.stage import PackInputs, tar_names
-
-ALL = "all"
-"""What stands for the shard in the task runs that take all of them."""
+from tasks.pack import plan as pack
+from tasks.pack.stage import write_dataset
+from tasks.plan import stage as plan
+from tasks.plan.stage import Plan, PlanConfig, plan_shards
+from tasks.stage import AnyStage, Job
+from tasks.stages import DATASET
 
 
 @flow(name="build-dataset", persist_result=False)
@@ -58,132 +59,58 @@ def build_dataset(
     with open_source(resolved.data.source) as address, task_runs(run.runner, run.tag_limits) as runs:
         tally = Tally()
         progress = Several([current_progress(), RunProgress("build-dataset"), tally])
-        build = _Build(resolved, root, runs, progress, runs.fan_out(progress))
-        plan, input_digest = build.plan(address, shards)
-        captioned = build.through(plan, build.download(retry=retry_downloads), build.caption())
-        counts = build.word_counts(captioned)
-        embedded = build.through(captioned, build.swap(counts), build.embed())
-        index = build.index(embedded)
-        masked = build.through(embedded, build.retrieve(index), build.mask(embedded))
-        version = build.pack(masked, embedded, index=index, counts=counts, input_digest=input_digest)
+        stages = stage_runs(resolved, root, runs, progress, retry=retry_downloads)
+        planned, input_digest = plan_metadata(stages, address, shards)
+        done = stages.through(planned, [stage for stage in DATASET if stage not in (plan.STAGE, pack.STAGE)])
+        version = pack_version(stages, done, DATASET, input_digest)
     publish_version(version, root, tally)
     get_run_logger().info("version %s: %s pairs in %s", version.id, f"{version.num_samples:,}", root)
     return version.id
 
 
-@dataclass(frozen=True)
-class _Build:
-    """One run: how its task runs are made, handed out and waited for."""
-
-    config: Config
-    root: str
-    runs: TaskRuns
-    progress: Progress
-    fan_out: FanOut
-
-    def plan(self, metadata: str, shards: str | None) -> tuple[dict[str, Done], str]:
-        plan = self._result("plan", stages.plan, metadata=metadata)
-        chosen = chosen_shards(plan.reports, shards)
-        self.progress.begin("plan", len(chosen))
-        for report in chosen:
-            self.progress.finish(report)
-        return {report.shard: {"plan": report} for report in chosen}, plan.input_digest
-
-    def download(self, *, retry: bool) -> Step:
-        def submit(shard: str, done: Mapping[str, ShardReport]) -> Future:
-            return self._submit("download", stages.download, shard, plan=done["plan"], retry=retry)
-
-        return Step(stage="download", submit=submit, lane="network")
-
-    def caption(self) -> Step:
-        return self._step("caption", stages.caption, needs=("download",))
-
-    def word_counts(self, shards: Mapping[str, Done]) -> ShardReport | None:
-        """The first barrier, only where the swap asks how often the corpus uses a word."""
-        if not self.config.data.swap.min_corpus_count:
-            return None
-        return self._one("words", stages.count_words, captions=_all("caption", shards))
-
-    def swap(self, counts: ShardReport | None) -> Step:
-        return self._step("swap", stages.swap, needs=("caption",), counts=counts)
-
-    def embed(self) -> Step:
-        return self._step("embed", stages.embed, needs=("download", "caption", "swap"))
-
-    def index(self, shards: Mapping[str, Done]) -> ShardReport:
-        """The barrier: every picture may be the target of every other."""
-        return self._one(
-            "index",
-            stages.index,
-            embeds=_all("embed", shards),
-            downloads=_all("download", shards),
-            captions=_all("caption", shards),
-        )
-
-    def retrieve(self, index: ShardReport) -> Step:
-        return self._step("retrieve", stages.retrieve, needs=("embed",), index=index)
-
-    def mask(self, shards: Mapping[str, Done]) -> Step:
-        return self._step("mask", stages.mask, needs=("retrieve", "swap"), downloads=_all("download", shards))
-
-    def pack(
-        self,
-        masked: Mapping[str, Done],
-        embedded: Mapping[str, Done],
-        *,
-        index: ShardReport,
-        counts: ShardReport | None,
-        input_digest: str,
-    ) -> VersionInfo:
-        inputs = PackInputs(
-            plan=_all("plan", embedded),
-            download=_all("download", embedded),
-            caption=_all("caption", embedded),
-            swap=_all("swap", embedded),
-            embed=_all("embed", embedded),
-            retrieve=_all("retrieve", masked),
-            mask=_all("mask", masked),
-        )
-        plan = self._result("pack", stages.plan_tars, inputs=inputs)
-        tars: dict[str, Done] = {name: {} for name in tar_names(plan)}
-        packed = self.through(tars, self._step("pack", stages.pack, plan=plan, inputs=inputs))
-        return self._result(
-            "pack",
-            stages.version,
-            plan=plan,
-            packed=_all("pack", packed),
-            inputs=inputs,
-            index=index,
-            word_counts=counts,
-            input_digest=input_digest,
-        )
-
-    def through(self, shards: Mapping[str, Done], *steps: Step) -> dict[str, Done]:
-        """Take shards through stages; those that fail are left out, unless the run has too many of them by now."""
-        return self.fan_out.run(shards, steps)
-
-    def _step(self, stage: str, function: Callable[..., Any], *, needs: tuple[str, ...] = (), **given: Any) -> Step:
-        """Return the step that calls ``function`` with the shard's reports of the stages in ``needs``."""
-
-        def submit(shard: str, done: Mapping[str, ShardReport]) -> Future:
-            return self._submit(stage, function, shard, **{name: done[name] for name in needs}, **given)
-
-        return Step(stage=stage, submit=submit)
-
-    def _one(self, stage: str, function: Callable[..., Any], **given: Any) -> ShardReport:
-        """Run the task of a stage that takes all shards at once."""
-        self.progress.begin(stage, 1)
-        report = self._result(stage, function, **given)
-        self.progress.finish(report)
-        return report
-
-    def _result(self, stage: str, function: Callable[..., Any], **given: Any) -> Any:
-        return self._submit(stage, function, ALL, **given).result()
-
-    def _submit(self, stage: str, function: Callable[..., Any], shard: str, **given: Any) -> Future:
-        bound = partial(function, config=self.config, root=self.root, **given)
-        return self.runs.submit(bound, shard=shard, stage=stage, options=self.config.run.options.of(stage))
+def stage_runs(config: Config, root: str, runs: TaskRuns, progress: Progress, *, retry: bool = False) -> StageRuns:
+    """Return what runs the stages of a build with a configuration, in the store at ``root``."""
+    return StageRuns(
+        configs=config.data,
+        root=root,
+        runs=runs,
+        options=config.run.options,
+        progress=progress,
+        fan_out=runs.fan_out(progress),
+        retry=retry,
+    )
 
 
-def _all(stage: str, shards: Mapping[str, Done]) -> tuple[ShardReport, ...]:
-    return tuple(done[stage] for done in shards.values())
+def plan_metadata(stages: StageRuns, metadata: str, shards: str | None) -> tuple[dict[str, Done], str]:
+    """Cut the metadata into shards; return those that are asked for with their reports, and the digest of the input."""
+    planned = stages.once(plan.STAGE, partial(_plan, metadata=metadata), {})
+    chosen = chosen_shards(planned.reports, shards)
+    stages.progress.begin(plan.STAGE.name, len(chosen))
+    for report in chosen:
+        stages.progress.finish(report)
+    return {report.shard: {plan.STAGE.name: report} for report in chosen}, planned.input_digest
+
+
+def pack_version(
+    stages: StageRuns, done: Mapping[str, Done], declared: tuple[AnyStage, ...], input_digest: str
+) -> VersionInfo:
+    """Pack the pairs of all shards into tars and write the dataset version, with the lineage of the declared stages."""
+    corpus = stages.corpus(done)
+    inputs = {name: reports for name, reports in corpus.items() if name not in stages.barriers}
+    planned = stages.once(pack.STAGE, pack.plan_job, inputs)
+    tars: dict[str, Done] = {name: {pack.STAGE.name: planned} for name in pack.tar_names(planned)}
+    packed = stages.corpus(stages.through(tars, [pack.STAGE], corpus=inputs))[pack.STAGE.name]
+    write = partial(_write, declared=declared, plan=planned, packed=packed, input_digest=input_digest)
+    return stages.once(pack.STAGE, write, corpus)
+
+
+def _plan(job: Job, *, metadata: str) -> Plan:
+    return plan_shards(metadata, job.config(PlanConfig), job.store)
+
+
+def _write(
+    job: Job, *, declared: tuple[AnyStage, ...], plan: ShardReport, packed: tuple[ShardReport, ...], input_digest: str
+) -> VersionInfo:
+    runs = [stage.lineage(job.configs, job.corpus[stage.name]) for stage in declared if stage.name in job.corpus]
+    config = job.config(pack.PackConfig)
+    return write_dataset(plan, packed, config, job.store, runs=runs, input_digest=input_digest)

@@ -13,8 +13,7 @@ from flows.reporting.progress import Several, Tally, current_progress, shown
 from flows.reporting.version_text import table_lines
 from flows.source import open_source
 from storage import Files, ShardReport, ShardStore, StageRecord, VersionStore
-from tasks.plan.stage import STAGE as PLAN_STAGE
-from tasks.plan.stage import plan_shards
+from tasks.plan.stage import STAGE, plan_shards
 
 SHARE: Final = 0.01
 """Share of the URLs in the sample."""
@@ -112,11 +111,11 @@ def estimate_lines(found: Estimate) -> list[str]:
 def _planned(reports: Sequence[ShardReport], sizes: Mapping[str, int]) -> StageEstimate:
     """Return what the plan of the whole did: it is quick enough to be made and not guessed."""
     return StageEstimate(
-        stage=PLAN_STAGE,
+        stage=STAGE.name,
         num_in=sum(report.num_in for report in reports),
         num_out=sum(report.num_out for report in reports),
         seconds=sum(report.seconds for report in reports),
-        num_bytes=sizes.get(PLAN_STAGE, 0),
+        num_bytes=sizes.get(STAGE.name, 0),
     )
 
 
@@ -124,7 +123,7 @@ def _scaled(
     records: Sequence[StageRecord], seconds: Mapping[str, float], sizes: Mapping[str, int], whole: StageEstimate
 ) -> list[StageEstimate]:
     """Return what the stages after the plan would do, by the URLs of the whole for each URL of the sample."""
-    (sampled,) = (record.num_out for record in records if record.stage == PLAN_STAGE)
+    (sampled,) = (record.num_out for record in records if record.stage == STAGE.name)
     factor = whole.num_out / sampled
     return [
         StageEstimate(
@@ -135,7 +134,7 @@ def _scaled(
             num_bytes=round(sizes.get(record.stage, 0) * factor),
         )
         for record in records
-        if record.stage != PLAN_STAGE
+        if record.stage != STAGE.name
     ]
 
 
@@ -143,7 +142,7 @@ def _sizes(files: Files) -> dict[str, int]:
     """Return the bytes of each stage's folder."""
     sizes: dict[str, int] = {}
     for path, stat in files.stats().items():
-        stage = Path(path).parts[0].partition("_")[2]
+        stage = Path(path).parts[0]
         sizes[stage] = sizes.get(stage, 0) + stat.size
     return sizes
 

@@ -20,7 +20,7 @@ from tasks.evaluate.driver import model_identities
 from tasks.evaluate.errors import RegressionError
 from tasks.evaluate.history import check_regressions, pin_baseline, pinned_baseline, read_history, what_changed
 from tasks.evaluate.plan import FULL_METHOD, method_plans
-from tasks.evaluate.provenance import code_digest
+from tasks.evaluate.provenance import code_version
 
 UNCHANGED = "unchanged"
 REGRESSION_EVENT = "iedit.regression"
@@ -92,7 +92,7 @@ def _changes(config: EvaluationConfig, source: ModelSource, *, root: str, model:
         read_history(ShardStore.at(root).files, model),
         models=model_identities(rows, config.plan),
         evalsets={(evalset := open_set(name, root, config)).info.name: evalset.digest for name in config.sets},
-        code=code_digest(),
+        code=code_version(),
         config=canonical_json(config.plan),
     )
 

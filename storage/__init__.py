@@ -1,8 +1,9 @@
 """Bytes on disk or in an object store: ids, tables, tars, shards and dataset versions; knows no model and no stage.
 
 Read in this order: ``ids`` (names that follow from content), ``files`` (atomic files at any address), ``schema`` and
-``tables`` (every column that exists), ``tars``, ``reports`` and ``shards`` (what a stage wrote), ``lineage`` and
-``versions`` (datasets), then ``verify``, ``diff`` and ``garbage``. Importing it loads neither pyarrow nor fsspec.
+``tables`` (columns, and the manifest as their union), ``tars``, ``reports`` and ``shards`` (what a stage wrote),
+``lineage`` and ``versions`` (datasets), then ``verify``, ``diff`` and ``garbage``. Importing it loads neither pyarrow
+nor fsspec.
 """
 
 from storage.canonical import Json, canonical_json, canonical_value, json_document
@@ -31,46 +32,18 @@ from storage.garbage import Garbage, collect_garbage
 from storage.ids import digest_of, file_sha256, fingerprint, folder_identity, sample_id, sample_seed
 from storage.lineage import StageRecord, StageRun, VersionInfo
 from storage.parquet import filtered, parquet_bytes, read_parquet
-from storage.reports import DATASET_STAGES, STAGE_ORDER, Dropped, FileEntry, ShardReport
-from storage.schema import Column, TableSchema, validated
+from storage.reports import Dropped, FileEntry, ShardReport
+from storage.schema import SAMPLE_ID, Column, TableSchema, col, in_manifest, validated
 from storage.shards import ShardStore, ShardTarget
-from storage.tables import (
-    CAPTION,
-    DOWNLOAD,
-    DOWNLOAD_LOG,
-    DROPPED,
-    INDEX,
-    MANIFEST,
-    MASK,
-    PLAN,
-    RETRIEVE,
-    SAMPLE_PARTS,
-    SCHEMAS,
-    SWAP,
-    WORDS,
-    describe,
-    embed_schema,
-)
+from storage.tables import DROPPED, SAMPLE_PARTS, manifest_schema
 from storage.tars import TarMember, WrittenTar, iter_tar, read_tar_member, write_tar
 from storage.verify import Problem, split_member, verify_version
 from storage.versions import VersionStore
 
 __all__ = [
-    "CAPTION",
-    "DATASET_STAGES",
-    "DOWNLOAD",
-    "DOWNLOAD_LOG",
     "DROPPED",
-    "INDEX",
-    "MANIFEST",
-    "MASK",
-    "PLAN",
-    "RETRIEVE",
+    "SAMPLE_ID",
     "SAMPLE_PARTS",
-    "SCHEMAS",
-    "STAGE_ORDER",
-    "SWAP",
-    "WORDS",
     "AccountingError",
     "AddressError",
     "Column",
@@ -110,17 +83,18 @@ __all__ = [
     "canonical_filter",
     "canonical_json",
     "canonical_value",
+    "col",
     "collect_garbage",
-    "describe",
     "diff_versions",
     "digest_of",
-    "embed_schema",
     "file_sha256",
     "filtered",
     "fingerprint",
     "folder_identity",
+    "in_manifest",
     "iter_tar",
     "json_document",
+    "manifest_schema",
     "parquet_bytes",
     "parse_filter",
     "read_parquet",

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ from storage.canonical import Json
 from storage.errors import MissingFileError
 from storage.lineage import StageRecord, VersionInfo
 from storage.parquet import read_parquet
-from storage.reports import DATASET_STAGES, DROPPED_TABLE, TABLE, file_path
-from storage.tables import MANIFEST, MANIFEST_ORIGIN
+from storage.reports import DROPPED_TABLE, TABLE, file_path
+from storage.schema import TableSchema
 from storage.versions import VersionStore
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def diff_versions(versions: VersionStore, old: str, new: str) -> VersionDiff:
         lineage=lineage,
         added=tuple(SampleChange(sample_id=name, why=f"before: {why}") for name, why in sorted(missing.items())),
         removed=tuple(SampleChange(sample_id=name, why=f"now: {why}") for name, why in sorted(gone.items())),
-        changed=tuple(_changes(rows, other, held & wanted, lineage)),
+        changed=tuple(_changes(rows, other, held & wanted, lineage, _order(before, after))),
     )
 
 
@@ -101,8 +101,9 @@ def _records(versions: VersionStore, info: VersionInfo, sample_ids: set[str]) ->
 
     asked = pc.field("sample_id").isin(sorted(sample_ids))
     files = versions.shard_files(info).to_pylist()
-    for row in sorted(files, key=lambda row: (DATASET_STAGES.index(row["stage"]), row["shard"], row["name"])):
-        if row["name"] != DROPPED_TABLE and (row["stage"], row["name"]) != ("plan", TABLE):
+    order = [record.stage for record in info.stages]
+    for row in sorted(files, key=lambda row: (order.index(row["stage"]), row["shard"], row["name"])):
+        if row["name"] != DROPPED_TABLE and (row["stage"], row["name"]) != (order[0], TABLE):
             continue
         path = file_path(row["stage"], row["fingerprint"], row["shard"], row["name"], row["sha256"])
         columns = ("sample_id", "reason") if row["name"] == DROPPED_TABLE else ("sample_id",)
@@ -113,23 +114,31 @@ def _records(versions: VersionStore, info: VersionInfo, sample_ids: set[str]) ->
             continue
 
 
-def _changes(rows: "pa.Table", other: "pa.Table", common: set[str], lineage: tuple[str, ...]) -> Iterator[SampleChange]:
+def _order(before: VersionInfo, after: VersionInfo) -> list[str]:
+    """Return the stages of both versions in the order of the newer one; those that it left out come last."""
+    return list(dict.fromkeys(record.stage for info in (after, before) for record in info.stages))
+
+
+def _changes(
+    rows: "pa.Table", other: "pa.Table", common: set[str], lineage: tuple[str, ...], order: Sequence[str]
+) -> Iterator[SampleChange]:
     if not common:
         return
     import pyarrow as pa
 
     pc = compute()
 
+    columns_of = [{column.name: column for column in TableSchema.of(table.schema).columns} for table in (rows, other)]
     shared = pa.array(sorted(common), type=pa.string())
     # Manifests are sorted by sample_id, so that the common rows of both stand in the same order.
     rows, other = (table.filter(pc.is_in(table["sample_id"], value_set=shared)) for table in (rows, other))
     differing: dict[int, list[str]] = {}
-    for name in MANIFEST.names:
+    for name in (name for name in columns_of[1] if name in columns_of[0]):
         if name not in _WHERE_IT_LIES:
             for row in _differing_rows(rows[name], other[name]):
                 differing.setdefault(row, []).append(name)
     for row, columns in sorted(differing.items()):
-        stage = min((MANIFEST_ORIGIN[name] for name in columns), key=DATASET_STAGES.index)
+        stage = min((columns_of[1][name].stage for name in columns), key=order.index)
         # The first stage that gives other values, or one before it whose change is only seen there.
         causes = [line for line in lineage if line.partition(":")[0] == stage]
         why = f"{stage} gives other values" + (f" ({'; '.join(causes)})" if causes else "")
@@ -152,7 +161,7 @@ def _same(value: Any, other: Any) -> bool:
 def _lineage_changes(before: VersionInfo, after: VersionInfo) -> Iterator[str]:
     if before.input_digest != after.input_digest:
         yield f"input: {before.input_digest:.16} -> {after.input_digest:.16}"
-    for stage in DATASET_STAGES:
+    for stage in _order(before, after):
         old, new = before.stage(stage), after.stage(stage)
         if old is not None and new is not None:
             yield from _stage_changes(stage, old, new)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from storage.errors import UnknownVersionError
 from storage.files import FileStat
-from storage.reports import DATASET_STAGES, STAGE_ORDER, file_path, marker_of_log, marker_path
+from storage.reports import file_path, marker_of_log, marker_path
 from storage.versions import FOLDER, VersionStore, version_path
 
 DAY_S = 24 * 3600.0
@@ -37,14 +37,20 @@ class Garbage:
 
 
 def collect_garbage(
-    versions: VersionStore, *, keep: Collection[str] | None = None, older_than_s: float = DAY_S, remove: bool = False
+    versions: VersionStore,
+    *,
+    stages: Collection[str],
+    keep: Collection[str] | None = None,
+    older_than_s: float = DAY_S,
+    remove: bool = False,
 ) -> Garbage:
     """List, or remove, what no kept version refers to: shards, tars, leftovers of killed runs, versions not kept.
 
-    Only the folders of the dataset's stages and ``versions/`` are looked at; training runs and results never are.
+    Only the folders of ``stages`` and ``versions/`` are looked at; training runs and results never are.
 
     Args:
         versions: the versions of a store.
+        stages: names of the stages that datasets are made by.
         keep: ids of the versions to keep, or their beginnings; None keeps all.
         older_than_s: what was written in this many last seconds stays, versions with all that they need included; set
             it to more than the time that a running build has taken so far.
@@ -58,7 +64,7 @@ def collect_garbage(
     chosen = known if keep is None else [versions.load(name).id for name in keep]
     if keep is not None and not chosen:
         raise UnknownVersionError("gc needs at least one version to keep; to remove everything, remove the store")
-    newest, candidates = time.time() - older_than_s, _candidates(versions)
+    newest, candidates = time.time() - older_than_s, _candidates(versions, stages)
     kept = {name for name in known if name in chosen or candidates[version_path(name)].modified >= newest}
     needed = {path for version in kept for path in _needed(versions, version)}
     found = {
@@ -76,9 +82,8 @@ def collect_garbage(
     return Garbage(files=found, versions=tuple(sorted(set(known) - kept)), removed=remove)
 
 
-def _candidates(versions: VersionStore) -> dict[str, FileStat]:
-    folders = (f"{STAGE_ORDER[stage]:02d}_{stage}" for stage in DATASET_STAGES)
-    return {path: stat for folder in (*folders, FOLDER) for path, stat in versions.files.stats(folder).items()}
+def _candidates(versions: VersionStore, stages: Collection[str]) -> dict[str, FileStat]:
+    return {path: stat for folder in (*stages, FOLDER) for path, stat in versions.files.stats(folder).items()}
 
 
 def _needed(versions: VersionStore, version: str) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from storage.canonical import Json, canonical_value, json_document
 from storage.errors import CorruptFileError, VersionError
 from storage.ids import digest_of
-from storage.reports import DATASET_STAGES, FileEntry, ShardReport
+from storage.reports import FileEntry, ShardReport
 
 FORMAT = 1
 """Raised when the files of a version mean something else; part of every id."""
@@ -19,7 +19,7 @@ class StageRun:
     """What a flow hands over about one stage of a version: how it was run and the reports of all its shards.
 
     Raises:
-        VersionError: no dataset stage, no report, or a report of another stage or of a shard that comes twice.
+        VersionError: no report, or a report of another stage or of a shard that comes twice.
     """
 
     stage: str
@@ -31,13 +31,11 @@ class StageRun:
     model_identity: str | None = None
 
     def __post_init__(self) -> None:
-        if self.stage not in DATASET_STAGES:
-            raise VersionError(f"{self.stage!r} is no stage of a dataset; they are {', '.join(DATASET_STAGES)}")
         if wrong := [report.name for report in self.reports if report.stage != self.stage]:
             raise VersionError(f"the report {wrong[0]} does not belong to the stage {self.stage}")
         shards = [report.shard for report in self.reports]
         if not shards or len(set(shards)) != len(shards):
-            raise VersionError(f"the stage {self.stage} needs one report a shard, got {sorted(shards)[:8]}")
+            raise VersionError(f"the stage {self.stage} needs one report per shard, got {sorted(shards)[:8]}")
 
 
 @dataclass(frozen=True, kw_only=True)

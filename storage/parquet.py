@@ -23,7 +23,7 @@ def parquet_bytes(table: "pa.Table", schema: TableSchema) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Vectors and pictures hardly repeat: a dictionary would only be built to be given up.
+    # Vectors and images hardly repeat: a dictionary would only be built to be given up.
     dictionaries: Any = [column.name for column in schema.columns if column.type == "string"]
     stream = pa.BufferOutputStream()
     pq.write_table(
@@ -48,7 +48,7 @@ def read_parquet(
     Args:
         stream: a seekable binary stream; only the needed pages of it are read.
         name: what errors call the file.
-        columns: names of the columns, in the wished order.
+        columns: names of the columns, in the requested order.
         where: a pyarrow expression over any columns of the file.
 
     Raises:
@@ -75,6 +75,21 @@ def read_parquet(
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk or the network, not the content
             raise
+        raise CorruptFileError(f"{name} cannot be read as parquet: {error}") from error
+
+
+def read_schema(stream: BinaryIO, *, name: str) -> "pa.Schema":
+    """Return the columns of a parquet file with their metadata.
+
+    Raises:
+        CorruptFileError: this is no parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(stream)
+    except pa.ArrowException as error:
         raise CorruptFileError(f"{name} cannot be read as parquet: {error}") from error
 
 

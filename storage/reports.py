@@ -11,27 +11,9 @@ from storage.canonical import json_document
 from storage.errors import AccountingError, CorruptFileError, SchemaError, ShardNameError
 from storage.ids import digest_of
 
-STAGE_ORDER: Mapping[str, int] = {
-    "plan": 0,
-    "download": 1,
-    "caption": 2,
-    "words": 3,
-    "swap": 3,
-    "embed": 4,
-    "index": 5,
-    "retrieve": 6,
-    "mask": 7,
-    "pack": 8,
-    "train": 9,
-    "evaluate": 10,
-}
-"""Stage -> number of its folder, so that a listing shows the flow; counting words is a part of swapping them."""
-
-DATASET_STAGES = ("plan", "download", "caption", "words", "swap", "embed", "index", "retrieve", "mask", "pack")
-"""Stages that a dataset version is made of; some can be left out (words that nobody counts)."""
-
 Scalar = str | int | float | bool | None
 
+_STAGE = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -109,14 +91,14 @@ class ShardReport:
 
     @property
     def name(self) -> str:
-        """What people call it: ``caption/00042``."""
+        """What users call it: ``caption/00042``."""
         return f"{self.stage}/{self.shard}"
 
     @property
     def digest(self) -> str:
         """64 hex characters over the contents of all files but logs: what later stages' fingerprints are made of."""
-        lasting = sorted(suffix for suffix in self.files if not is_log(suffix))
-        return digest_of(*(part for suffix in lasting for part in (suffix, self.files[suffix].sha256)))
+        decisive = sorted(suffix for suffix in self.files if not is_log(suffix))
+        return digest_of(*(part for suffix in decisive for part in (suffix, self.files[suffix].sha256)))
 
     def path(self, suffix: str) -> str:
         """Return the path of one of the files, relative to the root of the store.
@@ -167,11 +149,11 @@ def check_address(stage: str, shard: str, fingerprint: str) -> None:
     """Refuse a stage, shard or fingerprint that cannot be part of an address.
 
     Raises:
-        ShardNameError: an unknown stage, a shard name outside [A-Za-z0-9_-], or a fingerprint that is not 16 hex
-            characters.
+        ShardNameError: a stage that is no lower-case word, a shard name outside [A-Za-z0-9_-], or a fingerprint that is
+            not 16 hex characters.
     """
-    if stage not in STAGE_ORDER:
-        raise ShardNameError(f"unknown stage {stage!r}; the stages are {', '.join(STAGE_ORDER)}")
+    if not _STAGE.fullmatch(stage):
+        raise ShardNameError(f"stage {stage!r} must be 1 to 32 lower-case letters, digits or '_', a letter first")
     if not _SHARD.fullmatch(shard):
         raise ShardNameError(f"shard {shard!r} must be 1 to 64 letters, digits, '_' or '-'")
     if not _FINGERPRINT.fullmatch(fingerprint):
@@ -181,7 +163,7 @@ def check_address(stage: str, shard: str, fingerprint: str) -> None:
 def is_log(suffix: str) -> bool:
     """Return whether a file says how the work went and not what came out: ``log.parquet``, ``log.txt``.
 
-    Two runs that gave the same may differ in it (the network's mood), so that it is part of no digest and no version.
+    Two runs that gave the same may differ in it (transient network errors): it is part of no digest and no version.
     """
     return suffix.startswith(_LOG)
 
@@ -197,12 +179,12 @@ def check_suffix(suffix: str) -> None:
 
 
 def stage_folder(stage: str, fingerprint: str) -> str:
-    """Return the folder of a stage under one fingerprint: ``02_caption/<fingerprint>``."""
-    return f"{STAGE_ORDER[stage]:02d}_{stage}/{fingerprint}"
+    """Return the folder of a stage under one fingerprint: ``caption/<fingerprint>``."""
+    return f"{stage}/{fingerprint}"
 
 
 def file_path(stage: str, fingerprint: str, shard: str, suffix: str, sha256: str) -> str:
-    """Return where a file lies: ``NN_stage/<fingerprint>/<shard>.<16 hex of its sha256>.<suffix>``.
+    """Return where a file lies: ``stage/<fingerprint>/<shard>.<16 hex of its sha256>.<suffix>``.
 
     The hash in the name makes a commit one switch of the marker: when a shard is done anew with other content (a
     download tried again), the old files stay whole for their readers and versions, on object stores too, and two

@@ -1,9 +1,12 @@
-"""Tables as declarations: each column with its type, unit and one sentence of meaning, and the check against them."""
+"""Tables as declarations: each column with its type, unit and one sentence of meaning, and the check against them.
+
+A parquet file carries the declaration of its table in its metadata, so that whoever reads it needs no other code.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from storage.arrow import compute
 from storage.errors import SchemaError
@@ -34,6 +37,12 @@ class Column:
     nullable: bool = False
     allowed: tuple[str, ...] = ()
     """The only values of a string column; empty allows all."""
+    manifest: str = ""
+    """What a packed sample calls it in the manifest of a dataset version; empty leaves it out there."""
+    certain: bool = False
+    """Whether it is never null for a packed sample, although it may be for one that failed."""
+    stage: str = ""
+    """In a manifest: the stage that decides the column."""
 
     def __post_init__(self) -> None:
         if self.type not in _PLAIN_TYPES | _LIST_TYPES and not _VECTOR.fullmatch(self.type):
@@ -58,8 +67,59 @@ class Column:
         """Return the pyarrow field, its meaning and unit as metadata."""
         import pyarrow as pa
 
-        metadata = {"description": self.description} | ({"unit": self.unit} if self.unit else {})
-        return pa.field(self.name, self.arrow_type(), nullable=self.nullable, metadata=metadata)
+        metadata = {"description": self.description, "type": self.type, "unit": self.unit, "stage": self.stage}
+        metadata |= {"allowed": "|".join(self.allowed), "manifest": self.manifest}
+        metadata |= {"certain": "yes" if self.certain else ""}
+        given = {key: value for key, value in metadata.items() if value}
+        return pa.field(self.name, self.arrow_type(), nullable=self.nullable, metadata=given)
+
+    @classmethod
+    def of(cls, field: "pa.Field") -> "Column":
+        """Return the column that ``arrow_field`` declared.
+
+        Raises:
+            SchemaError: the field carries no declaration.
+        """
+        held = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        if "type" not in held or "description" not in held:
+            raise SchemaError(f"the column {field.name} carries no declaration of its type and meaning")
+        return cls(
+            name=field.name,
+            type=held["type"],
+            description=held["description"],
+            unit=held.get("unit", ""),
+            nullable=field.nullable,
+            allowed=tuple(held["allowed"].split("|")) if "allowed" in held else (),
+            manifest=held.get("manifest", ""),
+            certain="certain" in held,
+            stage=held.get("stage", ""),
+        )
+
+
+def col(name: str, kind: str, description: str, unit: str = "", **options: Any) -> Column:
+    """Return a column; ``options`` are its other fields."""
+    return Column(name=name, type=kind, description=description, unit=unit, **options)
+
+
+def in_manifest(
+    *columns: Column, rename: Mapping[str, str] | None = None, certain: bool = False, stage: str = ""
+) -> tuple[Column, ...]:
+    """Return columns of a stage's table that a packed sample keeps in the manifest.
+
+    Args:
+        columns: the columns.
+        rename: name -> what the manifest calls it, where two stages use one word for two things.
+        certain: whether they are never null for a packed sample, although they may be for one that failed.
+        stage: which stage decides them, if not the one whose table this is.
+    """
+    names = rename or {}
+    return tuple(
+        replace(column, manifest=names.get(column.name, column.name), certain=certain, stage=stage)
+        for column in columns
+    )
+
+
+SAMPLE_ID: Final = col("sample_id", "string", "Id of the sample: blake2b of its URL.", "20 hex characters")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,8 +158,29 @@ class TableSchema:
         """Return the pyarrow schema, with the descriptions in its metadata."""
         import pyarrow as pa
 
-        metadata = {"table": self.name, "description": self.description}
+        metadata = {"table": self.name, "description": self.description, "sort_by": "|".join(self.sort_by)}
+        metadata |= {} if self.unique else {"repeats": "yes"}
         return pa.schema([column.arrow_field() for column in self.columns], metadata=metadata)
+
+    @classmethod
+    def of(cls, schema: "pa.Schema") -> "TableSchema":
+        """Return the declaration that a table or a file carries.
+
+        Raises:
+            SchemaError: it carries none.
+        """
+        held = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        if "table" not in held or "sort_by" not in held:
+            raise SchemaError(
+                f"a table of the columns {', '.join(schema.names)} carries no declaration: give its schema"
+            )
+        return cls(
+            name=held["table"],
+            description=held["description"],
+            columns=tuple(Column.of(field) for field in schema),
+            sort_by=tuple(held["sort_by"].split("|")),
+            unique="repeats" not in held,
+        )
 
     def table(self, rows: Iterable[Mapping[str, Any]]) -> "pa.Table":
         """Return rows as a checked and sorted table; a column without nulls must be in each row.
@@ -123,7 +204,7 @@ class TableSchema:
 
 
 def validated(table: "pa.Table", schema: TableSchema) -> "pa.Table":
-    """Return ``table`` with the declared columns in order, sorted, in one chunk a column: equal rows, equal bytes.
+    """Return ``table`` with the declared columns in order, sorted, in one chunk per column: equal rows, equal bytes.
 
     Raises:
         SchemaError: a column is missing, unknown, of another type, null or of a value that is not allowed, or a key

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from storage.errors import AccountingError, CorruptFileError, MissingFileError, SchemaError, ShardNameError
+from storage.errors import AccountingError, CorruptFileError, MissingFileError, ShardNameError
 from storage.files import Files
 from storage.ids import file_sha256, stream_sha256
-from storage.parquet import parquet_bytes, read_parquet
+from storage.parquet import parquet_bytes, read_parquet, read_schema
 from storage.reports import (
     DROPPED_TABLE,
     TABLE,
@@ -29,7 +29,7 @@ from storage.reports import (
     stage_folder,
 )
 from storage.schema import TableSchema, validated
-from storage.tables import DROPPED, SCHEMAS
+from storage.tables import DROPPED
 from storage.tars import WrittenTar
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class ShardStore:
 
         Args:
             report: of the shard.
-            columns: names of the columns, in the wished order.
+            columns: names of the columns, in the requested order.
             where: a pyarrow expression over any columns of the table.
             suffix: which of its tables, if not the stage's own: ``log.parquet``.
 
@@ -92,8 +92,21 @@ class ShardStore:
         with self.files.open(path) as stream:
             return read_parquet(stream, name=self.files.address(path), columns=columns, where=where)
 
+    def read_schema(self, report: ShardReport) -> TableSchema:
+        """Return the declaration of a finished shard's table, without reading its rows.
+
+        Raises:
+            ShardNameError: the shard has no table.
+            MissingFileError: the file is gone.
+            CorruptFileError: it is damaged.
+            SchemaError: it carries no declaration.
+        """
+        path = report.path(TABLE)
+        with self.files.open(path) as stream:
+            return TableSchema.of(read_schema(stream, name=self.files.address(path)))
+
     def read_dropped(self, report: ShardReport) -> "pa.Table":
-        """Return one row (sample_id, reason, detail) a sample that the stage dropped."""
+        """Return one row (sample_id, reason, detail) per sample that the stage dropped."""
         if DROPPED_TABLE not in report.files:
             return DROPPED.table(())
         return self.read_table(report, suffix=DROPPED_TABLE)
@@ -126,7 +139,7 @@ class ShardStore:
         return self.files.read_range(report.path(suffix), offset, size)
 
     def problems(self, report: ShardReport) -> list[str]:
-        """Read every file of the shard again and return one line a file that is missing or not what was written."""
+        """Read every file of the shard again and return one line per file that is missing or not what was written."""
         found = []
         for suffix, entry in sorted(report.files.items()):
             try:
@@ -195,29 +208,30 @@ class ShardTarget:
             num_in: samples that the stage was given.
             seconds: wall time of the work.
             table: the rows; checked, sorted and written as ``<shard>.<hash>.parquet``.
-            schema: declaration of the table; the stage's own by default.
+            schema: declaration of the table; by default the one that it carries.
             num_out: samples that go on; by default the rows of a table by sample id, which may hold failed rows too,
                 and with any other table all that were not dropped.
             blobs: suffix -> bytes, a local file or a tar from ``write_tar``; renamed if made in ``scratch``, else
                 copied.
-            dropped: one entry a dropped sample; the reasons are counted from it, so table and counts cannot differ.
-            extra: facts worth keeping.
+            dropped: one entry per dropped sample; the reasons are counted from it, so table and counts cannot differ.
+            extra: values worth keeping.
 
         Raises:
             AccountingError: ``num_in != num_out + dropped``; nothing was written.
             SchemaError: the table or the dropped rows are not what they should be; nothing was written.
             DiskFullError: no room; the shard is as unfinished or finished as before.
         """
-        losses = _losses(dropped)
-        schema = schema or SCHEMAS.get(self.stage)
-        pieces = self._pieces(table, schema, losses, dict(blobs or {}))
+        dropped_rows = _dropped_rows(dropped)
+        if table is not None:
+            schema = schema or TableSchema.of(table.schema)
+        pieces = self._pieces(table, schema, dropped_rows, dict(blobs or {}))
         report = ShardReport(
             stage=self.stage,
             shard=self.shard,
             fingerprint=self.fingerprint,
             num_in=num_in,
-            num_out=_num_out(table, schema, num_out, num_in - losses.num_rows),
-            dropped=_counted(losses),
+            num_out=_num_out(table, schema, num_out, num_in - dropped_rows.num_rows),
+            dropped=_counted(dropped_rows),
             seconds=round(seconds, 3),
             files={suffix: piece.entry for suffix, piece in pieces.items()},
             extra=dict(extra or {}),
@@ -238,7 +252,7 @@ class ShardTarget:
         return marker_path(self.stage, self.fingerprint, self.shard)
 
     def _pieces(
-        self, table: "pa.Table | None", schema: TableSchema | None, losses: "pa.Table", blobs: dict[str, Blob]
+        self, table: "pa.Table | None", schema: TableSchema | None, dropped_rows: "pa.Table", blobs: dict[str, Blob]
     ) -> "dict[str, _Piece]":
         for suffix in blobs:
             check_suffix(suffix)
@@ -246,11 +260,9 @@ class ShardTarget:
                 raise ShardNameError(f"the suffix {suffix!r} belongs to the tables of {self.stage}/{self.shard}")
         pieces = {}
         if table is not None:
-            if schema is None:
-                raise SchemaError(f"the stage {self.stage} has no table of its own: give commit a schema")
-            pieces[TABLE] = _piece(parquet_bytes(table, schema))
-        if losses.num_rows:
-            pieces[DROPPED_TABLE] = _piece(parquet_bytes(losses, DROPPED))
+            pieces[TABLE] = _piece(parquet_bytes(table, schema or TableSchema.of(table.schema)))
+        if dropped_rows.num_rows:
+            pieces[DROPPED_TABLE] = _piece(parquet_bytes(dropped_rows, DROPPED))
         return pieces | {suffix: _piece(blob) for suffix, blob in blobs.items()}
 
 
@@ -274,7 +286,7 @@ def _piece(blob: Blob) -> _Piece:
     return _Piece(content=blob, entry=FileEntry(size=blob.stat().st_size, sha256=file_sha256(blob)))
 
 
-def _losses(dropped: "Iterable[Dropped] | pa.Table") -> "pa.Table":
+def _dropped_rows(dropped: "Iterable[Dropped] | pa.Table") -> "pa.Table":
     import pyarrow as pa
 
     if isinstance(dropped, pa.Table):
@@ -282,8 +294,8 @@ def _losses(dropped: "Iterable[Dropped] | pa.Table") -> "pa.Table":
     return DROPPED.table(asdict(entry) for entry in dropped)
 
 
-def _counted(losses: "pa.Table") -> dict[str, int]:
-    return {entry["values"]: entry["counts"] for entry in losses["reason"].value_counts().to_pylist()}
+def _counted(dropped_rows: "pa.Table") -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in dropped_rows["reason"].value_counts().to_pylist()}
 
 
 def _num_out(table: "pa.Table | None", schema: TableSchema | None, num_out: int | None, implied: int) -> int:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from storage.errors import CorruptFileError, MissingFileError, SchemaError
 from storage.lineage import VersionInfo
 from storage.reports import FileEntry
-from storage.schema import validated
-from storage.tables import MANIFEST, SAMPLE_PARTS
+from storage.schema import TableSchema, validated
+from storage.tables import SAMPLE_PARTS
 from storage.tars import TarMember, iter_tar
 from storage.versions import VersionStore, manifest_path
 
@@ -49,7 +49,8 @@ def verify_version(versions: VersionStore, version: str) -> list[Problem]:
     for path in sorted(info.files.keys() - set(tars)):
         problems.extend(_file_problems(versions, path, info.files[path]))
     try:
-        manifest = validated(versions.manifest(info), MANIFEST)
+        manifest = versions.manifest(info)
+        manifest = validated(manifest, TableSchema.of(manifest.schema))
     except (MissingFileError, CorruptFileError, SchemaError) as error:
         return [*problems, Problem(path=manifest_path(info.id), message=str(error))]
     problems.extend(_manifest_problems(info, manifest))

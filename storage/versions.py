@@ -1,7 +1,7 @@
 """Dataset versions: immutable, named by what made them, over tars that several versions may share.
 
-``versions/<id>/manifest.parquet`` has one row a sample, ``shard_files.parquet`` one row a file of every stage that led
-to it, and ``version.json``, written last, says all else. See ``verify``, ``diff`` and ``garbage`` for what reads them.
+``versions/<id>/manifest.parquet`` has one row per sample, ``shard_files.parquet`` one row per file of every stage that
+led to it, and ``version.json``, written last, says all else. ``verify``, ``diff`` and ``garbage`` read them.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from storage.errors import (
     EmptyVersionError,
     FilterError,
     MissingFileError,
+    SchemaError,
     UnknownVersionError,
     VersionConflictError,
     VersionError,
@@ -23,9 +24,10 @@ from storage.files import Files
 from storage.filters import canonical_filter, parse_filter
 from storage.ids import digest_of
 from storage.lineage import StageRecord, StageRun, VersionInfo, version_id
-from storage.parquet import filtered, parquet_bytes, read_parquet
-from storage.reports import DATASET_STAGES, FileEntry, is_log
-from storage.tables import MANIFEST, SHARD_FILES
+from storage.parquet import filtered, parquet_bytes, read_parquet, read_schema
+from storage.reports import FileEntry, is_log
+from storage.schema import TableSchema
+from storage.tables import PACKED_COLUMNS, SHARD_FILES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +65,7 @@ class VersionStore:
     def manifest(
         self, info: VersionInfo, *, columns: Sequence[str] | None = None, where: str | None = None
     ) -> "pa.Table":
-        """Return the manifest, one row a sample sorted by ``sample_id``; some columns or rows only, if asked.
+        """Return the manifest, one row per sample sorted by ``sample_id``; some columns or rows only, if asked.
 
         Raises:
             MissingFileError: the manifest is gone.
@@ -72,12 +74,15 @@ class VersionStore:
             FilterError: ``where`` is no filter over its columns (``storage.filters``).
         """
         path = manifest_path(info.id)
-        expression = None if where is None else parse_filter(where, MANIFEST)
         with self.files.open(path) as stream:
+            expression = None
+            if where is not None:
+                expression = parse_filter(where, TableSchema.of(read_schema(stream, name=path)))
+                stream.seek(0)
             return read_parquet(stream, name=self.files.address(path), columns=columns, where=expression)
 
     def shard_files(self, info: VersionInfo) -> "pa.Table":
-        """Return one row a file of every stage's shard that led to the version.
+        """Return one row per file of every stage's shard that led to the version.
 
         Raises:
             MissingFileError: the list is gone.
@@ -91,23 +96,23 @@ class VersionStore:
         """Write a version made by ``runs`` and return it; one that is there with the same content is left alone.
 
         Args:
-            manifest: one row a packed sample, as ``MANIFEST`` declares.
-            runs: every stage that led to it, ``pack`` included, whose reports list the tars.
+            manifest: one row per packed sample, with the declaration that ``manifest_schema`` made.
+            runs: every stage that led to it, in their order; the reports of the last one list the tars.
             input_digest: hash of the input manifest.
 
         Raises:
             EmptyVersionError: the manifest has no row.
-            AccountingError: its rows are not as many as the pack stage put out.
-            VersionError: a stage comes twice, or the manifest names a tar that no report of pack lists.
+            AccountingError: its rows are not as many as the last stage put out.
+            VersionError: a stage comes twice, or the manifest names a tar that no report of the last stage lists.
             VersionConflictError: this id is there with other content: a stage is not deterministic.
         """
-        runs = sorted(runs, key=lambda run: DATASET_STAGES.index(run.stage))
         records = tuple(StageRecord.of(run) for run in runs)
         names = [record.stage for record in records]
-        if len(set(names)) != len(names) or "pack" not in names:
-            raise VersionError(f"a version needs each stage once and pack among them, got {names}")
+        if len(set(names)) != len(names) or not names:
+            raise VersionError(f"a version needs at least one stage and each stage once, got {names}")
         if manifest.num_rows != records[-1].num_out:
-            raise AccountingError(f"the manifest has {manifest.num_rows} rows, but pack put out {records[-1].num_out}")
+            last = f"{names[-1]} put out {records[-1].num_out}"
+            raise AccountingError(f"the manifest has {manifest.num_rows} rows, but the last stage, {last}")
         packed = {report.path(name): entry for report in runs[-1].reports for name, entry in report.files.items()}
         listing = parquet_bytes(SHARD_FILES.table(_rows_of(runs)), SHARD_FILES)
         return self._store(manifest, listing, packed, input_digest=input_digest, stages=records)
@@ -130,7 +135,10 @@ class VersionStore:
         parent = self.load(version)
         manifest = self.manifest(parent)
         if where is not None and sample_ids is None:
-            kept, label = filtered(manifest, parse_filter(where, MANIFEST), name=parent.id), canonical_filter(where)
+            kept, label = (
+                filtered(manifest, parse_filter(where, TableSchema.of(manifest.schema)), name=parent.id),
+                canonical_filter(where),
+            )
         elif sample_ids is not None and where is None:
             kept, label = _chosen(manifest, frozenset(sample_ids), parent.id)
         else:
@@ -160,8 +168,8 @@ class VersionStore:
 
         Args:
             parent: the version that it comes from.
-            manifest: one row a sample, as ``MANIFEST`` declares.
-            shard_files: one row a file of every stage's shard, as ``SHARD_FILES`` declares.
+            manifest: one row per sample, with the declaration of the parent's.
+            shard_files: one row per file of every stage's shard, as ``SHARD_FILES`` declares.
             tars: the tars that the parent does not have.
             stages: the lineage, which must tell the two apart.
             where: what was done, in words.
@@ -194,10 +202,14 @@ class VersionStore:
     ) -> VersionInfo:
         if not manifest.num_rows:
             raise EmptyVersionError(f"no sample is left{f' of {parent} by the filter {where}' if parent else ''}")
-        rows = parquet_bytes(manifest, MANIFEST)
+        if lacking := [name for name in PACKED_COLUMNS if name not in manifest.column_names]:
+            raise SchemaError(
+                f"the manifest lacks the column {lacking[0]!r}; it has {', '.join(manifest.column_names)}"
+            )
+        rows = parquet_bytes(manifest, TableSchema.of(manifest.schema))
         tars = manifest["tar"].unique().to_pylist()
         if unknown := sorted(set(tars) - packed.keys()):
-            raise VersionError(f"the manifest names the tar {unknown[0]}, which no report of the pack stage lists")
+            raise VersionError(f"the manifest names the tar {unknown[0]}, which no report of the last stage lists")
         name = version_id(input_digest=input_digest, stages=stages, parent=parent, where=where)
         written = {manifest_path(name): rows, shard_files_path(name): listing}
         entries = {path: packed[path] for path in sorted(tars)} | {path: _entry(data) for path, data in written.items()}

@@ -3,19 +3,30 @@
 A second mode keeps the text that the page gives for the image: the paper's ablation with LAION's captions.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError
-from iedit_model.models.captioner import Captioner, CaptionerSpec
-from storage import CAPTION, Dropped, ShardReport, ShardStore, fingerprint
+from iedit_model.models.captioner import Captioner, CaptionerSpec, load_captioner
+from storage import SAMPLE_ID, Dropped, ShardReport, ShardStore, TableSchema, col, in_manifest
 from tasks.images.stored_images import BatchConfig, ImagePass, stored_images
+from tasks.stage import Job, Output, Stage, Workspace
 
-STAGE, VERSION = "caption", 1
+VERSION: Final = 1
 
+CAPTION: Final = TableSchema(
+    name="caption",
+    description="One row per image with its caption.",
+    columns=(
+        SAMPLE_ID,
+        *in_manifest(
+            col("caption", "string", "One plain sentence about the source image."),
+            col("caption_source", "string", "Who wrote the caption.", allowed=("model", "alt_text")),
+        ),
+    ),
+)
 CaptionMode = Literal["model", "alt_text"]
 
 
@@ -54,29 +65,6 @@ def caption_shard(
         MissingFileError: the images are gone.
         MemoryLimitError: not even one image fits into memory.
     """
-    target = store.target(STAGE, source.shard, _fingerprint(source, config, captioner))
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
-    images = ImagePass(store, config.batch)
-    texts = _written(source, store, images, captioner) if captioner else _given(source, store)
-    rows: list[dict[str, Any]] = []
-    dropped: list[Dropped] = []
-    for sample_id, text in texts:
-        if caption := " ".join(text.split()):
-            rows.append({"sample_id": sample_id, "caption": caption, "caption_source": config.mode})
-        else:
-            dropped.append(Dropped(sample_id=sample_id, reason="empty_caption"))
-    return target.commit(
-        num_in=source.num_out,
-        seconds=time.monotonic() - started,
-        table=CAPTION.table(rows),
-        dropped=[*dropped, *images.dropped],
-        extra={"num_halvings": images.num_halvings},
-    )
-
-
-def _fingerprint(source: ShardReport, config: CaptionConfig, captioner: Captioner | None) -> str:
     if config.mode == "alt_text":
         if captioner is not None:
             raise ConfigError("caption.mode is 'alt_text', which takes no captioner")
@@ -84,13 +72,26 @@ def _fingerprint(source: ShardReport, config: CaptionConfig, captioner: Captione
         config = replace(config, model=None, batch=BatchConfig())
     elif captioner is None:
         raise ConfigError("caption.mode is 'model', which needs a captioner")
-    return fingerprint(
-        stage=STAGE,
-        version=VERSION,
-        config=config,
-        inputs=(source.digest,),
-        model_identity=captioner.fingerprint if captioner else None,
-    )
+
+    def work(_: Workspace) -> Output:
+        images = ImagePass(store, config.batch)
+        texts = _written(source, store, images, captioner) if captioner else _given(source, store)
+        rows: list[dict[str, Any]] = []
+        dropped: list[Dropped] = []
+        for sample_id, text in texts:
+            if caption := " ".join(text.split()):
+                rows.append({"sample_id": sample_id, "caption": caption, "caption_source": config.mode})
+            else:
+                dropped.append(Dropped(sample_id=sample_id, reason="empty_caption"))
+        return Output(
+            num_in=source.num_out,
+            table=CAPTION.table(rows),
+            dropped=[*dropped, *images.dropped],
+            extra={"num_halvings": images.num_halvings},
+        )
+
+    weights = captioner.fingerprint if captioner else None
+    return STAGE.shard(source.shard, store, work, config=config, inputs=(source.digest,), weights=weights)
 
 
 def _written(
@@ -107,3 +108,30 @@ def _given(source: ShardReport, store: ShardStore) -> Iterator[tuple[str, str]]:
     table = store.read_table(source, columns=("sample_id", "status", "alt_text"), where=pc.field("status") == "ok")
     for sample_id, text in zip(table["sample_id"].to_pylist(), table["alt_text"].to_pylist(), strict=True):
         yield sample_id, text or ""
+
+
+def _captioner(config: CaptionConfig) -> Captioner | None:
+    """Return the captioner, or None where the page's own text is the caption."""
+    return load_captioner(config.model) if config.mode == "model" and config.model is not None else None
+
+
+def _weights(config: CaptionConfig) -> str | None:
+    captioner = _captioner(config)
+    return captioner.fingerprint if captioner else None
+
+
+def _work(job: Job) -> ShardReport:
+    config = job.config(CaptionConfig)
+    return caption_shard(job.reports["download"], config, job.store, _captioner(config))
+
+
+STAGE: Final = Stage(
+    name="caption",
+    version=VERSION,
+    summary="`caption`",
+    config=CaptionConfig,
+    work=_work,
+    tables=(CAPTION,),
+    needs=("download",),
+    weights=_weights,
+)

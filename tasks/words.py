@@ -5,22 +5,27 @@ counted by itself and the counts are added up, so that a run which was cut off g
 ``swap.min_corpus_count`` 0, as in the paper, nothing is counted.
 """
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from storage import WORDS, ShardReport, ShardStore, fingerprint
+from storage import ShardReport, ShardStore, TableSchema, col
+from tasks.stage import Job, Output, Stage, Workspace
 from tasks.swap.config import SwapConfig
 from tasks.swap.word_counts import count_terms
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-STAGE: Final = "words"
 VERSION: Final = 1
 """Raised by hand whenever the same captions may give other counts."""
+WORDS: Final = TableSchema(
+    name="words",
+    description="One row per word that a swap could bring in, with its use in the corpus's captions.",
+    columns=(
+        col("term", "string", "Lemma and part of speech: `fire_truck.n`, `red.a`."),
+        col("count", "int64", "Captions in which the word stands.", "count"),
+    ),
+    sort_by=("term",),
+)
 SHARD: Final = "all"
 """Name of the shard that holds the counts of the whole corpus."""
 
@@ -52,27 +57,24 @@ def count_words(captions: Sequence[ShardReport], config: SwapConfig, store: Shar
         store: where the captions lie and the counts go.
 
     Returns:
-        The report of the shard ``all``, one row a word; captions that a swap cannot read count as passed on. Its
+        The report of the shard ``all``, one row per word; captions that a swap cannot read count as passed on. Its
         digest follows from the counts alone; ``tasks.swap.word_counts.read_counts`` reads it.
 
     Raises:
         MissingFileError: captions are gone.
         WordNetError: WordNet cannot be loaded.
     """
-    started = time.monotonic()
     parts = [count_shard_words(caption, config, store) for caption in captions]
+
+    def work(_: Workspace) -> Output:
+        total: Counter[str] = Counter()
+        for part in parts:
+            table = store.read_table(part)
+            total.update(dict(zip(table["term"].to_pylist(), table["count"].to_pylist(), strict=True)))
+        return _output(sum(part.num_in for part in parts), total)
+
     inputs = sorted(part.digest for part in parts)
-    target = store.target(STAGE, SHARD, _fingerprint(config, inputs))
-    if (done := target.finished()) is not None:
-        return done
-    total: Counter[str] = Counter()
-    for part in parts:
-        table = store.read_table(part)
-        total.update(dict(zip(table["term"].to_pylist(), table["count"].to_pylist(), strict=True)))
-    num_captions = sum(part.num_in for part in parts)
-    return target.commit(
-        num_in=num_captions, num_out=num_captions, seconds=time.monotonic() - started, table=_table(total)
-    )
+    return STAGE.shard(SHARD, store, work, config=WordsConfig.of(config), inputs=inputs)
 
 
 def count_shard_words(caption: ShardReport, config: SwapConfig, store: ShardStore) -> ShardReport:
@@ -82,20 +84,32 @@ def count_shard_words(caption: ShardReport, config: SwapConfig, store: ShardStor
         MissingFileError: the captions are gone.
         WordNetError: WordNet cannot be loaded.
     """
-    target = store.target(STAGE, caption.shard, _fingerprint(config, [caption.digest]))
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
-    captions = store.read_table(caption, columns=("caption",))["caption"].to_pylist()
-    counts = count_terms(captions, config=config)
-    return target.commit(
-        num_in=len(captions), num_out=len(captions), seconds=time.monotonic() - started, table=_table(counts)
-    )
+
+    def work(_: Workspace) -> Output:
+        captions = store.read_table(caption, columns=("caption",))["caption"].to_pylist()
+        return _output(len(captions), count_terms(captions, config=config))
+
+    return STAGE.shard(caption.shard, store, work, config=WordsConfig.of(config), inputs=[caption.digest])
 
 
-def _fingerprint(config: SwapConfig, inputs: Sequence[str]) -> str:
-    return fingerprint(stage=STAGE, version=VERSION, config=WordsConfig.of(config), inputs=inputs)
+def _output(num_captions: int, counts: Mapping[str, int]) -> Output:
+    table = WORDS.table({"term": term, "count": count} for term, count in counts.items())
+    return Output(num_in=num_captions, num_out=num_captions, table=table)
 
 
-def _table(counts: Mapping[str, int]) -> "pa.Table":
-    return WORDS.table({"term": term, "count": count} for term, count in counts.items())
+def _work(job: Job) -> ShardReport:
+    return count_words(job.corpus["caption"], job.config(SwapConfig), job.store)
+
+
+STAGE: Final = Stage(
+    name="words",
+    version=VERSION,
+    summary="how often the corpus uses each word; only where the swap asks for it",
+    config=SwapConfig,
+    decisive=WordsConfig.of,
+    work=_work,
+    tables=(WORDS,),
+    corpus=("caption",),
+    barrier=True,
+    wanted=lambda config: config.min_corpus_count > 0,
+)

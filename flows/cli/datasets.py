@@ -168,8 +168,11 @@ def _takedown(versions: "VersionStore", options: argparse.Namespace) -> int:
 
 def _gc(versions: "VersionStore", options: argparse.Namespace) -> int:
     from storage import collect_garbage
+    from tasks.stages import stage_names
 
-    garbage = collect_garbage(versions, keep=options.keep, older_than_s=options.older_than, remove=options.remove)
+    garbage = collect_garbage(
+        versions, stages=stage_names(), keep=options.keep, older_than_s=options.older_than, remove=options.remove
+    )
     if options.json:
         print(json.dumps({"removed": garbage.removed, "files": garbage.files, "versions": garbage.versions}))
         return 0

@@ -217,7 +217,7 @@ def _mini_evaluation() -> EvaluationConfig:
         ),
         methods=_EVALUATED,
         with_masks=_WITH_MASKS,
-        pairs_a_shard=35,
+        pairs_per_shard=35,
     )
     return EvaluationConfig(
         plan=plan,
@@ -252,7 +252,7 @@ def _sd14_evaluation() -> EvaluationConfig:
         settings=EditorSettings(framing=FramingConfig(size_px=384)),
         methods=_EVALUATED,
         with_masks=_WITH_MASKS,
-        pairs_a_shard=16,
+        pairs_per_shard=16,
     )
     return EvaluationConfig(
         plan=plan,

@@ -18,6 +18,8 @@ from iedit_model.errors import IEditError, ImageFileError, ImageTooLargeError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+VERSION: Final = 1
+"""Raised by hand when the same bytes come to give other pixels; part of the code version of an evaluation."""
 FORMATS: Final = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF")
 """Pillow's readers that may see a file, the common ones first; some of its others start programs. Of several frames the
 first counts."""

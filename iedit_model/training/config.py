@@ -6,7 +6,6 @@ Nothing here imports torch, so that a command line may read it at once.
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -261,23 +260,24 @@ def table2_rows(base: TrainConfig | None = None) -> dict[str, AblationRow]:
     }
 
 
-def deviations(config: TrainConfig) -> list[str]:
-    """Return one line for each setting that differs from ``paper()``, those that cannot change results left out.
+def deviations(config: Any, literal: Any, *, at: str = "") -> list[str]:
+    """Return one line for each setting in which a configuration differs from the paper's.
 
-    A line says when the paper does not state the setting, so that ours is a choice and not a change.
+    Settings that cannot change results are left out. A line says when the paper does not state the setting, so that
+    ours is a choice and not a change.
+
+    Args:
+        config: any configuration.
+        literal: one of the same class that follows the paper, ``paper()`` for a ``TrainConfig``.
+        at: what stands before the names.
     """
     lines = []
-    for (name, value, meaning), (_, literal, _) in zip(_settings(config), _settings(paper()), strict=True):
-        if value != literal and meaning != "neutral":
-            note = " (the paper does not state it)" if meaning == "unstated" else ""
-            lines.append(f"{name} = {value!r} instead of {literal!r}{note}")
-    return lines
-
-
-def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, str | None]]:
     for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
+        value, expected, name = getattr(config, entry.name), getattr(literal, entry.name), f"{at}{entry.name}"
+        meaning = entry.metadata.get("paper")
         if dataclasses.is_dataclass(value):
-            yield from _settings(value, f"{prefix}{entry.name}.")
-        else:
-            yield f"{prefix}{entry.name}", value, entry.metadata.get("paper")
+            lines += deviations(value, expected, at=f"{name}.")
+        elif value != expected and meaning != "neutral" and entry.metadata.get("fingerprint", True):
+            note = " (the paper does not state it)" if meaning == "unstated" else ""
+            lines.append(f"{name} = {value!r} instead of {expected!r}{note}")
+    return lines

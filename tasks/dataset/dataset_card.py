@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import Field
 
 from iedit_model.configuration import configuration
-from storage import MANIFEST, StageRecord, VersionInfo, VersionStore
+from storage import StageRecord, TableSchema, VersionInfo, VersionStore
 from storage.arrow import compute
-from storage.tables import MANIFEST_ORIGIN
 from tasks.dataset import card_text
 from tasks.dataset.card_text import in_words
 
@@ -113,7 +112,7 @@ def _kinds(manifest: "pa.Table") -> Iterator[tuple[str, ...]]:
 
 def _scores(manifest: "pa.Table") -> Iterator[tuple[str, ...]]:
     pc = compute()
-    meanings = {column.name: column.description for column in MANIFEST.columns}
+    meanings = {column.name: column.description for column in TableSchema.of(manifest.schema).columns}
     for name in _SCORES:
         values = manifest[name].filter(pc.is_finite(manifest[name])).drop_null()
         if len(values):
@@ -137,10 +136,12 @@ def _provenance(stages: Sequence[StageRecord]) -> Iterator[tuple[str, ...]]:
 
 
 def _columns() -> Iterator[tuple[str, ...]]:
+    from tasks.stages import MANIFEST  # whoever only asks for a version need not load the stages
+
     for column in MANIFEST.columns:
         kind = f"{column.type}, may be null" if column.nullable else column.type
         values = f" One of {', '.join(f'`{value}`' for value in column.allowed)}." if column.allowed else ""
-        stage = MANIFEST_ORIGIN.get(column.name, "plan")
+        stage = column.stage or "plan"
         yield f"`{column.name}`", stage, kind, column.unit, f"{column.description}{values}"
 
 

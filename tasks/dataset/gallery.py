@@ -13,22 +13,14 @@ from iedit_model.imaging.decode import STORED_FORMATS, decode_image
 from iedit_model.imaging.encode import SMALL_PX, image_url
 from iedit_model.imaging.mask_files import decode_levels
 from iedit_model.imaging.sheet import mask_overlay, shrunk_levels
-from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, VersionInfo, VersionStore
+from storage import SAMPLE_PARTS, Column, CorruptFileError, VersionInfo, VersionStore
 from storage.atomic import replace_bytes
-from storage.tables import MANIFEST_ORIGIN
 from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
 from tasks.pack.packed_sample import read_sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SCORES: Final = tuple(column.name for column in MANIFEST.columns if column.type == "float32")
-# What the stages measured comes before what the metadata says.
-_NUMBERS: Final = (
-    *(name for name in _SCORES if MANIFEST_ORIGIN[name] != "plan"),
-    *("rank", "level"),
-    *(name for name in _SCORES if MANIFEST_ORIGIN[name] == "plan"),
-)
 _WORDS: Final = ("split", "relation", "pos", "caption_source")
 _TEXTS: Final = (
     *("sample_id", "caption", "edit_prompt", "swapped_from", "swapped_to", "source_diff", "target_diff"),
@@ -70,7 +62,7 @@ def gallery_html(versions: VersionStore, version: str, config: GalleryConfig | N
     """
     config = config or GalleryConfig()
     info = versions.load(version)
-    manifest = versions.manifest(info, columns=(*_TEXTS, *_NUMBERS, *_WORDS, *_POSITIONS), where=config.where)
+    manifest = versions.manifest(info, columns=(*_TEXTS, *_numbers(), *_WORDS, *_POSITIONS), where=config.where)
     shown = manifest.slice(0, config.limit)
     pieces = html_page(
         f"Editing pairs {info.id}",
@@ -93,9 +85,9 @@ def _summary(info: VersionInfo, num_found: int, num_shown: int, where: str | Non
 
 def _columns(rows: "pa.Table") -> list[PageColumn]:
     """Return the columns that can be sorted and filtered by; numbers that were never measured are left out."""
-    known = {column.name: column for column in MANIFEST.columns}
+    known = {column.name: column for column in _declared()}
     columns = []
-    for name in (*_NUMBERS, *_WORDS):
+    for name in (*_numbers(), *_WORDS):
         title = f"{known[name].description[:-1]}{f' ({known[name].unit})' if known[name].unit else ''}"
         if name in _WORDS:
             columns.append(PageColumn(name=name, title=title, choices=tuple(sorted(set(rows[name].to_pylist())))))
@@ -125,3 +117,17 @@ def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCa
             levels = decode_levels(parts[f"{part}_mask"])
             images[f"{name}m"] = image_url(mask_overlay(shrunk_levels(levels, thumb_px)))
     return PageCard(row=row, images=images, is_small=is_small)
+
+
+def _declared() -> tuple[Column, ...]:
+    """Return the manifest's columns; whoever only asks for a version need not load the stages."""
+    from tasks.stages import MANIFEST
+
+    return MANIFEST.columns
+
+
+def _numbers() -> tuple[str, ...]:
+    """Return the columns of numbers: what the stages measured comes before what the metadata claims."""
+    scores = [column for column in _declared() if column.type == "float32"]
+    claimed = [column.name for column in scores if column.stage == "plan"]
+    return (*(column.name for column in scores if column.stage != "plan"), "rank", "level", *claimed)

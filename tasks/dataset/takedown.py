@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from storage import (
-    MANIFEST,
     CorruptFileError,
     Dropped,
     FileEntry,
@@ -24,6 +23,7 @@ from storage import (
     ShardTarget,
     StageRecord,
     StageRun,
+    TableSchema,
     TarMember,
     VersionInfo,
     VersionStore,
@@ -38,7 +38,7 @@ from storage.arrow import compute
 from storage.tables import SHARD_FILES
 from tasks.corpus import url_key
 from tasks.errors import TaskError
-from tasks.pack.plan import STAGE, VERSION
+from tasks.pack.plan import STAGE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -224,12 +224,12 @@ def _parquet_entries(path: Path) -> Iterator[tuple[str, str]]:
 
 def _pack_reports(versions: VersionStore, info: VersionInfo) -> list[ShardReport]:
     """Return the reports of all shards of pack that a version was made from."""
-    rows = versions.shard_files(info).filter(compute().field("stage") == STAGE)
+    rows = versions.shard_files(info).filter(compute().field("stage") == STAGE.name)
     found = []
     for shard, name in sorted({(row["shard"], row["fingerprint"]) for row in rows.to_pylist()}):
-        report = ShardStore(versions.files).target(STAGE, shard, name).finished()
+        report = ShardStore(versions.files).target(STAGE.name, shard, name).finished()
         if report is None:
-            raise MissingFileError(f"the shard {STAGE}/{shard} of version {info.id} is not whole any more")
+            raise MissingFileError(f"the shard {STAGE.name}/{shard} of version {info.id} is not whole any more")
         found.append(report)
     return found
 
@@ -237,8 +237,10 @@ def _pack_reports(versions: VersionStore, info: VersionInfo) -> list[ShardReport
 def _without(store: ShardStore, report: ShardReport, removed: Sequence[str]) -> ShardReport:
     """Write one tar anew without some samples and return its report; all other bytes are copied."""
     config = _Removal(sample_ids=tuple(sorted(removed)))
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(report.fingerprint, report.digest))
-    target = store.target(STAGE, report.shard, name)
+    name = fingerprint(
+        stage=STAGE.name, version=STAGE.version, config=config, inputs=(report.fingerprint, report.digest)
+    )
+    target = store.target(STAGE.name, report.shard, name)
     if (done := target.finished()) is not None:
         return done
     started = time.monotonic()
@@ -255,7 +257,7 @@ def _without(store: ShardStore, report: ShardReport, removed: Sequence[str]) -> 
             num_in=report.num_in,
             seconds=time.monotonic() - started,
             table=_placed(rows, written.members, target, written.sha256),
-            schema=MANIFEST,
+            schema=TableSchema.of(rows.schema),
             blobs={"tar": written} if rows.num_rows else {},
             dropped=[*lost, *(Dropped(sample_id=name, reason=REASON) for name in sorted(gone))],
         )
@@ -277,7 +279,7 @@ def _placed(rows: "pa.Table", members: Sequence[TarMember], target: ShardTarget,
         "tar_offset": pa.array([starts[name] for name in ids], pa.int64()),
         "tar_size": pa.array([ends[name] - starts[name] for name in ids], pa.int64()),
     }
-    return pa.table({name: new.get(name, rows[name]) for name in MANIFEST.names})
+    return pa.table({name: new.get(name, rows[name]) for name in rows.column_names})
 
 
 def _manifest(
@@ -304,9 +306,9 @@ def _listing(versions: VersionStore, parent: VersionInfo, renewed: dict[str, Sha
     pc = compute()
     files = versions.shard_files(parent)
     shards = pa.array(sorted(renewed), pa.string())
-    kept = files.filter(~((pc.field("stage") == STAGE) & pc.field("shard").isin(shards)))
+    kept = files.filter(~((pc.field("stage") == STAGE.name) & pc.field("shard").isin(shards)))
     rows = [
-        {"stage": STAGE, "shard": report.shard, "fingerprint": report.fingerprint, "name": name}
+        {"stage": STAGE.name, "shard": report.shard, "fingerprint": report.fingerprint, "name": name}
         | {"size": entry.size, "sha256": entry.sha256}
         for report in renewed.values()
         for name, entry in report.files.items()
@@ -320,13 +322,13 @@ def _tars(reports: Iterable[ShardReport]) -> dict[str, FileEntry]:
 
 def _stages(parent: VersionInfo, reports: Sequence[ShardReport], listed: TakedownList) -> tuple[StageRecord, ...]:
     """Return the parent's lineage with pack as it is now; its configuration says which lists it was freed from."""
-    run = StageRun(stage=STAGE, code_version=VERSION, config=None, reports=tuple(reports))
+    run = StageRun(stage=STAGE.name, code_version=STAGE.version, config=None, reports=tuple(reports))
     record = StageRecord.of(run)
-    before = next(stage for stage in parent.stages if stage.stage == STAGE)
+    before = next(stage for stage in parent.stages if stage.stage == STAGE.name)
     config: dict[str, Any] = dict(before.config) if isinstance(before.config, dict) else {"config": before.config}
     config["takedowns"] = [*config.get("takedowns", []), listed.digest]
     made = replace(record, config=json.loads(json.dumps(config)), model_identity=before.model_identity)
-    return tuple(made if stage.stage == STAGE else stage for stage in parent.stages)
+    return tuple(made if stage.stage == STAGE.name else stage for stage in parent.stages)
 
 
 def _not_in(values: "pa.ChunkedArray", gone: frozenset[str]) -> "pa.ChunkedArray":

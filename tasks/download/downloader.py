@@ -21,13 +21,19 @@ from typing import Any, Final, Protocol
 from urllib.error import URLError
 from urllib.response import addinfourl
 
-from iedit_model.errors import ConfigError
 from tasks.download.errors import FetchError
 from tasks.download.image_body import CleanImage
+from tasks.errors import TaskError
 
 _SCHEME: Final = "iedit"
 _LOOK_S: Final = 1.0
 _NO_IMAGE: Final = (None,) * 5
+
+
+class DownloaderMissingError(TaskError):
+    """img2dataset is not installed; the message says how it is without the requirement of it that harms."""
+
+    stops_run = True
 
 
 class RowSteps(Protocol):
@@ -64,7 +70,7 @@ def run_downloader(num_rows: int, steps: RowSteps, *, num_threads: int, stop: th
         stop: set when the work is given up, here or by the caller.
 
     Raises:
-        ConfigError: img2dataset is not installed.
+        DownloaderMissingError: img2dataset is not installed.
     """
     rows, name = _Rows(steps, stop), str(next(_NAMES))
     with tempfile.TemporaryDirectory(prefix="iedit-") as folder:
@@ -101,7 +107,7 @@ def _img2dataset(rows: "_Rows", *, folder: str, num_rows: int, num_threads: int)
     try:
         from img2dataset.downloader import Downloader
     except ModuleNotFoundError as error:
-        raise ConfigError(
+        raise DownloaderMissingError(
             f"downloading needs img2dataset, and {error.name} is not installed: "
             "run `pip install --no-deps 'img2dataset>=1.47,<2'` (what it needs came with iedit)"
         ) from error

@@ -128,7 +128,7 @@ def fetch_rounds(
 
     Raises:
         ShardError: img2dataset lost a row.
-        ConfigError: img2dataset is not installed.
+        DownloaderMissingError: img2dataset is not installed.
     """
     outcomes: dict[str, Outcome] = {}
     due = [(0.0, task) for task in spread_over_hosts([(task, _host(task.url)) for task in tasks])]

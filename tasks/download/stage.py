@@ -16,14 +16,15 @@ from pydantic import Field, NonNegativeInt
 
 from iedit_model.configuration import Share, configuration
 from storage import (
-    DOWNLOAD,
-    DOWNLOAD_LOG,
+    SAMPLE_ID,
     Dropped,
     ShardReport,
     ShardStore,
     ShardTarget,
+    TableSchema,
     WrittenTar,
-    fingerprint,
+    col,
+    in_manifest,
     parquet_bytes,
     read_tar_member,
     write_tar,
@@ -33,9 +34,56 @@ from tasks.download.client import FetchConfig, Fetcher
 from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
 from tasks.errors import ShardError
+from tasks.stage import Job, Stage
 
-STAGE: Final = "download"
 VERSION: Final = 2
+
+DOWNLOAD: Final = TableSchema(
+    name="download",
+    description="One row per URL that was tried, whether it could be fetched or not.",
+    columns=(
+        SAMPLE_ID,
+        col("url", "string", "Address of the source image."),
+        col("alt_text", "string", "Text that the page gives for the image.", nullable=True),
+        col("status", "string", "Whether the image is there.", allowed=("ok", "failed")),
+        col(
+            "error_kind", "string", "Whether another try could help.", nullable=True, allowed=("permanent", "transient")
+        ),
+        col("error_class", "string", "Class of a permanent failure, one word.", nullable=True),
+        *in_manifest(
+            col("sha256", "string", "Hash of the original bytes.", "64 hex characters", nullable=True),
+            col("original_format", "string", "Format of the original image.", "lower case", nullable=True),
+            col("original_width", "int32", "Width of the original image.", "pixels", nullable=True),
+            col("original_height", "int32", "Height of the original image.", "pixels", nullable=True),
+            col("width", "int32", "Width of the stored image.", "pixels", nullable=True),
+            col("height", "int32", "Height of the stored image.", "pixels", nullable=True),
+            col("stored_sha256", "string", "Hash of the stored image's bytes.", "64 hex characters", nullable=True),
+            col("image_shard", "string", "Download shard whose tar holds the stored image.", nullable=True),
+            col("image_offset", "int64", "Where the stored image begins in that tar.", "bytes", nullable=True),
+            col("image_size", "int64", "Length of the stored image.", "bytes", nullable=True),
+            col("phash", "int64", "Perceptual hash: near-duplicates differ in few bits.", "64 bits", nullable=True),
+            certain=True,
+        ),
+    ),
+)
+
+DOWNLOAD_LOG: Final = TableSchema(
+    name="download_log",
+    description="One row per URL that was tried, and how that went; `log.parquet` of a download shard.",
+    columns=(
+        SAMPLE_ID,
+        col("url", "string", "Address of the source image."),
+        col("status", "string", "Whether the image is there.", allowed=("ok", "failed")),
+        col(
+            "error_kind", "string", "Whether another try could help.", nullable=True, allowed=("permanent", "transient")
+        ),
+        col("error_class", "string", "Class of the failure, one word.", nullable=True),
+        col("error_message", "string", "What the failure said.", nullable=True),
+        col("http_status", "int32", "Last status of the server.", nullable=True),
+        col("attempts", "int32", "How often the URL was tried, in all runs.", "count"),
+        col("fetched_bytes", "int64", "Length of the last body that came whole.", "bytes"),
+    ),
+)
 
 LOG: Final = "log.parquet"
 """How each URL was tried and what it said. Table and tar say only what came of it, so that the network's mood (a retry
@@ -130,8 +178,7 @@ def latest_download(plan: ShardReport, config: DownloadConfig, store: ShardStore
 
 
 def _target(plan: ShardReport, config: DownloadConfig, store: ShardStore) -> ShardTarget:
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(plan.digest,))
-    return store.target(STAGE, plan.shard, name)
+    return STAGE.target(plan.shard, store, config=config, inputs=(plan.digest,))
 
 
 def _failures(report: ShardReport) -> dict[str, int]:
@@ -172,7 +219,7 @@ class _Download:
                 return before
             rows = [self._row(row, known.get(row["sample_id"]), outcomes.get(row["sample_id"])) for row in planned]
             failed = Counter(str(row["error_class"]) for row in rows if row["status"] == "failed")
-            name = f"{STAGE}/{self._target.shard}"
+            name = f"{STAGE.name}/{self._target.shard}"
             _check_floor(name, len(rows) - failed.total(), failed, self._config)
             with self._target.scratch("tar") as tar_path:
                 tar = write_tar(tar_path, self._members(rows, outcomes, spill, before))
@@ -227,7 +274,7 @@ class _Download:
                 place = (row["image_offset"], row["image_size"])
                 data = read_tar_member(self._store.files, before.path("tar"), *place, sha256=row["stored_sha256"])
             else:
-                raise ShardError(f"{STAGE}/{self._target.shard}: the picture of {row['sample_id']} is nowhere")
+                raise ShardError(f"{STAGE.name}/{self._target.shard}: the picture of {row['sample_id']} is nowhere")
             yield f"{row['sample_id']}.{self._config.image.format}", data
 
     def _commit(self, rows: list[_Row], tar: WrittenTar, before: ShardReport | None, seconds: float) -> ShardReport:
@@ -273,3 +320,20 @@ def _may_pass(known: Mapping[str, _Row], row: _Row) -> bool:
 
 def _is_news(outcome: Outcome) -> bool:
     return outcome.error is None or not outcome.error.is_transient
+
+
+def _work(job: Job) -> ShardReport:
+    fetch = retry_failed if job.retry else download_shard
+    return fetch(job.reports["plan"], job.config(DownloadConfig), job.store)
+
+
+STAGE: Final = Stage(
+    name="download",
+    version=VERSION,
+    summary="one row per URL, the images in a tar, how each URL was tried in a log",
+    config=DownloadConfig,
+    work=_work,
+    tables=(DOWNLOAD, DOWNLOAD_LOG),
+    needs=("plan",),
+    network=True,
+)

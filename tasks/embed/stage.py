@@ -5,28 +5,28 @@ a sample without a swap has rows of zeros there: it can be a target, never a sou
 embedding and its layout.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from iedit_model.batching import map_batches
 from iedit_model.configuration import configuration
-from iedit_model.models.clip import ClipEncoder, ClipSpec
-from storage import ShardReport, ShardStore, embed_schema, fingerprint
+from iedit_model.models.clip import ClipEncoder, ClipSpec, load_clip
+from storage import SAMPLE_ID, SchemaError, ShardReport, ShardStore, TableSchema, col
 from tasks.corpus import CorpusError
 from tasks.images.layout import LAYOUT_DIM, layout_descriptors, layout_pixels
 from tasks.images.stored_images import BatchConfig, ImagePass, StoredImage, stored_images
+from tasks.stage import Job, Output, Stage, Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
     from torch import Tensor
 
-STAGE, VERSION = "embed", 1
+VERSION: Final = 1
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class EmbedConfig:
 
     model: ClipSpec
     batch: BatchConfig = field(default_factory=BatchConfig)
-    """Images a batch; texts go through the model in batches of the same size."""
+    """Images per batch; texts go through the model in batches of the same size."""
 
 
 def embed_shard(
@@ -68,27 +68,43 @@ def embed_shard(
         MissingFileError: the images are gone.
         MemoryLimitError: not even one image fits into memory.
     """
-    name = fingerprint(
-        stage=STAGE,
-        version=VERSION,
-        config=config,
-        inputs=(download.digest, caption.digest, swap.digest),
-        model_identity=encoder.fingerprint,
-    )
-    target = store.target(STAGE, download.shard, name)
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
-    images = ImagePass(store, config.batch)
-    ids, image_embeds, layouts = _image_rows(_captioned(store, download, caption), images, encoder)
-    prompts, captions = _text_rows(store, swap, ids, encoder, config.batch.size)
-    return target.commit(
-        num_in=caption.num_out,
-        seconds=time.monotonic() - started,
-        table=_table(ids, image_embeds=image_embeds, text_embeds=prompts, caption_embeds=captions, layouts=layouts),
-        schema=embed_schema(encoder.dim, layout_dim=LAYOUT_DIM),
-        dropped=images.dropped,
-        extra={"num_halvings": images.num_halvings, "dim": encoder.dim},
+
+    def work(_: Workspace) -> Output:
+        images = ImagePass(store, config.batch)
+        ids, image_embeds, layouts = _image_rows(_captioned(store, download, caption), images, encoder)
+        prompts, captions = _text_rows(store, swap, ids, encoder, config.batch.size)
+        return Output(
+            num_in=caption.num_out,
+            table=_table(ids, image_embeds=image_embeds, text_embeds=prompts, caption_embeds=captions, layouts=layouts),
+            schema=embed_schema(encoder.dim),
+            dropped=images.dropped,
+            extra={"num_halvings": images.num_halvings, "dim": encoder.dim},
+        )
+
+    inputs = (download.digest, caption.digest, swap.digest)
+    return STAGE.shard(download.shard, store, work, config=config, inputs=inputs, weights=encoder.fingerprint)
+
+
+def embed_schema(dim: int, *, layout_dim: int = LAYOUT_DIM) -> TableSchema:
+    """Return the table of the embed stage for embeddings of ``dim`` numbers and layouts of ``layout_dim``.
+
+    Raises:
+        SchemaError: one of them is not between 1 and 99999.
+    """
+    for size in (dim, layout_dim):
+        if not 1 <= size <= 99_999:
+            raise SchemaError(f"an embedding has between 1 and 99999 numbers, not {size}")
+    vector, of_pairs = f"float16[{dim}]", "unit norm, or zeros"
+    return TableSchema(
+        name="embed",
+        description="One row per image; each can be a target, and those with an edit prompt can be sources too.",
+        columns=(
+            SAMPLE_ID,
+            col("image_embeds", vector, "Embedding of the image.", "unit norm"),
+            col("text_embeds", vector, "Embedding of the edit prompt; zeros where there is none.", of_pairs),
+            col("caption_embeds", vector, "Embedding of the caption; zeros without an edit prompt.", of_pairs),
+            col("layout_embeds", f"float16[{layout_dim}]", "Descriptor of where things are in the image.", of_pairs),
+        ),
     )
 
 
@@ -153,6 +169,27 @@ def _table(
         "layout_embeds": layouts,
     }
     for name, rows in vectors.items():
-        halves = pa.array(rows.astype(np.float16).ravel(), pa.float16())
-        columns[name] = pa.FixedSizeListArray.from_arrays(halves, rows.shape[1])
+        numbers = pa.array(rows.astype(np.float16).ravel(), pa.float16())
+        columns[name] = pa.FixedSizeListArray.from_arrays(numbers, rows.shape[1])
     return pa.table(columns)
+
+
+def _work(job: Job) -> ShardReport:
+    config, reports = job.config(EmbedConfig), job.reports
+    encoder = load_clip(config.model)
+    return embed_shard(
+        reports["download"], config, job.store, encoder, caption=reports["caption"], swap=reports["swap"]
+    )
+
+
+STAGE: Final = Stage(
+    name="embed",
+    version=VERSION,
+    summary="embeddings of images, captions and edit prompts, layouts of images",
+    config=EmbedConfig,
+    work=_work,
+    tables=(embed_schema(512),),
+    needs=("download", "caption", "swap"),
+    weights=lambda config: load_clip(config.model).fingerprint,
+)
+"""Its table as declared here is that of a CLIP with 512 numbers; each shard has those of its own model."""

@@ -12,12 +12,20 @@ from iedit_model.editing.methods import build_editor
 from storage import ShardReport, ShardStore, canonical_json
 from tasks.evaluate.finish import finish_evaluation
 from tasks.evaluate.networks import load_networks, networks_fingerprint
-from tasks.evaluate.plan import FULL_METHOD, Checkpoints, EvaluationPlan, MethodPlan, at_strength, method_plans
+from tasks.evaluate.plan import (
+    FULL_METHOD,
+    Checkpoints,
+    EvaluationPlan,
+    MethodPlan,
+    at_strength,
+    deviations,
+    method_plans,
+)
 from tasks.evaluate.provenance import gather_provenance
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.results import MethodScores, SweepPoint, collect_results
 from tasks.evaluate.sets.evalset import EvalSet
-from tasks.evaluate.stage import edit_shard, pair_slices, reference_shard, score_shard
+from tasks.evaluate.stage import edit_shard, pair_shards, reference_shard, score_shard
 from tasks.evaluate.trainings import training_lines
 
 SWEPT: Final = ("sdedit", "iedit", "iedit_m")
@@ -143,6 +151,7 @@ def run_evaluation(
             models=model_identities(rows, plan),
             evalsets={evalset.info.name: evalset.digest for evalset in evalsets},
             trainings=training_lines(checkpoints),
+            deviations=deviations(plan),
         ),
         encoders=[clip.name for clip in plan.scoring.encoders],
     )
@@ -196,7 +205,7 @@ def edit_slice(part: Slice, store: ShardStore) -> ShardReport:
         WeightsError: a model cannot be had.
         MemoryLimitError: not even one image fits into memory.
     """
-    pairs = pair_slices(part.evalset, pairs_a_shard=part.plan.pairs_a_shard)[int(part.name)]
+    pairs = pair_shards(part.evalset, pairs_per_shard=part.plan.pairs_per_shard)[int(part.name)]
     return edit_shard(part.evalset, pairs, part.row.editing, store, build_editor(part.row.spec), shard=part.name)
 
 
@@ -223,7 +232,7 @@ def model_identities(rows: Sequence[MethodPlan], plan: EvaluationPlan) -> dict[s
 
 
 def _slice_names(evalset: EvalSet, plan: EvaluationPlan) -> list[str]:
-    return [f"{index:05d}" for index in range(len(pair_slices(evalset, pairs_a_shard=plan.pairs_a_shard)))]
+    return [f"{index:05d}" for index in range(len(pair_shards(evalset, pairs_per_shard=plan.pairs_per_shard)))]
 
 
 def _method_scores(

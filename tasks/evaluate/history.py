@@ -51,7 +51,7 @@ HISTORY = TableSchema(
         _text("model_identity", "Digest of the weights of all methods."),
         _text("evalset", "Evaluation set."),
         _text("evalset_digest", "Digest of its pairs."),
-        _text("code", "Digest of the sources that decide the numbers."),
+        _text("code", "Digest of the declared versions of what decides the numbers."),
         _text("scoring", "Digest of the configuration."),
         _text("commit", "Git commit; empty where there is none."),
         _text("method", "Method."),
@@ -153,7 +153,7 @@ def what_changed(
         rows: ``read_history``.
         models: what it is -> identity, as an evaluation now would record them.
         evalsets: set -> digest.
-        code: ``code_digest()``.
+        code: ``code_version()``.
         config: canonical JSON of the configuration.
     """
     if not rows:

@@ -37,7 +37,7 @@ class EvaluationPlan:
     """By default all that their registration does not leave out."""
     with_masks: tuple[str, ...] = field(default_factory=lambda: _names(lambda method: method.gets_set_masks))
     """Methods that are given the set's masks, as the paper does for DALL-E 2."""
-    pairs_a_shard: PositiveInt = 64
+    pairs_per_shard: PositiveInt = 64
     """Pairs of a slice: one task run each."""
 
     def __post_init__(self) -> None:
@@ -50,6 +50,27 @@ class EvaluationPlan:
     def size_px(self) -> int:
         """Side of the frame in which everything is edited and scored."""
         return self.editing.size_px
+
+
+def deviations(plan: EvaluationPlan) -> list[str]:
+    """Return one line for each setting of the edits that differs from the paper's, or that it does not state.
+
+    The paper states a guidance scale of 7.5 and 384 x 384 pixels; it is silent about strength, steps, sampler, growth
+    and pooling of the mask, for which SDEdit's and diffusers' usual values stand.
+    """
+    sampling, masks, unstated = plan.settings.sampling, plan.settings.masks, " (the paper does not state it)"
+    settings = (
+        ("size_px", plan.editing.size_px, 384, ""),
+        ("guidance_scale", sampling.guidance_scale, 7.5, ""),
+        ("strength", sampling.strength, 0.7, unstated),
+        ("num_inference_steps", sampling.num_inference_steps, 50, unstated),
+        ("sampler", sampling.sampler, "ddim", unstated),
+        ("blend_noise", sampling.blend_noise, "fixed", unstated),
+        ("masks.latent_mode", masks.latent_mode, "area", unstated),
+        ("masks.dilate_cells", masks.dilate_cells, 0, unstated),
+        ("paste_back", plan.settings.paste_back, False, ""),
+    )
+    return [f"{name} = {value!r} instead of {paper!r}{note}" for name, value, paper, note in settings if value != paper]
 
 
 @dataclass(frozen=True, kw_only=True)

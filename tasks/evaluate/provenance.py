@@ -1,17 +1,17 @@
 """Where numbers come from: code, configuration, models, sets, packages and the machine."""
 
-import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from storage import digest_of
+
 _ROOT = Path(__file__).resolve().parents[2]
-_SOURCES: Final = ("iedit_model", "tasks/evaluate")
 _PACKAGES: Final = (
     *("iedit", "torch", "torchvision", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "pyarrow"),
 )
@@ -29,7 +29,7 @@ class Provenance:
     is_dirty: bool
     """Whether files differed from that commit."""
     code: str
-    """16 hex characters over the sources that decide the numbers."""
+    """16 hex characters over the declared versions of what decides the numbers."""
     config: str
     """Canonical JSON of the configuration."""
     models: Mapping[str, str]
@@ -38,6 +38,8 @@ class Provenance:
     """Set -> digest of its pairs."""
     packages: Mapping[str, str]
     hardware: Mapping[str, str]
+    deviations: Sequence[str] = field(default_factory=list)
+    """What the evaluation does otherwise than the paper, a line each."""
     trainings: Mapping[str, str] = field(default_factory=dict)
     """Training -> what was trained; none in evaluations of untrained methods."""
 
@@ -49,6 +51,7 @@ def gather_provenance(
     models: Mapping[str, str],
     evalsets: Mapping[str, str],
     trainings: Mapping[str, str] | None = None,
+    deviations: Sequence[str] = (),
 ) -> Provenance:
     """Return the record of this machine and this code; a machine without git or a repository has no commit.
 
@@ -58,30 +61,46 @@ def gather_provenance(
         models: what it is -> identity.
         evalsets: set -> digest.
         trainings: training -> what was trained.
+        deviations: from the paper, in words.
     """
     commit = _git("rev-parse", "HEAD")
     return Provenance(
         created=created,
         commit=commit,
         is_dirty=bool(commit) and bool(_git("status", "--porcelain", "--untracked-files=no")),
-        code=code_digest(),
+        code=code_version(),
         config=config,
         models=dict(models),
         evalsets=dict(evalsets),
         packages={name: found for name in _PACKAGES if (found := _version(name))},
         hardware=_hardware(),
         trainings=dict(trainings or {}),
+        deviations=list(deviations),
     )
 
 
-def code_digest() -> str:
-    """Return 16 hex characters over the sources that decide an evaluation's numbers."""
-    hasher = hashlib.sha256()
-    for source in _SOURCES:
-        path = _ROOT / source
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            hasher.update(f"{file.relative_to(_ROOT).as_posix()}\0".encode() + file.read_bytes())
-    return hasher.hexdigest()[:16]
+def code_versions() -> dict[str, int]:
+    """Return what decides an evaluation's numbers -> its declared version, raised by hand when results change.
+
+    A change of a docstring or a moved file changes none of them; another way of decoding images, of editing or of
+    measuring does.
+    """
+    from iedit_model.editing import batches
+    from iedit_model.imaging import decode
+    from iedit_model.metrics.catalogue import metric_versions
+    from tasks.evaluate import stage
+
+    return {
+        "evaluate": stage.VERSION,
+        "decoding": decode.VERSION,
+        "editing": batches.EDITING_VERSION,
+        **{f"metric {name}": version for name, version in metric_versions().items()},
+    }
+
+
+def code_version() -> str:
+    """Return 16 hex characters over ``code_versions``."""
+    return digest_of(*(f"{name}={version}" for name, version in sorted(code_versions().items())))[:16]
 
 
 def _git(*arguments: str) -> str:

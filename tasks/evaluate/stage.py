@@ -48,15 +48,15 @@ class EditingConfig:
             raise ValueError(f"seeds are {self.seeds}, expected different numbers")
 
 
-def pair_slices(evalset: EvalSet, *, pairs_a_shard: int) -> list[tuple[EvalPair, ...]]:
+def pair_shards(evalset: EvalSet, *, pairs_per_shard: int) -> list[tuple[EvalPair, ...]]:
     """Return the pairs of a set cut into shards, in order.
 
     Raises:
         ConfigError: the shards would be empty.
     """
-    if pairs_a_shard < 1:
-        raise ConfigError(f"pairs_a_shard is {pairs_a_shard}, expected at least 1")
-    return [evalset.pairs[start : start + pairs_a_shard] for start in range(0, len(evalset.pairs), pairs_a_shard)]
+    if pairs_per_shard < 1:
+        raise ConfigError(f"pairs_per_shard is {pairs_per_shard}, expected at least 1")
+    return [evalset.pairs[start : start + pairs_per_shard] for start in range(0, len(evalset.pairs), pairs_per_shard)]
 
 
 def edit_shard(

@@ -5,9 +5,7 @@ stored, the facts that exclude candidates, the means of the two modalities. Rows
 division into shards does not show in any byte.
 """
 
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from iedit_model.configuration import configuration
-from storage import ShardReport, ShardStore, fingerprint
+from storage import SAMPLE_ID, ShardReport, ShardStore, TableSchema, col
 from tasks.corpus import read_facts
 from tasks.embed.queries import QueryConfig, query_embeds
 from tasks.embed.vectors import Float64s, Int64s
@@ -33,8 +31,15 @@ from tasks.index.vector_index import (
     Neighbours,
     SearchSettings,
 )
+from tasks.stage import Job, Output, Stage, Workspace
 
-STAGE, VERSION = "index", 1
+VERSION: Final = 1
+
+INDEX: Final = TableSchema(
+    name="index",
+    description="One row per vector of the index: which sample stands at which position.",
+    columns=(SAMPLE_ID, col("position", "int64", "Row of the vector in the index.", "from 0")),
+)
 SHARD: Final = "all"
 """Name of the only shard of this stage."""
 
@@ -90,34 +95,29 @@ def build_index(
         IndexRecallError: the recall is below what ``config.recall`` asks for.
     """
     inputs = [digest for reports in (embeds, downloads, captions) for digest in sorted(r.digest for r in reports)]
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=inputs)
-    target = store.target(STAGE, SHARD, name)
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
-    listing = list_images(embeds, store)
-    sample = config.recall.sample(len(listing.ids))
-    with ExitStack() as stack:
-        blobs: dict[str, Path] = {
-            suffix: stack.enter_context(target.scratch(suffix))
-            for suffix in (FAISS_BLOB, VECTORS_BLOB, FACTS_BLOB, MEANS_BLOB, LAYOUTS_BLOB)
-        }
+
+    def work(space: Workspace) -> Output:
+        listing = list_images(embeds, store)
+        sample = config.recall.sample(len(listing.ids))
+        names = (FAISS_BLOB, VECTORS_BLOB, FACTS_BLOB, MEANS_BLOB, LAYOUTS_BLOB)
+        paths = {name: space.scratch(name) for name in names}
         gathered = gather(
-            listing, embeds, store, vectors=blobs[VECTORS_BLOB], layouts=blobs[LAYOUTS_BLOB], sample=sample
+            listing, embeds, store, vectors=paths[VECTORS_BLOB], layouts=paths[LAYOUTS_BLOB], sample=sample
         )
         if listing.layout_dim is None:
-            del blobs[LAYOUTS_BLOB]
-        save_array(blobs[FACTS_BLOB], read_facts(store, listing.ids, downloads=downloads, captions=captions))
-        save_array(blobs[MEANS_BLOB], np.stack([gathered.means.image, gathered.means.text]))
-        extra = _write_faiss(blobs[FAISS_BLOB], gathered, sample, config)
-        return target.commit(
+            del paths[LAYOUTS_BLOB]
+        save_array(paths[FACTS_BLOB], read_facts(store, listing.ids, downloads=downloads, captions=captions))
+        save_array(paths[MEANS_BLOB], np.stack([gathered.means.image, gathered.means.text]))
+        extra = _write_faiss(paths[FAISS_BLOB], gathered, sample, config)
+        return Output(
             num_in=len(listing.ids) + len(listing.dropped),
-            seconds=time.monotonic() - started,
             table=id_table(listing.ids),
-            blobs=blobs,
+            blobs=paths,
             dropped=listing.dropped,
             extra=extra,
         )
+
+    return STAGE.shard(SHARD, store, work, config=config, inputs=inputs)
 
 
 def _write_faiss(path: Path, gathered: Gathered, sample: Int64s, config: IndexConfig) -> dict[str, str | int | float]:
@@ -167,3 +167,26 @@ def _sampled_queries(gathered: Gathered, sample: Int64s, text_weight: float) -> 
     config = QueryConfig(text_weight=text_weight)
     mixed = query_embeds(images, np.where(texts.any(axis=1, keepdims=True), texts, images), config, gathered.means)
     return mixed[mixed.any(axis=1)]
+
+
+def _work(job: Job) -> ShardReport:
+    corpus = job.corpus
+    return build_index(
+        corpus["embed"],
+        downloads=corpus["download"],
+        captions=corpus["caption"],
+        config=job.config(IndexConfig),
+        store=job.store,
+    )
+
+
+STAGE: Final = Stage(
+    name="index",
+    version=VERSION,
+    summary="one FAISS index (`faiss`) with its vectors, image attributes and means",
+    config=IndexConfig,
+    work=_work,
+    tables=(INDEX,),
+    corpus=("embed", "download", "caption"),
+    barrier=True,
+)

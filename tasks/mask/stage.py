@@ -4,26 +4,58 @@ The source mask shows ``source_diff`` on the source image, the target mask ``tar
 all pairs are scored, then gates are applied to the scores: with other gates only the second part runs again.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from iedit_model.configuration import Probability, Share, configuration
-from iedit_model.models.segmenter import PromptedImage, Segmenter, SegmenterSpec
-from storage import MASK, Dropped, ShardReport, ShardStore, digest_of, fingerprint
+from iedit_model.models.segmenter import PromptedImage, Segmenter, SegmenterSpec, load_segmenter
+from storage import SAMPLE_ID, Column, Dropped, ShardReport, ShardStore, TableSchema, col, digest_of, in_manifest
+from storage.tables import UNIT_RANGE
 from tasks.corpus import CorpusError
-from tasks.images.image_index import ImageIndex
+from tasks.images.image_index import ImageIndex, load_image_index
 from tasks.images.stored_images import BatchConfig, ImagePass, StoredImage
 from tasks.mask.scores import Levels, MaskScores, blurred, mask_iou, outside_similarity, read_mask, score_mask
+from tasks.stage import Job, Output, Stage, Workspace
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-STAGE, VERSION = "mask", 1
+VERSION: Final = 1
+
+
+def _mask_columns(side: str) -> tuple[Column, ...]:
+    return in_manifest(
+        col(f"{side}_mask_mean", "float32", f"Mean probability of the {side} mask.", UNIT_RANGE),
+        col(f"{side}_mask_max", "float32", f"Highest probability of the {side} mask.", UNIT_RANGE),
+        col(f"{side}_mask_area", "float32", f"Share of the {side} image inside the mask.", UNIT_RANGE),
+        col(
+            f"{side}_mask_border", "float32", f"Share of the {side} image's border pixels inside the mask.", UNIT_RANGE
+        ),
+    )
+
+
+_PAIR_COLUMNS: Final = in_manifest(
+    col("mask_iou", "float32", "Intersection over union of the two masks.", UNIT_RANGE),
+    col("outside_similarity", "float32", "Similarity of the two images outside both masks.", "[-1, 1]"),
+)
+
+MASK: Final = TableSchema(
+    name="mask",
+    description="One row per pair with its two masks and their scores.",
+    columns=(
+        SAMPLE_ID,
+        col("target_id", "string", "Sample whose image is the pseudo-target.", "20 hex characters"),
+        col("source_mask_png", "binary", "Mask on the source image: where to edit.", "PNG, 8 bit grey, 255 = edit"),
+        *_mask_columns("source"),
+        col("target_mask_png", "binary", "Mask on the target image.", "PNG, 8 bit grey, 255 = edit"),
+        *_mask_columns("target"),
+        *_PAIR_COLUMNS,
+    ),
+)
 
 _PROMPTS_AT_ONCE = 8
 """Prompts of an image whose full-size maps are in memory together; a popular target may have many more."""
@@ -91,50 +123,38 @@ def mask_shard(
     open_config = replace(config, gates=MaskGates())
     pairs = _read_pairs(store, retrieve, swap, images)
     used = {image.sample_id: image.sha256 for pair in pairs for image in (pair.source, pair.target)}
-    name = fingerprint(
-        stage=STAGE,
-        version=VERSION,
-        config=open_config,
-        # The targets lie in other shards: their pictures count by their own hashes.
-        inputs=(retrieve.digest, swap.digest, digest_of(*(part for item in sorted(used.items()) for part in item))),
-        model_identity=segmenter.fingerprint,
-    )
-    target = store.target(STAGE, retrieve.shard, name)
-    if (scored := target.finished()) is None:
-        started = time.monotonic()
+
+    def work(_: Workspace) -> Output:
         passed = ImagePass(store, config.batch)
         found = _segmented(pairs, passed, config, segmenter)
         rows, dropped = _scored_pairs(pairs, found, {entry.sample_id: entry for entry in passed.dropped}, config)
-        scored = target.commit(
-            num_in=len(pairs),
-            seconds=time.monotonic() - started,
-            table=MASK.table(rows),
-            dropped=dropped,
-            extra={"num_halvings": passed.num_halvings, "num_images": len(used)},
-        )
+        extra = {"num_halvings": passed.num_halvings, "num_images": len(used)}
+        return Output(num_in=len(pairs), table=MASK.table(rows), dropped=dropped, extra=extra)
+
+    # The targets lie in other shards: their images count by their own hashes.
+    inputs = (retrieve.digest, swap.digest, digest_of(*(part for item in sorted(used.items()) for part in item)))
+    scored = STAGE.shard(retrieve.shard, store, work, config=open_config, inputs=inputs, weights=segmenter.fingerprint)
     return scored if config == open_config else gate_masks(scored, config, store)
 
 
 def gate_masks(scored: ShardReport, config: MaskConfig, store: ShardStore) -> ShardReport:
     """Keep the pairs of a scored shard that pass the gates, or return the finished report; needs no model."""
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(scored.digest,))
-    target = store.target(STAGE, scored.shard, name)
-    if (done := target.finished()) is not None:
-        return done
-    import pyarrow as pa
 
-    started = time.monotonic()
-    table = store.read_table(scored)
-    numbers = table.drop_columns(["source_mask_png", "target_mask_png"]).to_pylist()
-    stopped = [_stopping_gate(row, config.gates) for row in numbers]
-    lost = [Dropped(**entry) for entry in store.read_dropped(scored).to_pylist()]
-    return target.commit(
-        num_in=scored.num_in,
-        seconds=time.monotonic() - started,
-        table=table.filter(pa.array([reason is None for reason in stopped], pa.bool_())),
-        dropped=[*lost, *(entry for entry in stopped if entry is not None)],
-        extra={"scored": scored.fingerprint},
-    )
+    def work(_: Workspace) -> Output:
+        import pyarrow as pa
+
+        table = store.read_table(scored)
+        numbers = table.drop_columns(["source_mask_png", "target_mask_png"]).to_pylist()
+        stopped = [_stopping_gate(row, config.gates) for row in numbers]
+        before = [Dropped(**entry) for entry in store.read_dropped(scored).to_pylist()]
+        return Output(
+            num_in=scored.num_in,
+            table=table.filter(pa.array([reason is None for reason in stopped], pa.bool_())),
+            dropped=[*before, *(entry for entry in stopped if entry is not None)],
+            extra={"scored": scored.fingerprint},
+        )
+
+    return STAGE.shard(scored.shard, store, work, config=config, inputs=(scored.digest,))
 
 
 class _Pair(NamedTuple):
@@ -277,3 +297,28 @@ def _stopping_gate(row: Mapping[str, Any], gates: MaskGates) -> Dropped | None:
                 sample_id=row["sample_id"], reason=reason, detail=f"{column} {row[column]:.4f} {sign} {limit}"
             )
     return None
+
+
+def _work(job: Job) -> ShardReport:
+    config = job.config(MaskConfig)
+    return mask_shard(
+        job.reports["retrieve"],
+        config,
+        job.store,
+        load_segmenter(config.model),
+        swap=job.reports["swap"],
+        images=load_image_index(job.store, job.corpus["download"]),
+    )
+
+
+STAGE: Final = Stage(
+    name="mask",
+    version=VERSION,
+    summary="source and target masks with their scores",
+    config=MaskConfig,
+    work=_work,
+    tables=(MASK,),
+    needs=("retrieve", "swap"),
+    corpus=("download",),
+    weights=lambda config: load_segmenter(config.model).fingerprint,
+)

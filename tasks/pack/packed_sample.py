@@ -8,12 +8,11 @@ import hashlib
 import io
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from storage import MANIFEST, SAMPLE_PARTS, CorruptFileError, Files, iter_tar, split_member
+from storage import SAMPLE_PARTS, CorruptFileError, Files, TableSchema, iter_tar, split_member
 from storage.arrow import compute
-from storage.tables import MANIFEST_ORIGIN
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:
@@ -25,15 +24,6 @@ _END_OF_TAR: Final = bytes(1024)
 _GREY_8_BIT: Final = (8, 0)
 """Bit depth and colour type of a PNG."""
 _WHERE_IT_LIES: Final = frozenset({"image_shard", "image_offset", "image_size"})
-
-JSON_COLUMNS: Final = tuple(
-    column.name
-    for column in MANIFEST.columns
-    if column.name not in _WHERE_IT_LIES
-    and not column.name.startswith("candidate_")
-    and MANIFEST_ORIGIN.get(column.name) != "pack"
-)
-"""Columns of the manifest that the ``json`` member repeats: what is true of the sample wherever it is packed."""
 
 
 class BadPartError(TaskError):
@@ -76,19 +66,28 @@ def mask_part(part: str, data: bytes) -> tuple[str, bytes]:
     return f"{part}.png", data
 
 
-def json_records(table: "pa.Table") -> Iterator[tuple[str, bytes]]:
-    """Yield for each row of a table with ``JSON_COLUMNS`` the end of the member name and the bytes of its ``json``.
+def json_columns(manifest: TableSchema) -> tuple[str, ...]:
+    """Return the columns of a manifest that the ``json`` member repeats: what is true wherever a sample is packed."""
+    return tuple(
+        column.name
+        for column in manifest.columns
+        if column.name not in _WHERE_IT_LIES and not column.name.startswith("candidate_") and column.stage != "pack"
+    )
+
+
+def json_records(table: "pa.Table", columns: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield for each row of a table, of its ``columns``, the end of the member name and the bytes of its ``json``.
 
     Keys are sorted, all is ASCII, numbers have the fewest digits that give them back, and what is not finite is null.
     """
     import pyarrow as pa
 
-    names = sorted(JSON_COLUMNS)
-    columns = [
+    names = sorted(columns)
+    values = [
         _shortest(table[name]) if table.schema.field(name).type == pa.float32() else table[name] for name in names
     ]
     # The columns stand in the order of the keys, so that none has to be sorted.
-    for batch in pa.table(columns, names=names).to_batches(max_chunksize=_BATCH):
+    for batch in pa.table(values, names=names).to_batches(max_chunksize=_BATCH):
         for row in batch.to_pylist():
             yield "json", (json.dumps(row, allow_nan=False) + "\n").encode()
 

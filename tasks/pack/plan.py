@@ -1,6 +1,5 @@
 """The first half of stage 8: which pairs go into which tar of which split, decided over the whole dataset at once."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -9,7 +8,17 @@ import numpy as np
 from pydantic import Field
 
 from iedit_model.configuration import configuration
-from storage import Column, Dropped, EmptyVersionError, ShardReport, ShardStore, TableSchema, fingerprint
+from storage import (
+    SAMPLE_ID,
+    SAMPLE_PARTS,
+    Dropped,
+    EmptyVersionError,
+    ShardReport,
+    ShardStore,
+    TableSchema,
+    col,
+    in_manifest,
+)
 from storage.arrow import compute
 from tasks.corpus import Ids, packed_ids
 from tasks.embed.rows import read_embeds
@@ -18,17 +27,18 @@ from tasks.pack.near_duplicates import DuplicateConfig, Keys, Pictures, duplicat
 from tasks.pack.rows import PackInputError, PackInputs, id_at, places_of, read_copies, read_images, read_pairs
 from tasks.pack.splits import SPLITS, Assignment, SplitConfig, assign_splits
 from tasks.pack.templates import edit_template, template_key, text_key
+from tasks.stage import Job, Output, Stage, Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGE, VERSION = "pack", 1
+VERSION: Final = 1
 PLAN_SHARD: Final = "plan"
 """Name of the shard that says what goes where; all others are named after their tars."""
 
 _CLAIMS: Final = ("source image", "target image", "caption", "edit prompt")
 _TARGET_COLUMNS: Final = ("url", "alt_text", "caption", "sha256", "stored_sha256")
-_PLACE_COLUMNS: Final = ("image_shard", "image_offset", "image_size")
+_STORED_COLUMNS: Final = ("image_shard", "image_offset", "image_size")
 
 
 @configuration
@@ -43,28 +53,48 @@ class PackConfig:
     duplicates: DuplicateConfig = field(default_factory=DuplicateConfig)
 
 
-def _column(name: str, kind: str, description: str, unit: str = "", **options: bool | tuple[str, ...]) -> Column:
-    return Column(name=name, type=kind, description=description, unit=unit, **options)  # pyright: ignore[reportArgumentType]
+_TARGET: Final = in_manifest(
+    col("target_url", "string", "Address of the target image."),
+    col("target_alt_text", "string", "Text that the page gives for the target image.", nullable=True),
+    col("target_caption", "string", "One plain sentence about the target image."),
+    col("target_sha256", "string", "Hash of the target's original bytes.", "64 hex characters"),
+    col("target_stored_sha256", "string", "Hash of the target's stored image.", "64 hex characters"),
+    stage="retrieve",
+)
 
+_PACKED: Final = in_manifest(
+    col("split", "string", "Part of the dataset.", allowed=("train", "val", "test")),
+    col("group_id", "string", "Group of related samples; no group crosses a split."),
+    col("tar", "string", "Tar that holds the sample, relative to the root of the store."),
+    col("tar_offset", "int64", "Where the sample's first header begins in the tar.", "bytes"),
+    col("tar_size", "int64", "Length of the sample's members in the tar, headers included.", "bytes"),
+    *(
+        col(f"{part}_member_sha256", "string", f"Hash of the sample's {part} member.", "64 hex characters")
+        for part in SAMPLE_PARTS
+    ),
+)
+
+
+PACK: Final = TableSchema(
+    name="pack",
+    description="One row per packed sample: what packing adds to the manifest.",
+    columns=(SAMPLE_ID, *_TARGET, *_PACKED),
+)
 
 PACK_PLAN: Final = TableSchema(
     name="pack_plan",
-    description="One row a pair that is to be packed: where it goes, and what is needed of its target's picture.",
+    description="One row per pair that is to be packed: where it goes, and what is needed of its target's image.",
     columns=(
-        _column("sample_id", "string", "Id of the sample.", "20 hex characters"),
-        _column("shard", "string", "Shard of the stages that the sample comes from."),
-        _column("tar", "string", "Name of the tar that takes the sample."),
-        _column("place", "int64", "Place of the sample among all of its split.", "from 0"),
-        _column("split", "string", "Part of the dataset.", allowed=SPLITS),
-        _column("group_id", "string", "Group of related samples; no group crosses a split."),
-        _column("target_url", "string", "Address of the target image."),
-        _column("target_alt_text", "string", "Text that the page gives for the target image.", nullable=True),
-        _column("target_caption", "string", "One plain sentence about the target image."),
-        _column("target_sha256", "string", "Hash of the target's original bytes.", "64 hex characters"),
-        _column("target_stored_sha256", "string", "Hash of the target's stored image.", "64 hex characters"),
-        _column("target_image_shard", "string", "Download shard whose tar holds the target image."),
-        _column("target_image_offset", "int64", "Where the target image begins in that tar.", "bytes"),
-        _column("target_image_size", "int64", "Length of the target image.", "bytes"),
+        SAMPLE_ID,
+        col("shard", "string", "Shard of the stages that the sample was read from."),
+        col("tar", "string", "Name of the tar that takes the sample."),
+        col("position", "int64", "Position of the sample among all of its split.", "from 0"),
+        col("split", "string", "Part of the dataset.", allowed=SPLITS),
+        col("group_id", "string", "Group of related samples; no group crosses a split."),
+        *_TARGET,
+        col("target_image_shard", "string", "Download shard whose tar holds the target image."),
+        col("target_image_offset", "int64", "Where the target image begins in that tar.", "bytes"),
+        col("target_image_size", "int64", "Length of the target image.", "bytes"),
     ),
 )
 
@@ -73,26 +103,29 @@ def plan_pack(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Shar
     """Decide the splits and the tars of all pairs, or return the finished report.
 
     Nothing but the samples and the seed decides: neither the order of the reports nor how the samples were divided into
-    shards. In memory are some hundred bytes a pair and, for a moment, the embeddings of the pictures of pairs.
+    shards. In memory are some hundred bytes a pair and, for a moment, the embeddings of the images of pairs.
 
     Returns:
         The report of the shard ``plan``. It counts the pairs that end here: ``split_conflict``, for one of which the
-        picture, text or near-duplicate stands on another side. All others come in again with their tars
+        image, text or near-duplicate stands on another side. All others come in again with their tars
         (``tar_names``), so that the reports of this stage add up.
 
     Raises:
         EmptyVersionError: there is no pair.
         PackInputError: the tables do not fit together.
     """
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=inputs.digests())
-    target = store.target(STAGE, PLAN_SHARD, name)
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
+
+    def work(_: Workspace) -> Output:
+        return _planned(inputs, config, store)
+
+    return STAGE.shard(PLAN_SHARD, store, work, config=config, inputs=inputs.digests())
+
+
+def _planned(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Output:
     pairs = read_pairs(inputs, store)
     if not pairs.num_rows:
         reasons: dict[str, int] = {}
-        for report in inputs.mask:
+        for report in inputs.stages["mask"]:
             for reason, count in report.dropped.items():
                 reasons[reason] = reasons.get(reason, 0) + count
         raise EmptyVersionError(f"no pair came out of the mask stage, so there is nothing to pack; dropped: {reasons}")
@@ -105,10 +138,9 @@ def plan_pack(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Shar
     assignment = assign_splits(sources, _templates(pairs), claims, config.splits)
     table = _plan_table(pairs, images.take(places), sources, assignment, config.samples_per_tar)
     counts = dict(zip(*np.unique(table["split"].to_numpy(zero_copy_only=False), return_counts=True), strict=True))
-    return target.commit(
+    return Output(
         num_in=pairs.num_rows - table.num_rows,
         num_out=0,
-        seconds=time.monotonic() - started,
         table=table,
         schema=PACK_PLAN,
         dropped=list(_conflicts(sources, assignment)),
@@ -135,10 +167,10 @@ def _templates(pairs: "pa.Table") -> Keys:
 
 
 def _claims(pairs: "pa.Table", source_groups: Int64s, target_groups: Int64s) -> Int64s:
-    """Return what each pair claims (n, 4), in the order of ``_CLAIMS``: pictures by group, texts by their words."""
+    """Return what each pair claims (n, 4), in the order of ``_CLAIMS``: images by group, texts by their words."""
     texts = [text_key(text) for name in ("caption", "edit_prompt") for text in pairs[name].to_pylist()]
     _, numbers = np.unique(np.array(texts, dtype=np.uint64), return_inverse=True)
-    # Below zero, so that no text is taken for a picture.
+    # Below zero, so that no text is taken for a image.
     captions, prompts = (-1 - numbers).reshape(2, -1)
     return np.stack([source_groups, target_groups, captions, prompts], axis=1)
 
@@ -146,12 +178,12 @@ def _claims(pairs: "pa.Table", source_groups: Int64s, target_groups: Int64s) -> 
 def _image_groups(
     inputs: PackInputs, config: DuplicateConfig, store: ShardStore, ids: Ids, images: "pa.Table"
 ) -> Int64s:
-    pictures = Pictures(
+    images = Pictures(
         keys=tuple(_hash_keys(images[name].to_pylist()) for name in ("sha256", "stored_sha256")),
         phashes=images["phash"].to_numpy().astype(np.int64),
         embeds=_embeds(inputs, store, ids) if config.needs_embeds else None,
     )
-    return duplicate_groups(pictures, config, copies=read_copies(inputs, store, ids))
+    return duplicate_groups(images, config, copies=read_copies(inputs, store, ids))
 
 
 def _hash_keys(digests: Sequence[str]) -> Keys:
@@ -159,14 +191,15 @@ def _hash_keys(digests: Sequence[str]) -> Keys:
 
 
 def _embeds(inputs: PackInputs, store: ShardStore, ids: Ids) -> Any:
-    """Return the image embeddings (n, d) of the pictures ``ids``."""
-    if not inputs.embed:
+    """Return the image embeddings (n, d) of the images ``ids``."""
+    embeds_of = inputs.stages.get("embed", ())
+    if not embeds_of:
         raise PackInputError(
-            "the reports of the embed stage are needed to tell near-duplicates from pictures with close hashes: give "
+            "the reports of the embed stage are needed to tell near-duplicates from images with close hashes: give "
             "them, set pack.duplicates.max_phash_distance to null, or min_image_similarity to -1"
         )
     embeds, missing = np.zeros((len(ids), 1), np.float16), np.ones(len(ids), bool)
-    for report in inputs.embed:
+    for report in embeds_of:
         rows = read_embeds(store, report, "image_embeds")
         vectors = rows.held("image_embeds")
         if missing.all():
@@ -176,7 +209,7 @@ def _embeds(inputs: PackInputs, store: ShardStore, ids: Ids) -> Any:
         missing[at[at >= 0]] = False
     if missing.any():
         raise PackInputError(
-            f"the picture {id_at(ids, int(np.argmax(missing)))} of a pair is in no table of the stage embed"
+            f"the image {id_at(ids, int(np.argmax(missing)))} of a pair is in no table of the stage embed"
         )
     return embeds
 
@@ -190,20 +223,20 @@ def _plan_table(
     kept = np.flatnonzero(assignment.splits >= 0)
     splits = assignment.splits[kept]
     pairs, images = pairs.take(kept), images.take(kept)
-    place = np.zeros(len(kept), np.int64)
+    position = np.zeros(len(kept), np.int64)
     for code in range(len(SPLITS)):
         rows = np.flatnonzero(splits == code)
-        place[rows[_input_order(pairs.take(rows))]] = np.arange(len(rows))
+        position[rows[_input_order(pairs.take(rows))]] = np.arange(len(rows))
     names = np.array(SPLITS)[splits]
-    tars = [tar_name(split, int(number)) for split, number in zip(names, place // samples_per_tar, strict=True)]
+    tars = [tar_name(split, int(number)) for split, number in zip(names, position // samples_per_tar, strict=True)]
     columns = {
         "sample_id": pairs["sample_id"],
         "shard": pairs["shard"],
         "tar": pa.array(tars, pa.string()),
-        "place": pa.array(place),
+        "position": pa.array(position),
         "split": pa.array(names, pa.string()),
         "group_id": pa.array(sources[assignment.clusters[kept]].astype(str), pa.string()),
-        **{f"target_{name}": images[name] for name in (*_TARGET_COLUMNS, *_PLACE_COLUMNS)},
+        **{f"target_{name}": images[name] for name in (*_TARGET_COLUMNS, *_STORED_COLUMNS)},
     }
     return pa.table({name: columns[name] for name in PACK_PLAN.names})
 
@@ -222,3 +255,26 @@ def _conflicts(sources: Ids, assignment: Assignment) -> Iterator[Dropped]:
         wanted, claim = SPLITS[assignment.wanted[row]], _CLAIMS[assignment.conflicts[row]]
         detail = f"its template is in {wanted}, its {claim} in another split"
         yield Dropped(sample_id=id_at(sources, row), reason="split_conflict", detail=detail)
+
+
+def _work(job: Job) -> ShardReport:
+    from tasks.pack.stage import pack_shard  # which is made of this module
+
+    inputs = PackInputs(job.corpus)
+    return pack_shard(job.reports["pack"], job.shard, inputs, job.config(PackConfig), job.store)
+
+
+def plan_job(job: Job) -> ShardReport:
+    """Decide the splits and tars of all pairs of a job; its shards are then ``tar_names`` of the report."""
+    return plan_pack(PackInputs(job.corpus), job.config(PackConfig), job.store)
+
+
+STAGE: Final = Stage(
+    name="pack",
+    version=VERSION,
+    summary="WebDataset tars, their rows of the manifest, and the shard `plan` that says what goes where",
+    config=PackConfig,
+    work=_work,
+    tables=(PACK, PACK_PLAN),
+    needs=("pack",),
+)

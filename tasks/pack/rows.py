@@ -1,15 +1,15 @@
 """What the stages know of the pairs that are packed, gathered from their tables: narrow columns first, all of it later.
 
-The tables of one shard are in memory at a time; of the whole corpus only what is asked for each picture of a pair.
+The tables of one shard are in memory at a time; of the whole corpus only what is asked for each image of a pair.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from storage import CAPTION, DOWNLOAD, MANIFEST, MASK, PLAN, RETRIEVE, SWAP, ShardReport, ShardStore, TableSchema
+from storage import ShardReport, ShardStore, TableSchema
 from storage.arrow import compute
 from tasks.corpus import Ids, packed_ids
 from tasks.errors import TaskError
@@ -25,17 +25,8 @@ IMAGE_COLUMNS: Final = (
     *("url", "alt_text", "sha256", "stored_sha256", "phash"),
     *("image_shard", "image_offset", "image_size"),
 )
-"""What is gathered for every picture of a pair, beside its caption."""
+"""What is gathered for every image of a pair, beside its caption."""
 
-_RENAMED: Final = {"plan": {"width": "laion_width", "height": "laion_height", "similarity": "laion_similarity"}}
-_STAGES: Final[Mapping[str, TableSchema]] = {
-    "plan": PLAN,
-    "download": DOWNLOAD,
-    "caption": CAPTION,
-    "swap": SWAP,
-    "retrieve": RETRIEVE,
-    "mask": MASK,
-}
 MASK_COLUMNS: Final = ("source_mask_png", "target_mask_png")
 
 
@@ -43,33 +34,33 @@ class PackInputError(TaskError):
     """The tables of the stages do not fit together; the message names stage, shard and sample."""
 
 
-@dataclass(frozen=True, kw_only=True)
+_NEEDED: Final = ("plan", "download", "caption", "swap", "retrieve", "mask")
+
+
+@dataclass(frozen=True)
 class PackInputs:
-    """Finished reports of the stages that a dataset is packed from; their order does not matter.
+    """Finished reports of the stages that a dataset is packed from; the order of a stage's reports does not matter.
 
     Raises:
-        PackInputError: a report of another stage, a shard twice, or a shard of masks without all earlier stages.
+        PackInputError: a stage is missing, a report of another stage, a shard twice, or a shard of masks without all
+            earlier stages.
     """
 
-    plan: tuple[ShardReport, ...]
-    download: tuple[ShardReport, ...]
-    caption: tuple[ShardReport, ...]
-    swap: tuple[ShardReport, ...]
-    retrieve: tuple[ShardReport, ...]
-    mask: tuple[ShardReport, ...]
-    embed: tuple[ShardReport, ...] = ()
-    """Confirm that pictures with close perceptual hashes are alike; needed unless the configuration does without."""
+    stages: Mapping[str, tuple[ShardReport, ...]]
+    """Stage -> its reports, in the order of the stages, which is that of the manifest's columns. Those of ``embed``
+    confirm that images with close perceptual hashes are alike; needed unless the configuration does without."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            reports = getattr(self, field.name)
-            if wrong := [report.name for report in reports if report.stage != field.name]:
-                raise PackInputError(f"the report {wrong[0]} does not belong to the stage {field.name}")
+        if absent := [stage for stage in _NEEDED if stage not in self.stages]:
+            raise PackInputError(f"a dataset is packed from the stages {', '.join(_NEEDED)}; {absent[0]} is missing")
+        for stage, reports in self.stages.items():
+            if wrong := [report.name for report in reports if report.stage != stage]:
+                raise PackInputError(f"the report {wrong[0]} does not belong to the stage {stage}")
             shards = {report.shard for report in reports}
             if len(shards) != len(reports):
-                raise PackInputError(f"the stage {field.name} comes with a shard twice: {sorted(shards)[:8]}")
-            if field.name != "embed" and (lacking := {report.shard for report in self.mask} - shards):
-                raise PackInputError(f"the stage {field.name} lacks the shard {min(lacking)}, which has masks")
+                raise PackInputError(f"the stage {stage} comes with a shard twice: {sorted(shards)[:8]}")
+            if stage != "embed" and (lacking := {report.shard for report in self.stages["mask"]} - shards):
+                raise PackInputError(f"the stage {stage} lacks the shard {min(lacking)}, which has masks")
 
     def of(self, stage: str, shard: str) -> ShardReport:
         """Return the report of one stage and shard.
@@ -77,7 +68,7 @@ class PackInputs:
         Raises:
             PackInputError: it is not among them.
         """
-        found = next((report for report in getattr(self, stage) if report.shard == shard), None)
+        found = next((report for report in self.stages[stage] if report.shard == shard), None)
         if found is None:
             raise PackInputError(f"the stage {stage} lacks the shard {shard}")
         return found
@@ -86,13 +77,17 @@ class PackInputs:
         """Return a digest for each report, sorted by stage and shard."""
         return tuple(
             report.digest
-            for field in fields(self)
-            for report in sorted(getattr(self, field.name), key=lambda report: report.shard)
+            for _, reports in sorted(self.stages.items())
+            for report in sorted(reports, key=lambda report: report.shard)
         )
+
+    def tables(self, store: ShardStore) -> list[TableSchema]:
+        """Return the declarations of the stages' tables, as their files carry them."""
+        return [store.read_schema(reports[0]) for reports in self.stages.values() if reports]
 
 
 def read_pairs(inputs: PackInputs, store: ShardStore) -> "pa.Table":
-    """Return one row a pair, sorted by ``sample_id``: the columns that splits and order are made from.
+    """Return one row per pair, sorted by ``sample_id``: the columns that splits and order are made from.
 
     ``sample_id``, ``target_id``, ``shard`` (of the stages), ``source_file``, ``source_row``, ``caption``,
     ``edit_prompt``.
@@ -100,7 +95,7 @@ def read_pairs(inputs: PackInputs, store: ShardStore) -> "pa.Table":
     import pyarrow as pa
 
     tables = []
-    for report in inputs.mask:
+    for report in inputs.stages["mask"]:
         table = store.read_table(report, columns=["sample_id", "target_id"])
         ids = table["sample_id"]
         for stage, columns in (("plan", ("source_file", "source_row")), ("swap", ("caption", "edit_prompt"))):
@@ -116,26 +111,26 @@ def read_pairs(inputs: PackInputs, store: ShardStore) -> "pa.Table":
 
 
 def read_images(inputs: PackInputs, store: ShardStore, ids: Ids) -> "pa.Table":
-    """Return ``IMAGE_COLUMNS`` and ``caption`` of the pictures ``ids`` (sorted, without repetition), in their order.
+    """Return ``IMAGE_COLUMNS`` and ``caption`` of the images ``ids`` (sorted, without repetition), in their order.
 
     Raises:
-        PackInputError: a picture is in no download or caption table, or was never fetched.
+        PackInputError: a image is in no download or caption table, or was never fetched.
     """
-    images = _gathered(store, inputs.download, ids, IMAGE_COLUMNS)
+    images = _gathered(store, inputs.stages["download"], ids, IMAGE_COLUMNS)
     for name in IMAGE_COLUMNS:
         if images[name].null_count and name != "alt_text":
             lost = images.filter(compute().field(name).is_null())["sample_id"][0].as_py()
-            raise PackInputError(f"the picture {lost} of a pair has no {name}: it was never fetched")
-    shards = {report.shard for report in inputs.download}
+            raise PackInputError(f"the image {lost} of a pair has no {name}: it was never fetched")
+    shards = {report.shard for report in inputs.stages["download"]}
     if strange := set(images["image_shard"].unique().to_pylist()) - shards:
-        raise PackInputError(f"a picture of a pair lies in the download shard {min(strange)!r}, which was not given")
-    return images.append_column("caption", _gathered(store, inputs.caption, ids, ("caption",))["caption"])
+        raise PackInputError(f"a image of a pair lies in the download shard {min(strange)!r}, which was not given")
+    return images.append_column("caption", _gathered(store, inputs.stages["caption"], ids, ("caption",))["caption"])
 
 
 def read_copies(inputs: PackInputs, store: ShardStore, ids: Ids) -> tuple[Int64s, Int64s]:
-    """Return links between the pictures ``ids``, as positions in them, that the retrieve stage found to be copies."""
+    """Return links between the images ``ids``, as positions in them, that the retrieve stage found to be copies."""
     ends = [np.zeros((2, 0), np.int64)]
-    for report in inputs.retrieve:
+    for report in inputs.stages["retrieve"]:
         table = store.read_table(report, columns=["sample_id", "candidate_ids", "candidate_reasons"])
         for pair in _copies(table):
             places = np.array([places_of(ids, end) for end in pair])
@@ -152,16 +147,14 @@ def manifest_rows(inputs: PackInputs, store: ShardStore, shard: str, ids: "pa.Ar
     import pyarrow as pa
 
     columns: dict[str, Any] = {"sample_id": pa.chunked_array([ids])}
-    for stage, schema in _STAGES.items():
-        renamed = _RENAMED.get(stage, {})
-        wanted = {name: renamed.get(name, name) for name in schema.names}
-        names = [
-            name
-            for name, column in wanted.items()
-            if column not in columns and (column in MANIFEST.names or name in MASK_COLUMNS)
-        ]
-        rows = rows_of(store, inputs.of(stage, shard), ids, names)
-        columns |= {wanted[name]: rows[name] for name in names}
+    for stage in inputs.stages:
+        report = inputs.of(stage, shard)
+        names = {column.name: column.manifest for column in store.read_schema(report).columns if column.manifest}
+        if stage == "mask":
+            names |= dict(zip(MASK_COLUMNS, MASK_COLUMNS, strict=True))
+        if names:
+            rows = rows_of(store, report, ids, list(names))
+            columns |= {kept: rows[name] for name, kept in names.items()}
     return pa.table(columns)
 
 
@@ -197,7 +190,7 @@ def _gathered(store: ShardStore, reports: Sequence[ShardReport], ids: Ids, colum
     times = np.bincount(found, minlength=len(ids))
     if len(wrong := np.flatnonzero(times != 1)):
         name, number = id_at(ids, wrong[0]), times[wrong[0]]
-        raise PackInputError(f"the picture {name} of a pair is in {number} tables of the stage {reports[0].stage}")
+        raise PackInputError(f"the image {name} of a pair is in {number} tables of the stage {reports[0].stage}")
     return pa.concat_tables(tables).take(np.argsort(found)).combine_chunks()
 
 

@@ -5,38 +5,38 @@ tar holds ``<sample_id>.{source,target}.<ext>``, ``.{source_mask,target_mask}.pn
 the same bytes.
 """
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from iedit_model.batching import prefetch
 from storage import (
-    MANIFEST,
     SAMPLE_PARTS,
     Dropped,
     EmptyVersionError,
     ShardReport,
     ShardStore,
     StageRun,
+    TableSchema,
     TarMember,
     VersionInfo,
     VersionStore,
-    fingerprint,
+    manifest_schema,
     write_tar,
 )
 from storage.arrow import compute
-from tasks.pack.packed_sample import BadPartError, image_part, json_records, mask_part
-from tasks.pack.plan import PLAN_SHARD, STAGE, VERSION, PackConfig, plan_pack, tar_names
+from tasks.pack.packed_sample import BadPartError, image_part, json_columns, json_records, mask_part
+from tasks.pack.plan import PACK, PLAN_SHARD, STAGE, PackConfig, plan_pack, tar_names
 from tasks.pack.rows import MASK_COLUMNS, PackInputError, PackInputs, manifest_rows
+from tasks.stage import Output, Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PackConfig", "PackInputs", "pack_shard", "plan_pack", "tar_names", "write_dataset"]
+__all__ = ["STAGE", "PackConfig", "PackInputs", "pack_shard", "plan_pack", "tar_names", "write_dataset"]
 
 _BATCH: Final = 256
-_PLACES: Final = ("stored_sha256", "image_shard", "image_offset", "image_size")
-_READ: Final = ["sample_id", *_PLACES, *(f"target_{name}" for name in _PLACES), *MASK_COLUMNS]
+_STORED: Final = ("stored_sha256", "image_shard", "image_offset", "image_size")
+_READ: Final = ["sample_id", *_STORED, *(f"target_{name}" for name in _STORED), *MASK_COLUMNS]
 
 _Row = dict[str, Any]
 _Member = tuple[str, bytes]
@@ -45,7 +45,7 @@ _Member = tuple[str, bytes]
 def pack_shard(plan: ShardReport, tar: str, inputs: PackInputs, config: PackConfig, store: ShardStore) -> ShardReport:
     """Write one tar of the plan, or return the finished report.
 
-    Pictures are read where they were stored, some ahead in threads, checked and copied as they are.
+    Images are read where they were stored, some ahead in threads, checked and copied as they are.
 
     Args:
         plan: report of ``plan_pack``.
@@ -64,25 +64,22 @@ def pack_shard(plan: ShardReport, tar: str, inputs: PackInputs, config: PackConf
         MissingFileError: a tar of the download stage is gone.
         CorruptFileError: it was cut short, so that its shard must be downloaded again.
     """
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(plan.fingerprint, plan.digest))
-    target = store.target(STAGE, tar, name)
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
-    rows = _rows_of_tar(plan, tar, inputs, store)
-    samples = _Samples(rows, inputs, store)
-    with target.scratch("tar") as path:
-        written = write_tar(path, samples.members(config.read_threads))
-        place = target.path("tar", written.sha256)
-        table = _packed(rows, samples.kept, written.members, place)
-        return target.commit(
+
+    def work(space: Workspace) -> Output:
+        schema = manifest_schema([*inputs.tables(store), PACK])
+        rows = _rows_of_tar(plan, tar, inputs, store)
+        samples = _Samples(rows, json_columns(schema), inputs, store)
+        written = write_tar(space.scratch("tar"), samples.members(config.read_threads))
+        table = _packed(rows, schema, samples.kept, written.members, space.target.path("tar", written.sha256))
+        return Output(
             num_in=rows.num_rows,
-            seconds=time.monotonic() - started,
             table=table,
-            schema=MANIFEST,
+            schema=schema,
             blobs={"tar": written} if samples.kept else {},
             dropped=samples.dropped,
         )
+
+    return STAGE.shard(tar, store, work, config=config, inputs=(plan.fingerprint, plan.digest))
 
 
 def write_dataset(
@@ -122,16 +119,16 @@ def write_dataset(
             for reason, count in report.dropped.items():
                 reasons[reason] += count
         raise EmptyVersionError(f"no sample could be packed, so that there is no dataset; dropped: {reasons}")
-    run = StageRun(stage=STAGE, code_version=VERSION, config=config, reports=(plan, *packed))
+    run = StageRun(stage=STAGE.name, code_version=STAGE.version, config=config, reports=(plan, *packed))
     return VersionStore(store.files).write(manifest, runs=(*runs, run), input_digest=input_digest)
 
 
 class _Samples:
     """The samples of one tar on their way into it: which were kept, which dropped."""
 
-    def __init__(self, rows: "pa.Table", inputs: PackInputs, store: ShardStore) -> None:
-        self._rows, self._store = rows, store
-        self._downloads = {report.shard: report for report in inputs.download}
+    def __init__(self, rows: "pa.Table", names: Sequence[str], inputs: PackInputs, store: ShardStore) -> None:
+        self._rows, self._names, self._store = rows, names, store
+        self._downloads = {report.shard: report for report in inputs.stages["download"]}
         self.kept: list[int] = []
         """Rows whose members were given out, in order."""
         self.dropped: list[Dropped] = []
@@ -148,16 +145,16 @@ class _Samples:
 
     def _samples(self) -> Iterator[tuple[_Row, _Member]]:
         rows = (row for batch in self._rows.select(_READ).to_batches(max_chunksize=_BATCH) for row in batch.to_pylist())
-        return zip(rows, json_records(self._rows), strict=True)
+        return zip(rows, json_records(self._rows, self._names), strict=True)
 
     def _load(self, sample: tuple[_Row, _Member]) -> tuple[str, list[_Member] | BadPartError]:
         row, record = sample
         try:
-            return row["sample_id"], [*self._pictures(row), *_masks(row), record]
+            return row["sample_id"], [*self._images(row), *_masks(row), record]
         except BadPartError as error:
             return row["sample_id"], error
 
-    def _pictures(self, row: _Row) -> Iterator[_Member]:
+    def _images(self, row: _Row) -> Iterator[_Member]:
         for part, prefix in (("source", ""), ("target", "target_")):
             shard, offset, size = (row[f"{prefix}image_{name}"] for name in ("shard", "offset", "size"))
             data = self._store.read_member(self._downloads[shard], offset, size)
@@ -185,21 +182,23 @@ def _rows_of_tar(plan: ShardReport, tar: str, inputs: PackInputs, store: ShardSt
             if name not in known.column_names:
                 known = known.append_column(part.schema.field(name), part[name])
         tables.append(known)
-    return pa.concat_tables(tables).sort_by("place").combine_chunks()
+    return pa.concat_tables(tables).sort_by("position").combine_chunks()
 
 
-def _packed(rows: "pa.Table", kept: Sequence[int], members: Sequence[TarMember], place: str) -> "pa.Table":
+def _packed(
+    rows: "pa.Table", schema: TableSchema, kept: Sequence[int], members: Sequence[TarMember], path: str
+) -> "pa.Table":
     """Return the rows of the manifest of what was packed."""
     import pyarrow as pa
 
     parts = len(SAMPLE_PARTS)
     samples = [members[i : i + parts] for i in range(0, len(members), parts)]
     found: dict[str, Any] = {
-        "tar": pa.array([place] * len(kept), pa.string()),
+        "tar": pa.array([path] * len(kept), pa.string()),
         "tar_offset": pa.array([sample[0].start for sample in samples], pa.int64()),
         "tar_size": pa.array([sample[-1].end - sample[0].start for sample in samples], pa.int64()),
     }
     for i, part in enumerate(SAMPLE_PARTS):
         found[f"{part}_member_sha256"] = pa.array([sample[i].sha256 for sample in samples], pa.string())
     rows = rows.take(pa.array(kept, pa.int64()))
-    return pa.table({name: found[name] if name in found else rows[name] for name in MANIFEST.names})
+    return pa.table({name: found[name] if name in found else rows[name] for name in schema.names})

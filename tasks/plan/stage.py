@@ -14,15 +14,41 @@ import numpy as np
 from pydantic import Field
 
 from iedit_model.configuration import Probability, configuration
-from storage import DROPPED, PLAN, ShardReport, ShardStore, ShardTarget, fingerprint, sample_id
+from storage import DROPPED, SAMPLE_ID, ShardReport, ShardStore, TableSchema, col, in_manifest, sample_id
+from storage.tables import COSINE, UNIT_RANGE
 from tasks.download.urls import is_url
 from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
 from tasks.plan.metadata import Fingerprinting, Kind, Metadata, MetadataFile
 from tasks.plan.seen import SeenNumbers, url_number
+from tasks.stage import Job, Stage
 
-STAGE: Final = "plan"
 VERSION: Final = 1
+
+PLAN: Final = TableSchema(
+    name="plan",
+    description="One row per URL that is to be fetched, as the metadata describes it.",
+    columns=(
+        SAMPLE_ID,
+        *in_manifest(
+            col("url", "string", "Address of the source image."),
+            col("alt_text", "string", "Text that the page gives for the image.", nullable=True),
+            col("width", "int32", "Width that the metadata claims.", "pixels", nullable=True),
+            col("height", "int32", "Height that the metadata claims.", "pixels", nullable=True),
+            col(
+                "similarity", "float32", "CLIP similarity of image and alt text in the metadata.", COSINE, nullable=True
+            ),
+            col("punsafe", "float32", "Probability that the image is unsafe.", UNIT_RANGE, nullable=True),
+            col("pwatermark", "float32", "Probability that the image has a watermark.", UNIT_RANGE, nullable=True),
+            col("aesthetic_score", "float32", "Predicted aesthetic score.", "[0, 10]", nullable=True),
+            col("language", "string", "Language of the alt text.", "ISO 639-1", nullable=True),
+            col("expected_hash", "string", "Hash of the original bytes that the metadata promises.", nullable=True),
+            col("source_file", "string", "Metadata file from which the row comes."),
+            col("source_row", "int64", "Row in that file.", "from 0"),
+            rename={"width": "laion_width", "height": "laion_height", "similarity": "laion_similarity"},
+        ),
+    ),
+)
 
 _HASH_DIGITS: Final = (32, 64)
 _HEX: Final = frozenset("0123456789abcdef")
@@ -101,23 +127,21 @@ def plan_shards(metadata: str, config: PlanConfig, store: ShardStore) -> Plan:
     """
     source = Metadata(metadata)
     digest = source.digest(config.identity)
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(digest,))
-    if (reports := _finished(store, name)) is None:
-        reports = _Planner(source, config, store, name).run()
+    reports = _finished(store, config, digest) or _Planner(source, config, store, digest).run()
     return Plan(reports=reports, input_digest=digest)
 
 
-def _finished(store: ShardStore, name: str) -> tuple[ShardReport, ...] | None:
+def _finished(store: ShardStore, config: PlanConfig, digest: str) -> tuple[ShardReport, ...] | None:
     reports: list[ShardReport] = []
-    while (report := _target(store, len(reports), name).finished()) is not None:
+    while (report := STAGE.target(_shard(len(reports)), store, config=config, inputs=(digest,)).finished()) is not None:
         reports.append(report)
         if report.extra.get("is_last"):
             return tuple(reports)
     return None
 
 
-def _target(store: ShardStore, number: int, name: str) -> ShardTarget:
-    return store.target(STAGE, f"{number:05d}", name)
+def _shard(number: int) -> str:
+    return f"{number:05d}"
 
 
 _NUMBERS_OF_URLS: Final = 2**64
@@ -142,8 +166,8 @@ class _Stretch:
 class _Planner:
     """One pass over the metadata."""
 
-    def __init__(self, source: Metadata, config: PlanConfig, store: ShardStore, name: str) -> None:
-        self._source, self._config, self._store, self._name = source, config, store, name
+    def __init__(self, source: Metadata, config: PlanConfig, store: ShardStore, digest: str) -> None:
+        self._source, self._config, self._store, self._digest = source, config, store, digest
         self._seen = SeenNumbers()
         self._reports: list[ShardReport] = []
         self._reasons: Counter[str] = Counter()
@@ -183,9 +207,10 @@ class _Planner:
 
         names = pa.schema([(name, pa.string()) for name in DROPPED.names])
         lost = pa.table([stretch.lost_ids, stretch.lost_reasons, stretch.lost_details], schema=names)
-        report = _target(self._store, len(self._reports), self._name).commit(
+        shard = _shard(len(self._reports))
+        report = STAGE.target(shard, self._store, config=self._config, inputs=(self._digest,)).commit(
             num_in=len(stretch.rows) + len(stretch.lost_ids),
-            seconds=round(time.monotonic() - stretch.start, 3),
+            seconds=time.monotonic() - stretch.start,
             table=PLAN.table(stretch.rows),
             dropped=lost,
             extra={"is_last": is_last},
@@ -252,3 +277,18 @@ def _pixels(value: float | None) -> int | None:
 def _content_hash(value: str | None) -> str | None:
     digits = (value or "").strip().lower()
     return digits if len(digits) in _HASH_DIGITS and set(digits) <= _HEX else None
+
+
+def _planned_shard(job: Job) -> ShardReport:
+    # The plan cuts the shards, so that each is there before a task run of its own could begin.
+    return job.reports[STAGE.name]
+
+
+STAGE: Final = Stage(
+    name="plan",
+    version=VERSION,
+    summary="rows of the metadata that are to be fetched",
+    config=PlanConfig,
+    work=_planned_shard,
+    tables=(PLAN,),
+)

@@ -1,7 +1,6 @@
-"""Gates: which candidate pairs are good enough, and the choice of the target. Works on stored scores alone.
+"""Gates: which candidate pairs are good enough, and the choice of the target. Works on the scores alone.
 
-``gated`` makes the choice when a shard is retrieved, and ``regate`` makes it anew for a stored table: one code, so that
-both give the same. Thresholds are compared in steps of 1e-4, which is more than batch size or hardware can shift.
+Thresholds are compared in steps of 1e-4, which is more than batch size or hardware can shift.
 """
 
 from collections import Counter
@@ -12,14 +11,57 @@ import numpy as np
 import numpy.typing as npt
 
 from iedit_model.configuration import Cosine, configuration
-from storage import RETRIEVE, Dropped
+from storage import SAMPLE_ID, Dropped, TableSchema, col, in_manifest
 from storage.arrow import compute
+from storage.tables import COSINE
 from tasks.embed.vectors import Bools, Int64s, rounded_scores
 from tasks.retrieve.exclusions import EXCLUSIONS
 from tasks.retrieve.pair_scores import MissingScoreError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_CANDIDATE_SIMILARITIES: Final = tuple(
+    col(name, "list<float32>", f"{meaning}, one per candidate; empty when it was not measured.", COSINE)
+    for name, meaning in (
+        ("candidate_similarities", "Query against the candidate's image"),
+        ("candidate_text_similarities", "Candidate's image against the edit prompt"),
+        ("candidate_image_similarities", "Source image against the candidate's image"),
+        ("candidate_directional_similarities", "Change of the images against change of the texts"),
+        ("candidate_layout_similarities", "Agreement of the two images' layouts"),
+    )
+)
+
+RETRIEVE: Final = TableSchema(
+    name="retrieve",
+    description="One row per query with its ranked candidates; `target_id` is null when every candidate was rejected.",
+    columns=(
+        SAMPLE_ID,
+        *in_manifest(
+            col("target_id", "string", "Sample whose image is the pseudo-target.", "20 hex characters", nullable=True),
+            col("similarity", "float32", "Query embedding against the target's image.", COSINE, nullable=True),
+            col("rank", "int32", "Rank of the target among the candidates.", "from 0", nullable=True),
+            certain=True,
+        ),
+        *in_manifest(
+            col("source_text_similarity", "float32", "Source image against the caption.", COSINE, nullable=True),
+            col("target_text_similarity", "float32", "Target image against the edit prompt.", COSINE, nullable=True),
+            col("image_similarity", "float32", "Source image against the target image.", COSINE, nullable=True),
+            col(
+                "directional_similarity",
+                "float32",
+                "Change of the images against change of the texts.",
+                COSINE,
+                nullable=True,
+            ),
+            col("layout_similarity", "float32", "Agreement of the two images' layouts.", "[-1, 1]", nullable=True),
+            col("candidate_ids", "list<string>", "Samples found, best first."),
+            col("candidate_scores", "list<float32>", "Scores of the candidates, as ranked.", COSINE),
+            col("candidate_reasons", "list<string>", "Why each candidate was rejected; empty for one that passed."),
+        ),
+        *_CANDIDATE_SIMILARITIES,
+    ),
+)
 
 GATE_STEP: Final = 1e-4
 """Scores and thresholds are rounded to multiples of this before they are compared."""
@@ -55,24 +97,6 @@ class GateConfig:
             raise ValueError(f"image_min {self.image_min} is above image_max {self.image_max}")
 
 
-def paper_gates() -> GateConfig:
-    """Return no gates: the paper takes the nearest neighbour whatever its scores."""
-    return GateConfig()
-
-
-def instruct_pix2pix_gates() -> GateConfig:
-    """Return the gates in the code of InstructPix2Pix (arXiv:2211.09800); its text has 0.75 for the two images.
-
-    They were tuned on pairs that a model drew; pictures found on the web are less alike.
-    """
-    return GateConfig(source_text_min=0.2, target_text_min=0.2, image_min=0.7, directional_min=0.2)
-
-
-def ultraedit_gates() -> GateConfig:
-    """Return the gates in UltraEdit's free-form scripts (arXiv:2407.05282), without its DINOv2 and SSIM gates."""
-    return GateConfig(source_text_min=0.2, target_text_min=0.2, image_min=0.75, directional_min=0.22)
-
-
 _GATES: Final = (
     ("source_text_min", "source_text_similarity", "source_text_low"),
     ("target_text_min", "candidate_text_similarities", "target_text_low"),
@@ -86,30 +110,13 @@ REJECTIONS: Final = (*EXCLUSIONS, *(reason for _, _, reason in _GATES))
 """All that can stand in ``candidate_reasons``; the empty one is for candidates that passed."""
 
 
-def regate(table: "pa.Table", gates: GateConfig) -> "pa.Table":
-    """Return a stored retrieve table with the targets that other gates choose; no embedding is needed.
-
-    Equal to what ``retrieve_shard`` would have stored with these gates. ``losses`` tells what is dropped then.
-
-    Args:
-        table: as ``storage.RETRIEVE`` declares.
-        gates: the new gates.
-
-    Raises:
-        MissingScoreError: a gate asks for a score that was not measured.
-    """
-    reasons = _flat(table, "candidate_reasons")
-    excluded = np.isin(reasons, EXCLUSIONS[1:])
-    return gated(table, np.where(excluded, reasons, ""), gates)
-
-
 def gated(table: "pa.Table", exclusions: npt.NDArray[Any], gates: GateConfig) -> "pa.Table":
     """Return ``table`` with ``candidate_reasons`` and the columns of the chosen target filled in.
 
     The target is the first candidate in the stored order that is neither excluded nor fails a gate.
 
     Args:
-        table: with all columns of ``storage.RETRIEVE`` that do not depend on gates.
+        table: with all columns of ``RETRIEVE`` that do not depend on gates.
         exclusions: for all candidates, row after row, the exclusion or an empty string.
         gates: what must hold.
 
@@ -137,7 +144,7 @@ def gated(table: "pa.Table", exclusions: npt.NDArray[Any], gates: GateConfig) ->
     return pa.table([columns[name] for name in RETRIEVE.names], names=list(RETRIEVE.names))
 
 
-def losses(table: "pa.Table") -> Iterator[Dropped]:
+def dropped_rows(table: "pa.Table") -> Iterator[Dropped]:
     """Yield a dropped sample for each row without a target, with why.
 
     ``no_candidates``: nothing was found. ``all_excluded``: all that was found shows the source again.

@@ -4,31 +4,33 @@ The paper takes the nearest neighbour of the mean of the two embeddings. Here a 
 source again is excluded, the rest is ranked by weighted scores, and the first that passes the gates is the target.
 """
 
-import time
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from iedit_model.configuration import configuration
-from storage import Dropped, ShardReport, ShardStore, fingerprint
+from storage import Dropped, ShardReport, ShardStore
 from tasks.corpus import Ids
 from tasks.embed.queries import QUERIES, QueryConfig, QueryMode, query_embeds
 from tasks.embed.rows import EmbedRows, read_embeds
 from tasks.embed.vectors import FLAWS, Bools, Float64s, Int64s, find_flaws, unit_rows
+from tasks.index.open_index_cache import resident_index
+from tasks.index.stage import IndexConfig
 from tasks.index.vector_index import IndexMismatchError, VectorIndex
 from tasks.retrieve.candidates import Batch, find_candidates
 from tasks.retrieve.exclusions import EXCLUSIONS, ExclusionConfig
-from tasks.retrieve.gates import GateConfig, gated, losses
+from tasks.retrieve.gates import RETRIEVE, GateConfig, dropped_rows, gated
 from tasks.retrieve.pair_scores import PairScores, measure_pairs
 from tasks.retrieve.rerank import RerankConfig, ranking_scores, reranked
+from tasks.stage import Job, Output, Stage, Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-STAGE, VERSION = "retrieve", 2
+VERSION: Final = 2
 
 
 @configuration
@@ -77,7 +79,7 @@ def retrieve_shard(embeds: ShardReport, config: RetrieveConfig, store: ShardStor
         index: the opened index (``open_index``) over the embed reports of all shards.
 
     Returns:
-        A report whose table (``storage.RETRIEVE``) has one row a query; samples without a target keep their row and are
+        A report whose table (``RETRIEVE``) has one row per query; samples without a target keep their row and are
         dropped with a reason: ``no_candidates``, ``all_excluded``, ``source_text_low`` or ``all_gated``. Without a row
         are those for which there is no query: ``no_edit_prompt`` (a text embedding of zeros), ``no_query`` (the two
         embeddings cancel out), ``not_finite``, ``zero`` or ``not_unit``.
@@ -87,29 +89,27 @@ def retrieve_shard(embeds: ShardReport, config: RetrieveConfig, store: ShardStor
         EmbedTableError: the shard's table lacks a column.
         MissingScoreError: a gate or weight asks for a score that was not measured.
     """
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=(embeds.digest, index.digest))
-    target = store.target(STAGE, embeds.shard, name)
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
-    rows = read_embeds(store, embeds, "image_embeds", "text_embeds", "caption_embeds")
-    queries, reasons = _queries(rows, config.query, index)
-    usable = np.flatnonzero(reasons == "")
-    sources, queries = rows.take(usable), queries[usable]
-    positions = _positions(sources, index, embeds.name)
-    parts = np.split(np.arange(len(usable)), range(config.batch_size, len(usable), config.batch_size))
-    table = _joined([_retrieve(index, sources.take(part), queries[part], positions[part], config) for part in parts])
-    return target.commit(
-        num_in=len(rows.ids),
-        num_out=table.num_rows - table["target_id"].null_count,
-        seconds=time.monotonic() - started,
-        table=table,
-        dropped=[
-            *(Dropped(sample_id=rows.ids[row].decode(), reason=reasons[row]) for row in np.flatnonzero(reasons != "")),
-            *losses(table),
-        ],
-        extra={"text_weight": config.query.text_weight, "top_k": config.top_k, "rows": table.num_rows},
-    )
+
+    def work(_: Workspace) -> Output:
+        rows = read_embeds(store, embeds, "image_embeds", "text_embeds", "caption_embeds")
+        queries, reasons = _queries(rows, config.query, index)
+        usable, unusable = np.flatnonzero(reasons == ""), np.flatnonzero(reasons != "")
+        sources, queries = rows.take(usable), queries[usable]
+        positions = _positions(sources, index, embeds.name)
+        parts = np.split(np.arange(len(usable)), range(config.batch_size, len(usable), config.batch_size))
+        table = _joined(
+            [_retrieve(index, sources.take(part), queries[part], positions[part], config) for part in parts]
+        )
+        without = (Dropped(sample_id=rows.ids[row].decode(), reason=reasons[row]) for row in unusable)
+        return Output(
+            num_in=len(rows.ids),
+            num_out=table.num_rows - table["target_id"].null_count,
+            table=table,
+            dropped=[*without, *dropped_rows(table)],
+            extra={"text_weight": config.query.text_weight, "top_k": config.top_k, "rows": table.num_rows},
+        )
+
+    return STAGE.shard(embeds.shard, store, work, config=config, inputs=(embeds.digest, index.digest))
 
 
 def _queries(rows: EmbedRows, config: QueryConfig, index: VectorIndex) -> tuple[Float64s, npt.NDArray[np.str_]]:
@@ -195,3 +195,21 @@ def _joined(tables: "list[pa.Table]") -> "pa.Table":
     import pyarrow as pa
 
     return pa.concat_tables(tables)
+
+
+def _work(job: Job) -> ShardReport:
+    (report,) = job.corpus["index"]
+    with resident_index(report, job.store, job.config(IndexConfig).search) as index:
+        return retrieve_shard(job.reports["embed"], job.config(RetrieveConfig), job.store, index)
+
+
+STAGE: Final = Stage(
+    name="retrieve",
+    version=VERSION,
+    summary="target and scored candidates",
+    config=RetrieveConfig,
+    work=_work,
+    tables=(RETRIEVE,),
+    needs=("embed",),
+    corpus=("index",),
+)

@@ -7,21 +7,48 @@ no caption means; what is done about it stands beside each field of ``SwapConfig
 
 import functools
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Final
 
 from iedit_model.errors import ConfigError
-from storage import SWAP, Dropped, ShardReport, ShardStore, fingerprint, sample_seed
+from storage import SAMPLE_ID, Dropped, ShardReport, ShardStore, TableSchema, col, in_manifest, sample_seed
+from tasks.stage import Job, Output, Stage, Workspace
 from tasks.swap.config import SwapConfig
 from tasks.swap.result import SwapDrop
 from tasks.swap.swapper import Swapper
-from tasks.swap.word_counts import WordCounts
+from tasks.swap.word_counts import WordCounts, read_counts
 
-STAGE: Final = "swap"
 VERSION: Final = 1
 """Raised by hand whenever the same caption, seed, configuration and vocabulary may give another edit prompt."""
+
+SWAP: Final = TableSchema(
+    name="swap",
+    description="One row per caption of which one word was exchanged.",
+    columns=(
+        SAMPLE_ID,
+        col("caption", "string", "One plain sentence about the source image."),
+        *in_manifest(
+            col("edit_prompt", "string", "The caption with one word exchanged: what the edited image should show."),
+            col("swapped_from", "string", "Word of the caption that was taken out."),
+            col("swapped_to", "string", "Word that took its place."),
+            col(
+                "relation",
+                "string",
+                "How the two words are related in WordNet.",
+                allowed=("antonym", "cohyponym", "sibling_satellite"),
+            ),
+            col("pos", "string", "Part of speech of the exchanged word.", allowed=("noun", "adjective")),
+            col("source_synset", "string", "WordNet synset of the word that was taken out."),
+            col("target_synset", "string", "WordNet synset of the word that took its place."),
+            col(
+                "level", "int32", "Hypernyms up to the common one: 1 for siblings, 0 where that means nothing.", "count"
+            ),
+            col("source_diff", "string", "What the source mask is to show (Section 3.4)."),
+            col("target_diff", "string", "What the target mask is to show (Section 3.4)."),
+        ),
+    ),
+)
 
 __all__ = [
     "STAGE",
@@ -65,23 +92,20 @@ def swap_shard(
     if swapper is not None and swapper.config != config:
         raise ConfigError(f"the swapper was made for {swapper.config}, not for the shard's settings {config}")
     inputs = (caption.digest,) if counts is None else (caption.digest, counts.digest)
-    name = fingerprint(stage=STAGE, version=VERSION, config=config, inputs=inputs)
-    target = store.target(STAGE, caption.shard, name)
-    if (done := target.finished()) is not None:
-        return done
-    started = time.monotonic()
-    swapper = swapper or load_swapper(config, counts)
-    rows: list[dict[str, object]] = []
-    dropped: list[Dropped] = []
-    for sample_id, text in _captions(caption, store):
-        result = swapper(text, seed=sample_seed(config.seed, STAGE, sample_id))
-        if isinstance(result, SwapDrop):
-            dropped.append(Dropped(sample_id=sample_id, reason=result.reason, detail=result.detail))
-        else:
-            rows.append({"sample_id": sample_id, **asdict(result)})
-    return target.commit(
-        num_in=caption.num_out, seconds=time.monotonic() - started, table=SWAP.table(rows), dropped=dropped
-    )
+
+    def work(_: Workspace) -> Output:
+        made = swapper or load_swapper(config, counts)
+        rows: list[dict[str, object]] = []
+        dropped: list[Dropped] = []
+        for sample_id, text in _captions(caption, store):
+            result = made(text, seed=sample_seed(config.seed, STAGE.name, sample_id))
+            if isinstance(result, SwapDrop):
+                dropped.append(Dropped(sample_id=sample_id, reason=result.reason, detail=result.detail))
+            else:
+                rows.append({"sample_id": sample_id, **asdict(result)})
+        return Output(num_in=caption.num_out, table=SWAP.table(rows), dropped=dropped)
+
+    return STAGE.shard(caption.shard, store, work, config=config, inputs=inputs)
 
 
 def load_swapper(config: SwapConfig, counts: WordCounts | None = None) -> Swapper:
@@ -128,3 +152,21 @@ def _needed(config: SwapConfig, counts: WordCounts | None) -> WordCounts | None:
 def _captions(caption: ShardReport, store: ShardStore) -> Iterator[tuple[str, str]]:
     table = store.read_table(caption, columns=("sample_id", "caption"))
     yield from zip(table["sample_id"].to_pylist(), table["caption"].to_pylist(), strict=True)
+
+
+def _work(job: Job) -> ShardReport:
+    words = job.barrier("words")
+    counts = read_counts(job.store, words) if words else None
+    return swap_shard(job.reports["caption"], job.config(SwapConfig), job.store, counts=counts)
+
+
+STAGE: Final = Stage(
+    name="swap",
+    version=VERSION,
+    summary="`edit_prompt`, the exchanged words, the difference prompts",
+    config=SwapConfig,
+    work=_work,
+    tables=(SWAP,),
+    needs=("caption",),
+    corpus=("words",),
+)

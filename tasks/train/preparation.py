@@ -74,7 +74,14 @@ def prepare_run(
         source = CachedBatches(kept)
         sample_ids = _without_empty_masks(kept, rows.chosen, config)
         left_out["empty_mask"] = len(rows.chosen) - len(sample_ids)
-    manifest = describe_run(config, info, networks, sample_ids=sample_ids, left_out=+left_out)
+    manifest = describe_run(
+        config,
+        info,
+        networks,
+        sample_ids=sample_ids,
+        left_out=+left_out,
+        num_devices=accelerator.num_processes,
+    )
     held = check_same_run(folder, manifest)
     sheet = _sheet(info, config, networks, store) if config.loop.validate_every else None
     parts = _parts(config, networks, accelerator, source, sample_ids, folder, progress, sheet)

@@ -1,4 +1,4 @@
-"""What decides one run of the train stage: model, rows, training, caches and the rhythm of the loop."""
+"""What decides one run of the train stage: model, rows, training, caches, checkpoint and logging intervals."""
 
 from dataclasses import field
 from typing import Annotated, Any, Final, Literal
@@ -14,7 +14,8 @@ PromptSource = Literal["edit", "caption", "source"]
 LogSink = Literal["tensorboard", "wandb"]
 
 _SPEED: Final = {"fingerprint": False}
-"""Marks fields that change how fast a run is and what it tells, never its weights beyond the last bits."""
+"""Marks fields that change how fast a run is and what it reports, never a bit of its weights."""
+_UNSTATED: Final = {"paper": "unstated"}
 
 
 @configuration
@@ -37,22 +38,22 @@ class RowsConfig:
 class CacheConfig:
     """How latents, text embeddings, masks and features are kept between runs."""
 
-    enabled: bool = field(default=True, metadata=_SPEED)
-    """Off: every batch is decoded and encoded anew."""
-    dtype: Literal["fp32", "fp16"] = "fp32"
+    enabled: bool = field(default=True, metadata=_UNSTATED)
+    """Off: every batch is decoded and encoded anew; then ``train.batch_size`` decides the last bits."""
+    dtype: Literal["fp32", "fp16"] = field(default="fp32", metadata=_UNSTATED)
     """In which the cache keeps latents, embeddings and features; fp16 halves it and rounds."""
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Samples that are encoded at once."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = field(default=16, metadata=_UNSTATED)
+    """Samples that are encoded at once; decides the last bits."""
     decode_threads: Annotated[int, Field(ge=0, le=256)] = field(default=2, metadata=_SPEED)
-    """Threads that read and decode pictures meanwhile."""
-    max_feature_gb: NonNegativeFloat = field(default=64.0, metadata=_SPEED)
+    """Threads that read and decode images meanwhile."""
+    max_feature_gb: NonNegativeFloat = field(default=64.0, metadata=_UNSTATED)
     """Target features of Eq. 10 are kept only where all of them fit into this many gigabytes; else the target's pixels
     are, and the features are computed in each step."""
 
 
 @configuration
 class LoopConfig:
-    """The rhythm of a run: checkpoints, log, guards."""
+    """Checkpoint and logging intervals of a run, and its guards."""
 
     save_every: PositiveInt = field(default=500, metadata=_SPEED)
     """Optimiser steps between two checkpoints; the last step always has one."""
@@ -66,9 +67,9 @@ class LoopConfig:
     """DDIM steps of a validation image, of which 70 % are taken."""
     explosion_factor: Annotated[float, Field(gt=1)] = field(default=1000.0, metadata=_SPEED)
     """A loss that is so many times the mean of the last 100 stops the run."""
-    calibration_samples: PositiveInt = 256
+    calibration_samples: PositiveInt = field(default=256, metadata=_UNSTATED)
     """Samples by which lambda_perc is set before the first step, where the configuration leaves it open."""
-    calibration_share: Annotated[float, Field(gt=0, lt=100)] = 0.1
+    calibration_share: Annotated[float, Field(gt=0, lt=100)] = field(default=0.1, metadata=_UNSTATED)
     """Eq. 10's share of the noise loss after it."""
     sinks: tuple[LogSink, ...] = field(default=("tensorboard",), metadata=_SPEED)
     """Where metrics go beside the parquet log: tensorboard, wandb."""
@@ -82,14 +83,14 @@ class ComputeConfig:
     """Where and how the networks compute; ``TrainConfig.precision`` says in which precision the UNet does."""
 
     device: Literal["auto", "cpu", "cuda"] = field(default="auto", metadata=_SPEED)
-    loss_precision: Precision = "fp32"
+    loss_precision: Precision = field(default="fp32", metadata=_UNSTATED)
     """Of the frozen decoder, CLIP and VGG that the losses on pixels go through."""
-    channels_last: bool = field(default=True, metadata=_SPEED)
+    channels_last: bool = field(default=True, metadata=_UNSTATED)
     """Memory format of the UNet and the decoder."""
-    attention: Literal["auto", "eager", "sdpa"] = field(default="auto", metadata=_SPEED)
-    """auto takes torch's fused attention on a GPU and plain matrix products on the processor, where the fused one's
+    attention: Literal["auto", "eager", "sdpa"] = field(default="auto", metadata=_UNSTATED)
+    """auto takes torch's fused attention on a GPU and plain matrix products on the CPU, where the fused one's
     backward pass is slow."""
-    compile_unet: bool = field(default=False, metadata=_SPEED)
+    compile_unet: bool = field(default=False, metadata=_UNSTATED)
 
 
 @configuration
@@ -99,7 +100,7 @@ class TrainRunConfig:
     model: ModelSource
     """The diffusers pipeline that is fine-tuned: unet, vae, text_encoder, tokenizer, scheduler."""
     clip: ModelSource | None = None
-    """open_clip folder that judges decoded images (Eq. 5 and 11)."""
+    """open_clip folder for the losses on decoded images (Eq. 5 and 11)."""
     perceptual: ModelSource | None = None
     """VGG folder of Eq. 10."""
     tiny_decoder: ModelSource | None = None

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from storage import CAPTION, DOWNLOAD, ShardReport, ShardStore, TableSchema, embed_schema, sample_id
+from storage import ShardReport, ShardStore, TableSchema, sample_id
+from tasks.caption import CAPTION
+from tasks.download.stage import DOWNLOAD
+from tasks.embed.stage import embed_schema
 from tests.references.brute_force import CorpusImage
 
 FP = "0123456789abcdef"

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from storage import CAPTION, DOWNLOAD, RETRIEVE, SWAP, Dropped, ShardReport, ShardStore, digest_of, sample_id, write_tar
+from storage import Dropped, ShardReport, ShardStore, digest_of, sample_id, write_tar
+from tasks.caption import CAPTION
+from tasks.download.stage import DOWNLOAD
+from tasks.retrieve.gates import RETRIEVE
+from tasks.swap.stage import SWAP
 
 FINGERPRINT = "0123456789abcdef"
 

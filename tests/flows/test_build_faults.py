@@ -209,7 +209,7 @@ Damage = Callable[[Path], None]
 @pytest.mark.slow
 def test_pictures_that_rot_in_the_store_are_dropped_or_named(finished, tiny_corpus, tmp_path, capsys):
     root = Path(shutil.copytree(finished, tmp_path / "root"))
-    (tar,) = root.glob("01_download/*/00000.*.tar")
+    (tar,) = root.glob("download/*/00000.*.tar")
     damaged(tar)
     outcome = iedit_build(
         capsys, root, tiny_corpus.metadata, tiny_corpus.settings(data__caption__model__max_new_tokens=18)
@@ -226,9 +226,9 @@ def test_pictures_that_rot_in_the_store_are_dropped_or_named(finished, tiny_corp
 @pytest.mark.parametrize(
     ("pattern", "settings"),
     [
-        ("02_caption/*/00001.*.parquet", {"data.swap.max_levels": 2}),
-        ("04_embed/*/00001.*.parquet", {"data.retrieve.query.text_weight": 0.61}),
-        ("00_plan/*/00001.????????????????.parquet", {"data.download.image.size_px": 48}),
+        ("caption/*/00001.*.parquet", {"data.swap.max_levels": 2}),
+        ("embed/*/00001.*.parquet", {"data.retrieve.query.text_weight": 0.61}),
+        ("plan/*/00001.????????????????.parquet", {"data.download.image.size_px": 48}),
     ],
 )
 def test_a_table_that_rots_in_the_store_is_named(pattern, settings, finished, tiny_corpus, tmp_path, capsys):
@@ -262,6 +262,6 @@ def test_a_disk_without_room_is_one_line_and_the_next_run_goes_on(prefect_api, t
     assert "download" in full.stderr.splitlines()[-1]
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "root" / "versions").exists()
-    assert list((tmp_path / "root" / "01_download").rglob("*.done.json")) == []
+    assert list((tmp_path / "root" / "download").rglob("*.done.json")) == []
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 0, again.stderr

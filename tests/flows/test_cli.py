@@ -200,7 +200,7 @@ class TestDatasets:
         from storage import Files
 
         Recipe(captions=CAPTIONS).build(Files(str(tmp_path)))
-        stray = tmp_path / "02_caption" / "0123456789abcdef" / "00000.0123456789abcdef.parquet"
+        stray = tmp_path / "caption" / "0123456789abcdef" / "00000.0123456789abcdef.parquet"
         stray.parent.mkdir(parents=True)
         stray.write_bytes(b"x" * 1000)
         listed = json.loads(self.run(tmp_path, capsys, "gc", "--older-than", "0", "--json"))

@@ -67,9 +67,9 @@ def test_downloads_run_beside_the_stages_that_compute(workers, downloads, hours)
 
 def test_sizes_are_those_of_the_stages_folders(tmp_path):
     files = Files(str(tmp_path))
-    files.write_bytes("01_download/aa/x", b"12345")
-    files.write_bytes("01_download/bb/y", b"1")
-    files.write_bytes("03_swap/aa/x", b"12")
+    files.write_bytes("download/aa/x", b"12345")
+    files.write_bytes("download/bb/y", b"1")
+    files.write_bytes("swap/aa/x", b"12")
     assert _sizes(files) == {"download": 6, "swap": 2}
 
 

@@ -96,7 +96,7 @@ class Laboratory:
             state=known.type.value,
             message=known.message or "",
             history=tuple(sorted(path.stem for path in (self.store / "history" / MODEL).glob("*.parquet"))),
-            shards={str(path): path.stat().st_mtime_ns for path in self.store.glob("10_evaluate/**/*.*")},
+            shards={str(path): path.stat().st_mtime_ns for path in self.store.glob("evaluate/**/*.*")},
         )
 
 

@@ -23,7 +23,7 @@ def test_the_paper_configuration_is_what_sections_three_and_four_say():
     assert (loss.t_weighting, loss.mask_policy, loss.mask_fill, loss.perc_align) == ("paper", "paper", "grey", "none")
     assert (loss.min_snr_gamma, loss.prompt_dropout, loss.t_min, loss.t_max) == (None, 0, 0, None)
     assert (loss.target_denoising_weight, loss.source_denoising_weight) == (0, 0)
-    assert deviations(config) == []
+    assert deviations(config, paper()) == []
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_rows_keep_everything_else_of_the_configuration_they_start_from():
 
 
 def test_the_stable_configuration_names_each_of_its_deviations():
-    told = deviations(stable())
+    told = deviations(stable(), paper())
     named = {line.split(" = ")[0] for line in told}
     literal, changed = dataclasses.asdict(paper()), dataclasses.asdict(stable())
     inner, outer = (literal.pop("loss"), changed.pop("loss")), (literal, changed)
@@ -160,7 +160,7 @@ def test_the_stable_configuration_names_each_of_its_deviations():
 
 
 def test_what_cannot_change_results_is_no_deviation():
-    assert deviations(TrainConfig(seed=7, checkpoint_unet=True, checkpoint_decoder=True)) == []
+    assert deviations(TrainConfig(seed=7, checkpoint_unet=True, checkpoint_decoder=True), paper()) == []
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_what_cannot_change_results_is_no_deviation():
 def test_any_one_changed_setting_is_told_alone(section, name, value):
     changed = _another(name, value)
     config = TrainConfig(loss=LossConfig(**{name: changed})) if section else TrainConfig(**{name: changed})
-    (line,) = deviations(config)
+    (line,) = deviations(config, paper())
     assert line.startswith(f"{section}.{name} = " if section else f"{name} = ")
 
 

@@ -10,9 +10,6 @@ import pyarrow as pa
 import pytest
 
 from storage import (
-    CAPTION,
-    MANIFEST,
-    PLAN,
     SAMPLE_PARTS,
     Dropped,
     Files,
@@ -25,6 +22,9 @@ from storage import (
     fingerprint,
     write_tar,
 )
+from tasks.caption import CAPTION
+from tasks.plan.stage import PLAN
+from tasks.stages import MANIFEST
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -69,9 +69,9 @@ class Recipe:
         manifest = pa.concat_tables([ShardStore(files).read_table(report) for report in packed])
         stage = {"code_version": self.code_version, "config": self.config}
         runs = (
-            StageRun(stage="pack", code_version=1, config=CaptionConfig(), reports=tuple(packed)),
             StageRun(stage="plan", code_version=1, config=CaptionConfig(), reports=(plan,)),
             StageRun(stage="caption", model_identity=self.model_identity, reports=(caption,), **stage),
+            StageRun(stage="pack", code_version=1, config=CaptionConfig(), reports=tuple(packed)),
         )
         return VersionStore(files).write(manifest, runs=runs, input_digest=self.input_digest)
 

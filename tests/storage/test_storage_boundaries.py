@@ -32,7 +32,8 @@ def _children_s() -> float:
 def test_using_the_store_loads_neither_torch_nor_an_orchestrator(tmp_path: Path):
     code = f"""
 import sys
-from storage import CAPTION, Files, ShardStore
+from storage import (Files, ShardStore)
+from tasks.caption import CAPTION
 target = ShardStore.at({str(tmp_path)!r}).target("caption", "0", "0" * 16)
 report = target.commit(table=CAPTION.table([]), num_in=0, seconds=0)
 ShardStore.at({str(tmp_path)!r}).read_table(report)

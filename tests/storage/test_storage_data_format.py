@@ -6,28 +6,29 @@ import subprocess
 import sys
 from pathlib import Path
 
-from storage import DATASET_STAGES, SAMPLE_PARTS, ShardReport
-from storage.data_format import data_format
+from storage import SAMPLE_PARTS, ShardReport
+from tasks.data_format import data_format
+from tasks.stages import stage_names
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "data_format.md"
 
 
 def test_the_document_is_fresh():
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert text == data_format(), "run: python -m storage.data_format > docs/data_format.md"
+    assert text == data_format(), "run: python -m tasks.data_format > docs/data_format.md"
 
 
 def test_the_command_prints_it():
     run = subprocess.run(
-        [sys.executable, "-m", "storage.data_format"], capture_output=True, check=True, cwd=DOCUMENT.parents[1]
+        [sys.executable, "-m", "tasks.data_format"], capture_output=True, check=True, cwd=DOCUMENT.parents[1]
     )
     assert run.stdout.decode() == data_format()
 
 
 def test_it_names_every_stage_and_every_member_of_a_sample():
     text = data_format()
-    folders = re.findall(r"\| `\d\d_(\w+)/` \|", text)
-    assert tuple(folders) == DATASET_STAGES
+    folders = re.findall(r"\| `((?!versions)\w+)/` \|", text)
+    assert tuple(folders) == stage_names()
     members = re.findall(r"\| `<sample_id>\.(\w+)(?:\.png)?` \|", text)
     assert tuple(members) == SAMPLE_PARTS
 

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import CAPTION, CorruptFileError, FilterError, SchemaError, embed_schema, parquet_bytes, read_parquet
+from storage import CorruptFileError, FilterError, SchemaError, parquet_bytes, read_parquet
+from tasks.caption import CAPTION
+from tasks.embed.stage import embed_schema
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 _captions = st.dictionaries(_texts, _texts, max_size=8)
@@ -100,7 +102,9 @@ def test_a_fault_of_the_disk_is_not_called_damage():
 def test_another_process_with_another_salt_writes_the_same_bytes():
     code = """
 import hashlib
-from storage import CAPTION, parquet_bytes
+from storage import parquet_bytes
+from tasks.caption import CAPTION
+from tasks.embed.stage import embed_schema
 names = {f"{i * 7919 % 1000:04d}" for i in range(300)}
 rows = [{"sample_id": name, "caption": f"caption {name}", "caption_source": "model"} for name in names]
 print(hashlib.sha256(parquet_bytes(CAPTION.table(rows), CAPTION)).hexdigest())

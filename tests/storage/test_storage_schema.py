@@ -30,9 +30,10 @@ def test_rows_become_a_sorted_table_with_its_meaning_inside():
     assert table["colour"].to_pylist() == ["red", None]
     assert table["vector"].to_pylist() == [[0.5, 1.0], [0.5, 1.0]]
     field = table.schema.field("size")
-    assert field.metadata == {b"description": b"Its size.", b"unit": b"pixels"}
+    assert field.metadata == {b"description": b"Its size.", b"type": b"int32", b"unit": b"pixels"}
     assert (field.type, field.nullable) == (pa.int32(), False)
     assert table.schema.metadata[b"table"] == b"colours"
+    assert TableSchema.of(table.schema) == COLOURS
 
 
 def test_a_table_without_rows_keeps_its_columns():

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import (
-    CAPTION,
     DROPPED,
     AccountingError,
     CorruptFileError,
@@ -29,9 +28,10 @@ from storage import (
     ShardReport,
     ShardStore,
     ShardTarget,
-    embed_schema,
     write_tar,
 )
+from tasks.caption import CAPTION
+from tasks.embed.stage import embed_schema
 
 FP = "0123456789abcdef"
 ROWS = [{"sample_id": f"{i:020x}", "caption": f"a thing {i}", "caption_source": "model"} for i in range(6)]
@@ -87,7 +87,7 @@ def test_a_committed_shard_is_finished_and_holds_what_was_given(files: Files):
 
 def test_the_files_lie_where_a_listing_shows_the_flow_and_hash_to_their_names(files: Files):
     report = _commit(_target(files))
-    names = [path.removeprefix(f"02_caption/{FP}/00042.") for path in files.list()]
+    names = [path.removeprefix(f"caption/{FP}/00042.") for path in files.list()]
     assert sorted(name.partition(".")[2] for name in names if name != "done.json") == [
         "dropped.parquet",
         "notes.txt",
@@ -169,7 +169,7 @@ def test_a_damaged_marker_means_unfinished_and_is_repaired_by_the_next_commit(fi
     target = _target(files)
     _commit(target)
     whole = _contents(files)
-    files.write_bytes(f"02_caption/{FP}/00042.done.json", data)
+    files.write_bytes(f"caption/{FP}/00042.done.json", data)
     assert target.finished() is None
     _commit(target)
     assert _contents(files) == whole
@@ -177,7 +177,7 @@ def test_a_damaged_marker_means_unfinished_and_is_repaired_by_the_next_commit(fi
 
 def test_the_marker_of_another_shard_does_not_count(files: Files):
     _commit(_target(files))
-    files.write_bytes(f"02_caption/{FP}/00043.done.json", files.read_bytes(f"02_caption/{FP}/00042.done.json"))
+    files.write_bytes(f"caption/{FP}/00043.done.json", files.read_bytes(f"caption/{FP}/00042.done.json"))
     assert _target(files, "00043").finished() is None
 
 
@@ -250,7 +250,7 @@ def test_kill_9_at_random_moments_and_two_writers_at_once_end_with_the_bytes_of_
         _commit(_target(quiet, shard))
     rng, project = random.Random(0), str(Path(__file__).parents[2])
     for turn in range(8):
-        files.remove_tree(f"02_caption/{FP}")
+        files.remove_tree(f"caption/{FP}")
         # Fresh processes: a fork of a test process with threads of its own may hang.
         seeds = [str(2 * turn + number) for number in range(2)]
         writers = [subprocess.Popen([sys.executable, "-c", _WRITER, project, files.root, seed]) for seed in seeds]
@@ -303,7 +303,7 @@ def test_nothing_is_written_when_the_counts_or_the_table_are_wrong(files: Files)
     wrong: list[tuple[type[Exception], Mapping[str, object]]] = [
         (AccountingError, {"num_in": 9, "table": table, "dropped": LOST}),
         (AccountingError, {"num_in": 6, "table": table, "num_out": 7}),
-        (SchemaError, {"num_in": 6, "table": table.drop_columns(["caption"])}),
+        (SchemaError, {"num_in": 6, "table": table.drop_columns(["caption"]), "schema": CAPTION}),
         (SchemaError, {"num_in": 6, "table": table, "dropped": table}),
         (SchemaError, {"num_in": 6, "table": table, "extra": {"x": float("nan")}}),
         (ShardNameError, {"num_in": 7, "table": table, "dropped": [Dropped(sample_id="x", reason="No Reason")]}),
@@ -339,8 +339,8 @@ def test_a_stage_with_a_schema_of_its_own_gives_it(files: Files):
     schema = embed_schema(2, layout_dim=2)
     images = {name: [1, 0] for name in ("image_embeds", "caption_embeds", "layout_embeds")}
     table = schema.table([{"sample_id": "a", "text_embeds": [0, 1]} | images])
-    with pytest.raises(SchemaError, match="give commit a schema"):
-        target.commit(table=table, num_in=1, seconds=0)
+    with pytest.raises(SchemaError, match="carries no declaration"):
+        target.commit(table=table.replace_schema_metadata(None), num_in=1, seconds=0)
     report = target.commit(table=table, schema=schema, num_in=1, seconds=0)
     assert ShardStore(files).read_table(report)["text_embeds"].to_pylist() == [[0, 1]]
 
@@ -379,7 +379,7 @@ def test_reading_what_is_gone_damaged_or_not_there_says_which_file(files: Files)
 def test_reports_and_targets_can_be_made_at_a_plain_folder(tmp_path: Path):
     store = ShardStore.at(tmp_path / "x")
     report = _commit(store.target("caption", "00001", FP))
-    marker = json.loads((tmp_path / "x" / "02_caption" / FP / "00001.done.json").read_bytes())
+    marker = json.loads((tmp_path / "x" / "caption" / FP / "00001.done.json").read_bytes())
     assert marker["digest"] == report.digest
-    with pytest.raises(ShardNameError, match="unknown stage"):
-        store.target("colour", "00001", FP)
+    with pytest.raises(ShardNameError, match="lower-case letters"):
+        store.target("Colour", "00001", FP)

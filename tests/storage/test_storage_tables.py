@@ -2,12 +2,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from storage import DATASET_STAGES, DOWNLOAD, MANIFEST, MASK, PLAN, RETRIEVE, SCHEMAS, SWAP, SchemaError
-from storage.tables import CAPTION, DROPPED, INDEX, MANIFEST_ORIGIN, SHARD_FILES, describe, embed_schema
+from storage import DROPPED, SchemaError
+from storage.tables import SHARD_FILES
+from tasks.caption import CAPTION
+from tasks.data_format import data_format
+from tasks.download.stage import DOWNLOAD
+from tasks.embed.stage import embed_schema
+from tasks.index.stage import INDEX
+from tasks.mask.stage import MASK
+from tasks.plan.stage import PLAN
+from tasks.retrieve.gates import RETRIEVE
+from tasks.stages import DATASET, MANIFEST, all_tables
+from tasks.swap.stage import SWAP
 
 
-def test_every_stage_before_pack_has_a_table():
-    assert set(SCHEMAS) | {"embed"} == set(DATASET_STAGES) - {"pack"}
+def test_every_stage_declares_a_table_of_its_name():
+    assert [stage.tables[0].name for stage in DATASET] == [stage.name for stage in DATASET]
     assert embed_schema(4).name == "embed"
 
 
@@ -28,8 +38,9 @@ def test_the_manifest_holds_every_column_that_says_something_about_a_packed_samp
 
 
 def test_every_column_of_the_manifest_has_one_stage_of_origin():
-    assert set(MANIFEST_ORIGIN) == set(MANIFEST.names) - {"sample_id"}
-    assert set(MANIFEST_ORIGIN.values()) == {"plan", "download", "caption", "swap", "retrieve", "mask", "pack"}
+    origins = {column.name: column.stage for column in MANIFEST.columns[1:]}
+    assert all(origins.values())
+    assert set(origins.values()) == {"plan", "download", "caption", "swap", "retrieve", "mask", "pack"}
 
 
 def test_what_may_be_missing_for_a_failed_url_is_certain_for_a_packed_sample():
@@ -53,8 +64,8 @@ def test_embeddings_are_half_floats_of_a_fixed_length():
 
 
 def test_the_description_lists_every_column_with_its_meaning():
-    text = describe()
-    for schema in (*SCHEMAS.values(), embed_schema(8), MANIFEST, DROPPED, SHARD_FILES):
+    text = data_format()
+    for schema in (*all_tables(), embed_schema(8), MANIFEST, DROPPED, SHARD_FILES):
         section = text.partition(f"## {schema.name}\n")[2].partition("\n## ")[0]
         assert schema.description in section
         for column in schema.columns:

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,18 @@ print(storage.write_tar(pathlib.Path({str(tmp_path / "y.tar")!r}), {MEMBERS!r}).
         [sys.executable, "-c", code], env={"PYTHONHASHSEED": "3"}, capture_output=True, text=True, check=True
     )
     assert run.stdout.strip() == hashlib.sha256(data).hexdigest()
+
+
+@given(_members)
+def test_the_bytes_are_those_of_webdatasets_own_writer(
+    tmp_path_factory: pytest.TempPathFactory, members: dict[str, bytes]
+):
+    theirs = io.BytesIO()
+    with webdataset.TarWriter(theirs, user="", group="", mode=0o644, mtime=0, encoder=False) as writer:
+        for name, data in members.items():
+            key, _, ending = name.partition(".")
+            writer.write({"__key__": key, ending: data})
+    assert _written(tmp_path_factory.getbasetemp(), members.items()) == theirs.getvalue()
 
 
 def test_gnu_tar_and_webdataset_read_it(tmp_path: Path):

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from storage import MANIFEST, Files, UnknownVersionError, VersionStore, parquet_bytes, split_member, verify_version
+from storage import Files, UnknownVersionError, VersionStore, parquet_bytes, split_member, verify_version
+from tasks.stages import MANIFEST
 
 Recipe = Any  # the fixture's class lives in conftest
 
@@ -13,7 +14,7 @@ def _messages(files: Files, version: str) -> list[str]:
 
 
 def _tar(files: Files, nth: int = 0) -> str:
-    return [path for path in files.list("08_pack") if path.endswith(".tar")][nth]
+    return [path for path in files.list("pack") if path.endswith(".tar")][nth]
 
 
 def test_a_version_as_it_was_written_has_no_problem(files: Files, recipe: Recipe):

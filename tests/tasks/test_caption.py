@@ -98,7 +98,7 @@ def test_an_interrupted_run_is_unfinished_and_the_next_one_gives_the_same_bytes(
     source = download(store, PICTURES)
     with pytest.raises(KeyboardInterrupt):
         caption_shard(source, CONFIG, store, BrightnessCaptioner(fails_after=1))
-    assert not list(Path(store.files.root).glob("02_caption/**/*.done.json"))
+    assert not list(Path(store.files.root).glob("caption/**/*.done.json"))
     resumed = caption_shard(source, CONFIG, store, BrightnessCaptioner())
     other = ShardStore.at(tmp_path / "undisturbed")
     whole = caption_shard(download(other, PICTURES), CONFIG, other, BrightnessCaptioner())

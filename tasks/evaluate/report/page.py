@@ -204,6 +204,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     ]
     facts += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
     facts += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
+    facts += [("Other than in the paper", line) for line in provenance.deviations]
     facts += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]
     facts += [("Machine", ", ".join(f"{name} {value}" for name, value in provenance.hardware.items()))]
     boot = evaluation.config.bootstrap

@@ -23,6 +23,8 @@ def evaluation_text(evaluation: Evaluation) -> str:
     ]
     if lines:
         parts.append("\n".join(["The paper's orderings:", *lines]))
+    if evaluation.provenance.deviations:
+        parts.append("\n  ".join(["Other than in the paper:", *evaluation.provenance.deviations]))
     return "\n\n".join(parts)
 
 

@@ -22,6 +22,7 @@ from storage import (
 from tasks.dataset.takedown import Takedown, TakedownList, TakedownListError, read_takedown_list, take_down
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
+from tasks.stages import stage_names
 
 CONFIG = PackConfig(samples_per_tar=4, splits=SplitConfig(val_share=0.2, test_share=0))
 NOBODY = "https://nobody.example/x.png"
@@ -184,8 +185,8 @@ def test_a_part_of_a_version_loses_the_picture_from_its_tars_too(versions: Versi
 def test_when_the_old_version_is_given_up_its_tar_is_garbage(versions: VersionStore):
     old = _only(versions)
     done = _take(versions, old, urls=[next(iter(_rows(versions, old).values()))["url"]])
-    assert not set(done.tars) & collect_garbage(versions, older_than_s=-60).files.keys()
-    found = collect_garbage(versions, keep=[done.version.id], older_than_s=-60, remove=True)
+    assert not set(done.tars) & collect_garbage(versions, stages=stage_names(), older_than_s=-60).files.keys()
+    found = collect_garbage(versions, stages=stage_names(), keep=[done.version.id], older_than_s=-60, remove=True)
     assert set(done.tars) <= found.files.keys()
     assert not set(_tars(done.version)) & found.files.keys()
     assert verify_version(versions, done.version.id) == []

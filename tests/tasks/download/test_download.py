@@ -23,7 +23,7 @@ from miniature.faults import FaultShares
 from miniature.plan import MetadataShares
 from miniature.server import RunningSite, serve
 from miniature.site import Site
-from storage import PLAN, CorruptFileError, DiskFullError, ShardReport, ShardStore, sample_id
+from storage import CorruptFileError, DiskFullError, ShardReport, ShardStore, sample_id
 from tasks.download import downloader as fetch_downloader
 from tasks.download.client import FetchConfig
 from tasks.download.errors import FAILURES
@@ -31,6 +31,7 @@ from tasks.download.image_body import ImageConfig
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
 from tasks.errors import ShardError
+from tasks.plan.stage import PLAN
 
 # Every kind of fault, some of them twice, among fine pictures.
 ALL_FAULTS = FaultShares.only(
@@ -464,7 +465,7 @@ def test_without_img2dataset_the_error_says_how_to_get_it(
     store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "img2dataset.downloader", None)
-    with pytest.raises(ConfigError, match="pip install --no-deps 'img2dataset"):
+    with pytest.raises(fetch_downloader.DownloaderMissingError, match="pip install --no-deps 'img2dataset"):
         download_shard(_site_plan(store, fine), _config(fine), store)
 
 

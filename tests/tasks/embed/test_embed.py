@@ -106,7 +106,7 @@ def test_the_cut_into_shards_changes_not_a_bit(store, encoder):
 
 def test_a_second_run_touches_nothing(store, encoder):
     first = embedded(store, encoder)
-    paths = [path for path in Path(store.files.root).rglob("04_embed/**/*") if path.is_file()]
+    paths = [path for path in Path(store.files.root).rglob("embed/**/*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in paths}
     assert embedded(store, encoder).digest == first.digest
     assert {path: path.stat().st_mtime_ns for path in paths} == before

@@ -15,8 +15,9 @@ from tasks.evaluate.driver import InThisProcess, model_identities, run_evaluatio
 from tasks.evaluate.errors import RegressionError
 from tasks.evaluate.history import append_history, check_regressions, pin_baseline, read_history, what_changed
 from tasks.evaluate.plan import EvaluationPlan, method_plans
-from tasks.evaluate.provenance import code_digest
+from tasks.evaluate.provenance import code_version
 from tasks.evaluate.record import list_evaluations, read_evaluation
+from tasks.evaluate.report.text import evaluation_text
 from tasks.evaluate.report.write import write_report
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
@@ -33,7 +34,7 @@ PLAN = EvaluationPlan(
         device=DeviceConfig(device="cpu", dtype="fp32"), sampling=SamplingConfig(num_inference_steps=2), batch_size=8
     ),
     methods=("copy_source", "masked_noise", "vae_round_trip", "iedit", "iedit_m"),
-    pairs_a_shard=3,
+    pairs_per_shard=3,
 )
 TUNED = {"iedit": {0: member("ldm"), 1: member("ldm")}, "global_ldm_loc": {0: member("ldm")}}
 
@@ -90,9 +91,9 @@ def test_methods_are_given_the_sets_masks_only_where_the_plan_says_so(done):
 
 def test_running_again_makes_no_shard_again_and_the_same_numbers(done):
     finished, store, sets, _ = done
-    shards = {path: stat.modified for path, stat in store.files.stats("10_evaluate").items()}
+    shards = {path: stat.modified for path, stat in store.files.stats("evaluate").items()}
     again = run_evaluation(PLAN, TUNED, sets, store, model="mini", created=WHEN)
-    assert {path: stat.modified for path, stat in store.files.stats("10_evaluate").items()} == shards
+    assert {path: stat.modified for path, stat in store.files.stats("evaluate").items()} == shards
     # As JSON: an interval of too few images is NaN, which equals nothing.
     assert again.evaluation.summary.to_json() == finished.evaluation.summary.to_json()
     assert again.evaluation.id in list_evaluations(store.files)
@@ -104,6 +105,9 @@ def test_the_provenance_names_sets_models_and_settings(done):
     assert provenance.evalsets == {evalset.info.name: evalset.digest for evalset in done[2]}
     assert {"iedit (seed 0)", "copy_source", "scoring"} <= set(provenance.models)
     assert json.loads(provenance.config)
+    assert "num_inference_steps = 2 instead of 50 (the paper does not state it)" in provenance.deviations
+    assert "masks.dilate_cells = 1 instead of 0 (the paper does not state it)" in provenance.deviations
+    assert "size_px = 64 instead of 384" in evaluation_text(done[0].evaluation)
 
 
 def test_the_report_of_real_methods_shows_their_pictures(done):
@@ -127,7 +131,7 @@ def changes(rows, checkpoints, sets, *, plan=PLAN):
         rows,
         models=model_identities(method_plans(plan, checkpoints), plan),
         evalsets={evalset.info.name: evalset.digest for evalset in sets},
-        code=code_digest(),
+        code=code_version(),
         config=canonical_json(plan),
     )
 
@@ -138,7 +142,7 @@ def test_nothing_has_changed_after_an_evaluation_and_each_change_is_told(done, t
     append_history(files, finished.evaluation)
     rows = read_history(files, "mini")
     assert changes(rows, TUNED, sets) == []
-    assert changes(rows, TUNED, sets, plan=replace(PLAN, pairs_a_shard=4)) == [
+    assert changes(rows, TUNED, sets, plan=replace(PLAN, pairs_per_shard=4)) == [
         "the configuration or the metrics' networks"
     ]
     assert changes(rows, TUNED, sets[:1]) == ["the evaluation set"]
@@ -170,7 +174,7 @@ def _damaged(finished):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"methods": ("nothing",)}, {"methods": ()}, {"methods": ("iedit", "iedit")}, {"pairs_a_shard": 0}]
+    "changes", [{"methods": ("nothing",)}, {"methods": ()}, {"methods": ("iedit", "iedit")}, {"pairs_per_shard": 0}]
 )
 def test_a_plan_that_cannot_be_is_refused(changes):
     with pytest.raises(ConfigError):

@@ -16,7 +16,7 @@ from storage import ShardStore, sample_seed
 from tasks.evaluate.finish import measure_distances
 from tasks.evaluate.networks import load_networks
 from tasks.evaluate.results import MethodScores, collect_results, read_features
-from tasks.evaluate.stage import EditingConfig, edit_shard, pair_slices, reference_shard, score_shard
+from tasks.evaluate.stage import EditingConfig, edit_shard, pair_shards, reference_shard, score_shard
 from tests.builders.scoring_models import SCORING, WEIGHTS, few_pairs
 
 CONFIG = EditingConfig(size_px=64, seeds=(0, 3), batch_size=5)
@@ -92,7 +92,7 @@ def test_the_size_of_shards_changes_no_image(evalset, store):
     whole = edit_shard(evalset, evalset.pairs, CONFIG, store, Darkener(), shard="00000")
     parts = [
         edit_shard(evalset, pairs, CONFIG, store, Darkener(), shard=f"{index:05d}")
-        for index, pairs in enumerate(pair_slices(evalset, pairs_a_shard=4))
+        for index, pairs in enumerate(pair_shards(evalset, pairs_per_shard=4))
     ]
     rows = [row for part in parts for row in store.read_table(part).to_pylist()]
     assert rows == store.read_table(whole).to_pylist()
@@ -203,7 +203,7 @@ def test_results_hold_a_row_for_every_edit_the_refused_ones_included(evalset, st
     for editor in (Darkener(), Darkener(refuses=(word,), fingerprint="picky")):
         edits = [
             edit_shard(evalset, pairs, CONFIG, store, editor, shard=f"{index:05d}")
-            for index, pairs in enumerate(pair_slices(evalset, pairs_a_shard=4))
+            for index, pairs in enumerate(pair_shards(evalset, pairs_per_shard=4))
         ]
         scores = [score_shard(one, evalset, SCORING, store, networks, size_px=64) for one in edits]
         reports.append((tuple(edits), tuple(scores)))

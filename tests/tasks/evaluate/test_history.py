@@ -16,7 +16,7 @@ from tasks.evaluate.history import (
     read_history,
     what_changed,
 )
-from tasks.evaluate.provenance import code_digest, gather_provenance
+from tasks.evaluate.provenance import code_version, code_versions, gather_provenance
 from tasks.evaluate.record import list_evaluations, read_evaluation
 from tasks.evaluate.regression import RegressionConfig, find_regressions
 from tests.builders.made_up_evaluation import evaluated
@@ -197,8 +197,31 @@ def test_a_rule_without_meaning_is_refused():
 
 def test_the_provenance_names_this_code_and_machine():
     found = gather_provenance(created="2026-01-02T03:04:05+00:00", config="{}", models={"a": "b"}, evalsets={})
-    assert found.code == code_digest()
+    assert found.code == code_version()
     assert len(found.code) == 16
     assert found.packages["torch"].count(".") >= 1
     assert int(found.hardware["processors"]) >= 1
     assert found.commit == "" or len(found.commit) == 40
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "iedit_model.imaging.decode.VERSION",
+        "iedit_model.editing.batches.EDITING_VERSION",
+        "tasks.evaluate.stage.VERSION",
+    ],
+)
+def test_another_way_of_decoding_editing_or_scoring_is_new_code(monkeypatch, declared):
+    before = code_version()
+    monkeypatch.setattr(declared, 99)
+    assert code_version() != before
+    monkeypatch.undo()
+    assert code_version() == before
+
+
+def test_the_words_of_a_source_file_are_not_the_code(monkeypatch):
+    before = code_version()
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: b"another docstring")
+    assert code_version() == before
+    assert code_versions()["metric clip_score"] == 1

@@ -98,7 +98,7 @@ def test_an_index_that_finds_too_little_is_refused(tmp_path: Path):
     blind = replace(LISTS, lists=ListConfig(nprobe=1, max_nprobe=1))
     with pytest.raises(IndexRecallError, match=r"finds 0\.\d+ of the true neighbours.*max_nprobe"):
         _build(store, reports, blind)
-    assert not [path for path in store.files.list() if path.startswith("05_index")]
+    assert not [path for path in store.files.list() if path.startswith("index")]
     searching = replace(LISTS, lists=ListConfig(nprobe=1, max_nprobe=256), recall=RecallConfig(least=0.98))
     facts = _build(store, reports, searching).extra
     assert float(facts["recall"] or 0) >= 0.98

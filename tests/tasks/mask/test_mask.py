@@ -246,7 +246,7 @@ def test_other_gates_need_no_segmenter(store):
 def test_a_second_run_touches_nothing(store):
     config = replace(CONFIG, gates=MaskGates(min_mask_iou=0.2))
     first = masked(store, GATED, config=config)
-    paths = [path for path in Path(store.files.root).rglob("07_mask/**/*") if path.is_file()]
+    paths = [path for path in Path(store.files.root).rglob("mask/**/*") if path.is_file()]
     before = {path: path.stat().st_mtime_ns for path in paths}
     assert masked(store, GATED, config=config).digest == first.digest
     assert {path: path.stat().st_mtime_ns for path in paths} == before

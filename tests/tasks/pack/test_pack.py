@@ -28,13 +28,14 @@ from storage import (
     iter_tar,
     verify_version,
 )
-from storage.data_format import data_format
+from tasks.data_format import data_format
 from tasks.pack.near_duplicates import DuplicateConfig
-from tasks.pack.packed_sample import JSON_COLUMNS, read_sample
+from tasks.pack.packed_sample import json_columns, read_sample
 from tasks.pack.rows import PackInputError
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
 from tasks.pack.templates import edit_template
+from tasks.stages import MANIFEST
 from tests.references.split_rules import crossings
 
 SPLITS = SplitConfig(val_share=0.2, test_share=0.2, max_cluster_share=0.05)
@@ -98,7 +99,7 @@ def test_the_loop_of_the_data_formats_document_runs(packed):
     found = re.search(r"```python\n(.*?)( {4}sample\[.*?)\n```", data_format(), re.DOTALL)
     assert found is not None
     path = next(path for path in info.files if "/train-" in path)
-    loop = re.sub(r'"08_pack/.*?\.tar"', repr(store.files.address(path)), found[1])
+    loop = re.sub(r'"pack/.*?\.tar"', repr(store.files.address(path)), found[1])
     shown = (
         f"    print(*(part.get('sample_id') if isinstance(part, dict) else part.size for part in ({found[2].strip()})))"
     )
@@ -127,7 +128,7 @@ def test_the_manifest_tells_where_each_sample_lies_and_what_it_is(packed):
         assert tuple(parts) == SAMPLE_PARTS
         assert [parts[part] for part in SAMPLE_PARTS] == [samples[row["sample_id"]][end] for end in PARTS]
         record = json.loads(parts["json"])
-        assert set(record) == set(JSON_COLUMNS)
+        assert set(record) == set(json_columns(MANIFEST))
         assert {name: row[name] for name in ("url", "phash", "split") if name in record} == {
             "url": row["url"],
             "phash": row["phash"],
@@ -229,11 +230,11 @@ def test_pictures_with_close_hashes_and_like_embeddings_are_on_one_side(tmp_path
     apart = replace(CONFIG, duplicates=DuplicateConfig(max_phash_distance=None))
     assert len(_rows(store, build(inputs, apart, store))) == 40
     with pytest.raises(PackInputError, match="embed stage are needed"):
-        plan_pack(replace(inputs, embed=()), CONFIG, store)
+        plan_pack(PackInputs({**inputs.stages, "embed": ()}), CONFIG, store)
     with pytest.raises(PackInputError, match="no table of the stage embed"):
-        plan_pack(replace(inputs, embed=inputs.embed[:1]), CONFIG, store)
+        plan_pack(PackInputs({**inputs.stages, "embed": inputs.stages["embed"][:1]}), CONFIG, store)
     alone = replace(CONFIG, duplicates=DuplicateConfig(min_image_similarity=-1))
-    assert plan_pack(replace(inputs, embed=()), alone, store).extra["train"] == 24
+    assert plan_pack(PackInputs({**inputs.stages, "embed": ()}), alone, store).extra["train"] == 24
 
 
 def test_copies_that_the_retrieval_met_are_on_one_side(tmp_path: Path):
@@ -266,7 +267,9 @@ def test_damaged_parts_are_counted_and_the_rest_is_packed(tmp_path: Path):
     inputs = corpus.inputs(store)
     config = PackConfig(splits=SplitConfig(val_share=0, test_share=0))
     plan = plan_pack(inputs, config, store)
-    downloads = {row["sample_id"]: row for report in inputs.download for row in store.read_table(report).to_pylist()}
+    downloads = {
+        row["sample_id"]: row for report in inputs.stages["download"] for row in store.read_table(report).to_pylist()
+    }
     _overwrite(store, inputs, downloads[corpus.pairs[3].source_id])
     _overwrite(store, inputs, downloads[corpus.pairs[4].target_id])
     report = pack_shard(plan, "train-00000", inputs, config, store)
@@ -293,11 +296,11 @@ def test_an_empty_result_is_an_error_and_no_version(tmp_path: Path):
         planted(3, rows=rows).build(store, config)
     nothing = planted(3).inputs(store)
     empty = store.target("mask", "00000", "f" * 16).commit(
-        num_in=3, num_out=0, seconds=0, table=store.read_table(nothing.mask[0]).slice(0, 0),
+        num_in=3, num_out=0, seconds=0, table=store.read_table(nothing.stages["mask"][0]).slice(0, 0),
         dropped=[Dropped(sample_id=f"{number:020d}", reason="empty_mask") for number in range(3)],
     )  # fmt: skip
     with pytest.raises(EmptyVersionError, match=r"empty_mask': 3"):
-        plan_pack(replace(nothing, mask=(empty,)), config, store)
+        plan_pack(PackInputs({**nothing.stages, "mask": (empty,)}), config, store)
     assert VersionStore(store.files).list() == []
 
 
@@ -306,7 +309,7 @@ def test_a_download_tar_that_is_gone_or_cut_short_is_no_dropped_sample(tmp_path:
     inputs = planted(4).inputs(store)
     config = PackConfig(splits=SplitConfig(val_share=0, test_share=0))
     plan = plan_pack(inputs, config, store)
-    path = inputs.download[0].path("tar")
+    path = inputs.stages["download"][0].path("tar")
     data = store.files.read_bytes(path)
     store.files.write_bytes(path, data[:3000])
     with pytest.raises(CorruptFileError, match="cut short"):
@@ -314,7 +317,7 @@ def test_a_download_tar_that_is_gone_or_cut_short_is_no_dropped_sample(tmp_path:
     store.files.remove(path)
     with pytest.raises(MissingFileError):
         pack_shard(plan, "train-00000", inputs, config, store)
-    assert not [name for name in store.files.stats("08_pack") if "train" in name]
+    assert not [name for name in store.files.stats("pack") if "train" in name]
     store.files.write_bytes(path, data)
     assert pack_shard(plan, "train-00000", inputs, config, store).num_out == 4
 
@@ -324,19 +327,19 @@ def test_tables_that_do_not_fit_together_are_refused(tmp_path: Path):
     corpus = planted(6)
     inputs = corpus.inputs(store)
     with pytest.raises(PackInputError, match="lacks the shard 00000"):
-        replace(inputs, swap=())
+        PackInputs({**inputs.stages, "swap": ()})
     with pytest.raises(PackInputError, match="does not belong"):
-        replace(inputs, swap=inputs.caption)
+        PackInputs({**inputs.stages, "swap": inputs.stages["caption"]})
     with pytest.raises(PackInputError, match="twice"):
-        replace(inputs, swap=inputs.swap * 2)
+        PackInputs({**inputs.stages, "swap": inputs.stages["swap"] * 2})
     strange = replace(corpus.pairs[0], rows={"mask": {"target_id": "f" * 20}})
     with pytest.raises(PackInputError, match=f"{'f' * 20} of a pair is in 0 tables"):
         plan_pack(replace(corpus, pairs=(strange, *corpus.pairs[1:])).inputs(store), CONFIG, store)
     target = store.target("swap", "00000", "a" * 16)
-    table = store.read_table(inputs.swap[0])
+    table = store.read_table(inputs.stages["swap"][0])
     less = target.commit(num_in=5, seconds=0, table=table.slice(1))
     with pytest.raises(PackInputError, match=f"no row of the sample {table['sample_id'][0]}"):
-        plan_pack(replace(inputs, swap=(less,)), CONFIG, store)
+        plan_pack(PackInputs({**inputs.stages, "swap": (less,)}), CONFIG, store)
     plan = plan_pack(inputs, CONFIG, store)
     with pytest.raises(PackInputError, match="plans no tar 'train-00099'"):
         pack_shard(plan, "train-00099", inputs, CONFIG, store)

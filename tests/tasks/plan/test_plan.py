@@ -14,7 +14,7 @@ from iedit_model.errors import ConfigError
 from miniature.metadata import metadata_rows, write_metadata
 from miniature.plan import MetadataShares
 from miniature.site import Site
-from storage import ShardReport, ShardStore, sample_id
+from storage import ShardReport, ShardStore, ShardTarget, sample_id
 from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan import stage as plan_module
 from tasks.plan.filters import FilterConfig
@@ -191,7 +191,7 @@ def test_a_plan_that_was_killed_between_shards_is_finished_with_the_same_bytes(
     folder = str(_write(tmp_path / "meta", _scored("1234567")))
     config = PlanConfig(shard_size=2)
     with monkeypatch.context() as patch:
-        commit, committed = plan_module.ShardTarget.commit, []
+        commit, committed = ShardTarget.commit, []
 
         def dying(target: Any, **options: Any) -> ShardReport:
             if len(committed) == 2:
@@ -199,7 +199,7 @@ def test_a_plan_that_was_killed_between_shards_is_finished_with_the_same_bytes(
             committed.append(target.shard)
             return commit(target, **options)
 
-        patch.setattr(plan_module.ShardTarget, "commit", dying)
+        patch.setattr(ShardTarget, "commit", dying)
         with pytest.raises(KeyboardInterrupt):
             plan_shards(folder, config, store)
     again = plan_shards(folder, config, store)

@@ -1,4 +1,4 @@
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 import numpy as np
 import pyarrow as pa
@@ -7,16 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
-from storage import RETRIEVE
 from tasks.retrieve.gates import (
     REJECTIONS,
+    RETRIEVE,
     GateConfig,
+    dropped_rows,
     gated,
-    instruct_pix2pix_gates,
-    losses,
-    paper_gates,
-    regate,
-    ultraedit_gates,
 )
 from tasks.retrieve.pair_scores import MissingScoreError
 
@@ -93,7 +89,7 @@ def test_each_loss_says_why():
     ]
     gates = GateConfig(source_text_min=0.2, target_text_min=0.2, image_min=0.2)
     table = _table(rows, ["same_hash", "", "", "", "", ""], gates)
-    assert [(row.sample_id[-1], row.reason, row.detail) for row in losses(table)] == [
+    assert [(row.sample_id[-1], row.reason, row.detail) for row in dropped_rows(table)] == [
         ("1", "no_candidates", ""),
         ("2", "all_excluded", "same_hash 1"),
         ("3", "source_text_low", "source_text_low 2"),
@@ -142,21 +138,19 @@ def _slow_choice(row: dict, excluded: list[str], gates: GateConfig) -> tuple[lis
         max_size=5,
     ),
     source_text=_SCORE,
-    first=_GATES,
-    second=_GATES,
+    gates=_GATES,
 )
-def test_gating_again_is_gating_anew(rows: list, source_text: float, first: GateConfig, second: GateConfig):
+def test_gating_is_what_a_loop_over_candidates_gives(rows: list, source_text: float, gates: GateConfig):
     made = [
         _row(number, [candidate[:3] for candidate in candidates], source_text=source_text)
         for number, candidates in enumerate(rows)
     ]
     excluded = [[candidate[3] for candidate in candidates] for candidates in rows]
     flat = [reason for reasons in excluded for reason in reasons]
-    again, anew = regate(_table(made, flat, first), second), _table(made, flat, second)
-    assert again.to_pylist() == anew.to_pylist()
+    anew = _table(made, flat, gates)
     for row, given_row, reasons in zip(anew.to_pylist(), made, excluded, strict=True):
-        assert (row["candidate_reasons"], row["rank"]) == _slow_choice(given_row, reasons, second)
-    assert sum(1 for _ in losses(anew)) == anew["target_id"].null_count
+        assert (row["candidate_reasons"], row["rank"]) == _slow_choice(given_row, reasons, gates)
+    assert sum(1 for _ in dropped_rows(anew)) == anew["target_id"].null_count
 
 
 def test_a_gate_on_what_was_not_measured_is_an_error():
@@ -165,18 +159,6 @@ def test_a_gate_on_what_was_not_measured_is_an_error():
     for gates in (GateConfig(directional_min=0.1), GateConfig(source_text_min=0.1)):
         with pytest.raises(MissingScoreError, match=r"was not measured.*caption_embeds"):
             _table([row], gates=gates)
-
-
-def test_the_presets_are_the_published_numbers():
-    assert all(value is None for value in asdict(paper_gates()).values())
-    assert asdict(instruct_pix2pix_gates()) == {
-        "source_text_min": 0.2,
-        "target_text_min": 0.2,
-        "image_min": 0.7,
-        "image_max": None,
-        "directional_min": 0.2,
-    }
-    assert (ultraedit_gates().image_min, ultraedit_gates().directional_min) == (0.75, 0.22)
 
 
 def test_every_gate_has_a_reason_of_its_own():

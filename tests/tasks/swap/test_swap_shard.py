@@ -9,7 +9,8 @@ import pytest
 
 from iedit_model.errors import ConfigError
 from miniature.world import World
-from storage import CAPTION, ShardReport, ShardStore, sample_id, sample_seed
+from storage import ShardReport, ShardStore, sample_id, sample_seed
+from tasks.caption import CAPTION
 from tasks.swap.result import Swap
 from tasks.swap.stage import SwapConfig, load_swapper, swap_shard
 from tasks.swap.swapper import Swapper
@@ -131,7 +132,7 @@ def test_the_papers_setting_needs_no_counts_and_does_not_look_at_them(store):
     (caption,) = captions(store, 500)
     without = swap_shard(caption, PAPER, store, counts=None)
     assert swap_shard(caption, PAPER, store, counts=WordCounts(terms={"dog.n": 1}, digest="0" * 64)) == without
-    assert not store.files.list("03_words")
+    assert not store.files.list("words")
 
 
 def test_a_finished_shard_is_read_and_another_input_is_another_folder(store):
@@ -156,7 +157,7 @@ def test_a_finished_shard_is_read_and_another_input_is_another_folder(store):
 def test_counting_goes_on_where_it_was_cut_off(store):
     reports = captions(store, 40)
     parts = [count_shard_words(report, OURS, store) for report in reports[:2]]
-    before = {path: Path(store.files.address(path)).stat().st_mtime_ns for path in store.files.list("03_words")}
+    before = {path: Path(store.files.address(path)).stat().st_mtime_ns for path in store.files.list("words")}
     total = count_words(reports, OURS, store)
     assert {path: Path(store.files.address(path)).stat().st_mtime_ns for path in before} == before
     assert [part.num_in for part in parts] == [40, 40]

@@ -10,11 +10,16 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from iedit_model.training.config import LayerPolicy
-from storage import ShardStore, VersionInfo
+from iedit_model.training.config import LayerPolicy, paper
+from storage import Json, ShardStore, VersionInfo, canonical_value
+from storage.lineage import version_id
+from tasks.mask.stage import MaskGates
+from tasks.retrieve.stage import retrieval
+from tasks.swap.config import SwapConfig
 from tasks.train.errors import RunFolderError
-from tasks.train.run_config import LoopConfig
+from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig
 from tasks.train.run_folder import RunFolder, SavedState
+from tasks.train.run_manifest import run_deviations
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
 from tests.builders.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train
@@ -116,6 +121,42 @@ def test_the_manifest_says_what_the_run_is(
     outcome = manifest["outcome"]
     assert (outcome["status"], outcome["step"], outcome["checkpoint"]) == ("finished", 1, "checkpoints/step_00000001")
     assert outcome["mean_loss"] == pytest.approx(report.mean_loss)
+
+
+def test_the_deviations_cover_the_whole_run(pipeline: Path, version: VersionInfo) -> None:
+    """Training, rows, the version's recipe and gates, precision, cache and devices; nothing of what is only speed."""
+    literal = tiny_run(pipeline, paper(), loop=LoopConfig(), compute=ComputeConfig())
+    recipe: dict[str, Json] = {
+        "swap": canonical_value(SwapConfig(min_corpus_count=0, max_levels=1, sense_policy="first")),
+        "retrieve": canonical_value(retrieval("paper")),
+        "mask": {"gates": canonical_value(MaskGates()), "threshold": 0.5},
+    }
+    assert run_deviations(literal, made_by(version, recipe), num_devices=2) == []
+    ours = recipe | {
+        "retrieve": canonical_value(retrieval("ours")),
+        "mask": {"gates": canonical_value(MaskGates(min_area=0.25))},
+    }
+    other = dataclasses.replace(
+        literal,
+        rows=RowsConfig(where="similarity > 0.5", max_samples=9),
+        cache=CacheConfig(dtype="fp16", decode_threads=1),
+        compute=ComputeConfig(loss_precision="fp16", device="cpu"),
+    )
+    found = run_deviations(other, made_by(version, ours), num_devices=1)
+    assert [line.split(" = ")[0] for line in found if not line.startswith("version.retrieve")] == [
+        *("rows.where", "rows.max_samples", "cache.dtype", "compute.loss_precision"),
+        *("version.mask.gates.min_area", "devices"),
+    ]
+    assert any(line.startswith("version.retrieve.rerank.directional = 2 instead of 0") for line in found)
+
+
+def made_by(version: VersionInfo, configs: dict[str, Json]) -> VersionInfo:
+    """The version as if its stages had run under other configurations."""
+    found = tuple(
+        dataclasses.replace(record, config=configs.get(record.stage, record.config)) for record in version.stages
+    )
+    made = version_id(input_digest=version.input_digest, stages=found, parent=None, where=None)
+    return dataclasses.replace(version, stages=found, id=made)
 
 
 def test_a_folder_takes_no_other_run(pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path) -> None:

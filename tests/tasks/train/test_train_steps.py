@@ -103,7 +103,7 @@ def test_the_cache_is_filled_once_and_shared_by_other_losses(
     first = prepared(config, store, version, tmp_path / "a").cache
     assert first is not None
     assert first.num_encoded == first.num_samples == 7
-    files = {path: path.stat().st_mtime_ns for path in (Path(store.files.root) / "09_train").rglob("*.safetensors")}
+    files = {path: path.stat().st_mtime_ns for path in (Path(store.files.root) / "train").rglob("*.safetensors")}
     plain = prepared(tiny_run(pipeline, tiny_train(config.train.loss)), store, version, tmp_path / "b").cache
     assert plain is not None
     assert plain.num_encoded == 0

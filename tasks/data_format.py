@@ -1,32 +1,23 @@
 """The documentation of the data format, written by the code that reads and writes it.
 
-``python -m storage.data_format`` prints the text of ``docs/data_format.md``; a test holds the file to it.
+``python -m tasks.data_format`` prints the text of ``docs/data_format.md``; a test holds the file to it.
 """
 
 import sys
 
-from storage.reports import DATASET_STAGES, STAGE_ORDER, FileEntry, ShardReport, marker_path
-from storage.tables import SAMPLE_PARTS, describe
+from storage import SAMPLE_PARTS, FileEntry, ShardReport
+from storage.reports import marker_path
+from storage.tables import described
+from tasks.stage import AnyStage
+from tasks.stages import DATASET, all_tables
 
-_STAGES = {
-    "plan": "rows of the metadata that are to be fetched",
-    "download": "one row a URL, the pictures in a tar, how each URL was tried in a log",
-    "caption": "`caption`",
-    "words": "how often the corpus uses each word; only where the swap asks for it",
-    "swap": "`edit_prompt`, the exchanged words, the difference prompts",
-    "embed": "embeddings of images, captions and edit prompts, layouts of images",
-    "index": "one FAISS index (`faiss`) with its vectors, facts and means",
-    "retrieve": "target and scored candidates",
-    "mask": "source and target masks with their scores",
-    "pack": "WebDataset tars, their rows of the manifest, and the shard `plan` that says what goes where",
-}
 _FINGERPRINT = "0f3c9a7be1d25f48"
 _TABLE = FileEntry(size=48123, sha256="a3" * 32)
 
 _HEAD = """\
 # Data format
 
-Written by `python -m storage.data_format`; a test compares. Everything lies under one root, a folder or any address
+Written by `python -m tasks.data_format`; a test compares. Everything lies under one root, a folder or any address
 that fsspec knows. `file://` and `memory://` work as they are; `s3://` takes `pip install 'iedit[s3]'`, and other stores
 the fsspec package that the error message names. Credentials and endpoints come from fsspec's own configuration
 (`FSSPEC_S3_ENDPOINT_URL` and the like).
@@ -41,9 +32,9 @@ _SHARDS = """
 ## Shards
 
 A stage writes each shard as files `<shard>.<16 hex of the file's sha256>.<suffix>` and one marker
-`<shard>.done.json`, all in `NN_stage/<fingerprint>/`.
+`<shard>.done.json`, all in `<stage>/<fingerprint>/`.
 
-- `parquet` is the stage's table, `dropped.parquet` lists the samples that ended here, `tar` holds pictures. Other
+- `parquet` is the stage's table, `dropped.parquet` lists the samples that ended here, `tar` holds images. Other
   suffixes are a stage's own.
 - A file whose suffix begins with `log.` says how the work went and not what came out. Two runs with the same results
   may differ in it, so that it is part of no digest and no version.
@@ -71,8 +62,8 @@ A marker, here `{marker}`:
 
 `versions/<id>/` holds three files, written once:
 
-- `manifest.parquet`: one row a packed sample, see below.
-- `shard_files.parquet`: one row a file of every stage that led here, logs excepted.
+- `manifest.parquet`: one row per packed sample, see below.
+- `shard_files.parquet`: one row per file of every stage that led here, logs excepted.
 - `version.json`: the id, the digest of the input, for each stage its code version, configuration, model identity,
   digest and line of the funnel, and every tar and table with size and sha256. No time is in it.
 
@@ -87,14 +78,14 @@ Plain USTAR in WebDataset's convention: the members of a sample stand together, 
 | member | content |
 |---|---|
 {members}
-Pictures are the bytes that the download stage stored, masks those of the mask stage: nothing is encoded anew. Masks
-have the pictures' size, 255 = edit, 0 = leave. `json` repeats the manifest's columns that hold wherever the sample lies
+Images are the bytes that the download stage stored, masks those of the mask stage: nothing is encoded anew. Masks
+have the images' size, 255 = edit, 0 = leave. `json` repeats the manifest's columns that hold wherever the sample lies
 (not `tar`, offsets, split, group or candidates), keys sorted. With the plain library:
 
 ```python
 import webdataset
 
-dataset = webdataset.WebDataset("08_pack/<fingerprint>/train-00000.<hash>.tar", shardshuffle=False).decode("pil")
+dataset = webdataset.WebDataset("pack/<fingerprint>/train-00000.<hash>.tar", shardshuffle=False).decode("pil")
 for sample in dataset:
     sample["source.png"], sample["target.png"], sample["source_mask.png"], sample["target_mask.png"], sample["json"]
 ```
@@ -117,14 +108,15 @@ _MEMBERS = {
 }
 
 
-def data_format() -> str:
-    """Return the documentation of everything that lies in a store, as Markdown."""
-    folders = [f"| `{STAGE_ORDER[stage]:02d}_{stage}/` | {_STAGES[stage]} |" for stage in DATASET_STAGES]
-    folders.append("| `versions/` | one folder a dataset version |")
+def data_format(stages: tuple[AnyStage, ...] = DATASET) -> str:
+    """Return the documentation of everything that these stages leave in a store, as Markdown."""
+    folders = [f"| `{stage.name}/` | {stage.summary} |" for stage in stages]
+    folders.append("| `versions/` | one folder per dataset version |")
     members = [f"| `<sample_id>.{_MEMBERS[part][0]}` | {_MEMBERS[part][1]} |\n" for part in SAMPLE_PARTS]
+    tables = "\n".join(described(table) for table in all_tables(stages))
     text = _SHARDS.replace("{marker}", marker_path("caption", _FINGERPRINT, "00042"))
     text = text.replace("{json}", _example().to_json().decode()).replace("{members}", "".join(members))
-    return _HEAD + "\n".join(folders) + "\n" + text + describe()
+    return _HEAD + "\n".join(folders) + "\n" + text + tables.replace("float16[512]", "float16[dim]")
 
 
 def _example() -> ShardReport:
