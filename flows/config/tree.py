@@ -105,8 +105,8 @@ class OptionsByStage:
     """Of the task runs of an evaluation: two for each shard of a set and method."""
 
     def of(self, stage: str) -> TaskOptions:
-        """Return the options of a stage."""
-        return getattr(self, stage)
+        """Return the options of a stage; one without a field here has the defaults."""
+        return getattr(self, stage, TaskOptions())
 
 
 @configuration
