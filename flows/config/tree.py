@@ -11,7 +11,7 @@ from tasks.download.stage import DownloadConfig
 from tasks.embed.stage import EmbedConfig
 from tasks.evaluate.plan import EvaluationPlan
 from tasks.evaluate.sets.evalset import EvalSetInfo
-from tasks.evaluate.sets.generated_prompts import GeneratedPrompt
+from tasks.evaluate.sets.generated import GeneratedPrompt
 from tasks.index.stage import IndexConfig
 from tasks.mask.stage import MaskConfig
 from tasks.pack.stage import PackConfig

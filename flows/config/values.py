@@ -39,7 +39,7 @@ from tasks.embed.stage import EmbedConfig
 from tasks.evaluate.networks import FeatureSpec, NamedClip, ScoringConfig
 from tasks.evaluate.plan import EvaluationPlan
 from tasks.evaluate.sets.evalset import EvalSetInfo
-from tasks.evaluate.sets.generated_prompts import GENERATED_PROMPTS
+from tasks.evaluate.sets.generated import GENERATED_PROMPTS
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
 from tasks.images.stored_images import BatchConfig

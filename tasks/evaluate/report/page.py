@@ -10,12 +10,11 @@ from markupsafe import Markup
 from iedit_model.imaging.pages import render_page
 from iedit_model.metrics.catalogue import metric_info
 from storage import ShardStore
+from tasks.evaluate.history import RegressionConfig
 from tasks.evaluate.record import Evaluation
-from tasks.evaluate.regression import RegressionConfig
 from tasks.evaluate.report.album import Album, PairKey, make_album
 from tasks.evaluate.report.names import in_order, method_title, metric_title, shown
-from tasks.evaluate.report.strata import strata_tables
-from tasks.evaluate.report.tables import comparison_table, metric_tables, paper_tables
+from tasks.evaluate.report.tables import comparison_table, metric_tables, paper_tables, strata_tables
 from tasks.evaluate.report.view import (
     FunnelRow,
     ReportConfig,
@@ -28,8 +27,7 @@ from tasks.evaluate.report.view import (
     trend_plots,
     worst_cases,
 )
-from tasks.evaluate.results import MethodScores, SweepPoint
-from tasks.evaluate.summary import ALL_SETS
+from tasks.evaluate.results import ALL_SETS, MethodScores, SweepPoint
 
 _SECTIONS: Final = (
     ("tables", "Tables"),

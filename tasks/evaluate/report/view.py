@@ -14,18 +14,21 @@ from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.report.album import PairKey
 from tasks.evaluate.report.names import (
+    catalogue_order,
     in_order,
     is_reference,
     method_label,
     method_title,
+    methods_on,
     metric_title,
     metric_unit,
+    metrics_on,
+    of_all_networks,
     percent,
     shown_difference,
     shown_interval,
 )
 from tasks.evaluate.report.plots import Curve, CurvePoint, Dot, TrendPoint, curve_plot, dot_plot, trend_plot
-from tasks.evaluate.report.selection import catalogue_order, methods_on, metrics_on, of_all_networks
 from tasks.evaluate.report.tables import distance_of
 from tasks.evaluate.results import SweepPoint, align
 from tasks.evaluate.summary import ClaimResult

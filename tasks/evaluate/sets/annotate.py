@@ -25,7 +25,7 @@ from iedit_model.imaging.decode import LIMITS
 from iedit_model.imaging.encode import encode_image
 from iedit_model.imaging.pages import page_environment
 from storage import StorageError
-from tasks.evaluate.sets.errors import EvalSetError, UnknownPairError
+from tasks.evaluate.errors import EvalSetError, UnknownPairError
 from tasks.evaluate.sets.evalset import EvalPair, EvalSet
 from tasks.evaluate.sets.folder import open_evalset, replace_masks
 from tasks.evaluate.sets.pixels import mask_bytes, set_mask

@@ -14,15 +14,12 @@ from iedit_model.imaging.pages import page_environment
 from storage import Files
 from tasks.evaluate.paper_tables import PAPER_TABLES
 from tasks.evaluate.record import read_evaluation
-from tasks.evaluate.report.exports import escape_latex, latex_table
 from tasks.evaluate.report.names import in_order, method_label, method_title, percent, shown
 from tasks.evaluate.report.page import ReportExtras
 from tasks.evaluate.report.plots import Dot, TrendPoint, dot_plot, trend_plot
-from tasks.evaluate.report.strata import strata_tables
-from tasks.evaluate.report.tables import metric_tables, paper_tables
-from tasks.evaluate.report.text import evaluation_text
+from tasks.evaluate.report.tables import metric_tables, paper_tables, strata_tables
 from tasks.evaluate.report.view import FunnelRow, ReportConfig, claim_views, edit_rows, worst_cases
-from tasks.evaluate.report.write import write_report
+from tasks.evaluate.report.write import escape_latex, evaluation_text, latex_table, write_report
 from tasks.evaluate.results import SweepPoint
 from tests.builders.chromium import needs_browser, page_after_scripts
 from tests.builders.made_up_evaluation import evaluated
