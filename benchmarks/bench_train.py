@@ -32,9 +32,9 @@ from storage import ShardStore, VersionInfo
 from tasks.train.acceleration import build_accelerator
 from tasks.train.networks import load_networks
 from tasks.train.preparation import prepare_run
-from tasks.train.progress import NoProgress
 from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, TrainRunConfig
 from tasks.train.run_folder import RunFolder
+from tasks.train.train_log import NullProgress
 from tasks.train.train_rows import read_pair, read_rows
 from tasks.train.training_run import TrainingRun
 
@@ -150,7 +150,7 @@ class _Bench:
                 folder,
                 accelerator=build_accelerator(train, config.compute),
                 stack=stack,
-                progress=NoProgress(),
+                progress=NullProgress(),
             )
             if prepared.cache is not None and prepared.cache.num_encoded:
                 self.cached_per_s = prepared.cache.num_encoded / prepared.cache.seconds

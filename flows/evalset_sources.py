@@ -54,7 +54,7 @@ def draw_generated_set(
     """
     from iedit_model.models.latent_diffusion import LatentDiffusionSpec, load_latent_diffusion
     from iedit_model.models.segmenter import SegmenterSpec, load_segmenter
-    from tasks.evaluate.sets.make_generated import GeneratedConfig, make_generated
+    from tasks.evaluate.sets.generated import GeneratedConfig, make_generated
 
     models, device = config.plan.models, config.plan.settings.device
     if models.base is None or (with_masks and models.segmenter is None):

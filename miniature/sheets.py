@@ -56,7 +56,7 @@ def sheet_of_captions(weights: Path) -> Image.Image:
 
 
 def sheet_of_masks(weights: Path) -> Image.Image:
-    """Draw images and the segmenter's probability for a prompt; the last row asks for absent things."""
+    """Draw images and the segmenter's probability for a prompt; the last row asks for absent objects."""
     scenes = single_scenes(12) + double_scenes(12)
     prompts = [scene.objects[index % len(scene.objects)].noun for index, scene in enumerate(scenes)]
     absent = single_scenes(6, first=100)
@@ -69,7 +69,7 @@ def sheet_of_masks(weights: Path) -> Image.Image:
 
 
 def _nouns(scene: Scene) -> str:
-    return "shown: " + ", ".join(thing.phrase for thing in scene.objects)
+    return "shown: " + ", ".join(shown.phrase for shown in scene.objects)
 
 
 def sheet_of_vae(weights: Path) -> Image.Image:

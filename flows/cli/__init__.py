@@ -1,1 +1,10 @@
 """The command line `iedit`: each command module has `configure(parser)` and `run(options) -> exit code`."""
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: ``flows.cli.main.main``, for whoever calls the command line in Python."""
+    from flows.cli.main import main as run
+
+    return run(arguments)

@@ -76,7 +76,7 @@ def _configure_generated(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from tasks.evaluate.sets.errors import EvalSetError
+    from tasks.evaluate.errors import EvalSetError
     from tasks.evaluate.sets.evalset import PAIRS
     from tasks.evaluate.sets.folder import open_evalset
 

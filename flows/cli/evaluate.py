@@ -62,7 +62,7 @@ def print_evaluation(root: str, evaluation_id: str) -> None:
     """Print an evaluation's tables and where its report is."""
     from storage import Files
     from tasks.evaluate.record import FOLDER, read_evaluation
-    from tasks.evaluate.report.text import evaluation_text
+    from tasks.evaluate.report.write import evaluation_text
 
     files = Files(root)
     print(evaluation_text(read_evaluation(files, evaluation_id)))

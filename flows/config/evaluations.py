@@ -19,7 +19,7 @@ from iedit_model.models.source import ModelSource
 from tasks.evaluate.networks import FeatureSpec, NamedClip, ScoringConfig
 from tasks.evaluate.plan import EvaluationPlan
 from tasks.evaluate.sets.evalset import EvalSetInfo
-from tasks.evaluate.sets.generated_prompts import GENERATED_PROMPTS, GeneratedPrompt
+from tasks.evaluate.sets.generated import GENERATED_PROMPTS, GeneratedPrompt
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
 

@@ -8,7 +8,7 @@ from miniature.pairs import TruePair
 from miniature.vocabulary import NOUN_CODES, with_article
 from tasks.evaluate.sets.evalset import EvalSet, EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
-from tasks.evaluate.sets.generated_prompts import GeneratedPrompt
+from tasks.evaluate.sets.generated import GeneratedPrompt
 
 REAL_INFO = EvalSetInfo(
     name="mini-real",

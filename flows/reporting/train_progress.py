@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
 from flows.reporting.context import Surrounding
-from tasks.train.progress import NoProgress, TrainProgress
+from tasks.train.train_log import NullProgress, TrainProgress
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -93,7 +93,7 @@ def said_of(terms: Mapping[str, float | None]) -> str:
     return "  ".join([*pieces, *([f"{speed:,.1f} img/s"] if speed is not None else [])])
 
 
-_PROGRESS: Final = Surrounding[TrainProgress]("train_progress", NoProgress)
+_PROGRESS: Final = Surrounding[TrainProgress]("train_progress", NullProgress)
 
 
 # Functions and not the methods themselves, see flows.reporting.progress.

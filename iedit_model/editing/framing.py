@@ -49,7 +49,7 @@ class Frame:
 
 
 def frame(source_size: tuple[int, int], config: FramingConfig, *, native_px: int, multiple_px: int) -> Frame:
-    """Return the canvas for an image and its place there.
+    """Return the canvas for an image and the image's box there.
 
     Args:
         source_size: the image's width and height.
@@ -73,31 +73,31 @@ def frame(source_size: tuple[int, int], config: FramingConfig, *, native_px: int
     return Frame(source_size=source_size, canvas_size=(wide, high), box=(left, top, left + box_wide, top + box_high))
 
 
-def to_canvas(image: "Image", place: Frame) -> "Image":
+def to_canvas(image: "Image", fit: Frame) -> "Image":
     """Return the RGB image scaled into its canvas, the rest mirrored."""
     from PIL import Image
 
-    scaled = image if image.size == place.box_size else image.resize(place.box_size, Image.Resampling.LANCZOS)
-    return Image.fromarray(np.pad(np.asarray(scaled), np.vstack([_margins(place), (0, 0)]), mode="symmetric"))
+    scaled = image if image.size == fit.box_size else image.resize(fit.box_size, Image.Resampling.LANCZOS)
+    return Image.fromarray(np.pad(np.asarray(scaled), np.vstack([_margins(fit), (0, 0)]), mode="symmetric"))
 
 
-def from_canvas(canvas: "Image", place: Frame) -> "Image":
+def from_canvas(canvas: "Image", fit: Frame) -> "Image":
     """Return the image's part of a canvas, in the image's own size."""
     from PIL import Image
 
-    part = canvas if canvas.size == place.box_size else canvas.crop(place.box)
-    return part if part.size == place.source_size else part.resize(place.source_size, Image.Resampling.LANCZOS)
+    part = canvas if canvas.size == fit.box_size else canvas.crop(fit.box)
+    return part if part.size == fit.source_size else part.resize(fit.source_size, Image.Resampling.LANCZOS)
 
 
-def mask_to_canvas(mask: Mask, place: Frame) -> Mask:
+def mask_to_canvas(mask: Mask, fit: Frame) -> Mask:
     """Return a mask (height, width) of the image scaled into the canvas; the rest is 0, not to be edited."""
-    return np.pad(_resized(mask, place.box_size), _margins(place))
+    return np.pad(_resized(mask, fit.box_size), _margins(fit))
 
 
-def mask_from_canvas(mask: Mask, place: Frame) -> Mask:
+def mask_from_canvas(mask: Mask, fit: Frame) -> Mask:
     """Return the image's part of a canvas mask, in the image's own size."""
-    left, top, right, bottom = place.box
-    return _resized(mask[top:bottom, left:right], place.source_size)
+    left, top, right, bottom = fit.box
+    return _resized(mask[top:bottom, left:right], fit.source_size)
 
 
 def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
@@ -111,6 +111,6 @@ def _resized(mask: Mask, size: tuple[int, int]) -> Mask:
     return np.asarray(Image.fromarray(np.ascontiguousarray(mask)).resize(size, how), np.float32).clip(0, 1)
 
 
-def _margins(place: Frame) -> npt.NDArray[np.int64]:
-    left, top, right, bottom = place.box
-    return np.array([(top, place.canvas_size[1] - bottom), (left, place.canvas_size[0] - right)])
+def _margins(fit: Frame) -> npt.NDArray[np.int64]:
+    left, top, right, bottom = fit.box
+    return np.array([(top, fit.canvas_size[1] - bottom), (left, fit.canvas_size[0] - right)])

@@ -20,7 +20,6 @@ _INK: Final = (25, 25, 30)
 _FONT_PX: Final = 13
 
 _OVERLAY_PX: Final = 192
-"""Least side of an overlay, so that its outline is thin."""
 _SHADE: Final = (14, 14, 24)
 _OUTLINE: Final = (255, 45, 140, 255)
 _DARKNESS: Final = 0.68
@@ -97,18 +96,19 @@ def fitting_text(text: str, font: "FreeTypeFont | ImageFont", width_px: int) -> 
     return text + "..." if font.getlength("...") <= width_px else ""
 
 
-def mask_overlay(levels: Levels) -> "Image":
+def mask_overlay(levels: Levels, *, least_px: int = _OVERLAY_PX) -> "Image":
     """Return what is laid over an image to show its mask: dark outside, clear inside, with a bright outline.
 
     Args:
         levels: uint8 (height, width), 255 = edit here.
+        least_px: least longer side, so that the outline is thin.
 
     Returns:
-        RGBA of the same size, enlarged by a whole factor when it is small.
+        RGBA of the same size, enlarged by a whole factor when it is smaller than that.
     """
     from PIL import Image, ImageFilter
 
-    factor = max(1, -(-_OVERLAY_PX // max(levels.shape)))
+    factor = max(1, -(-least_px // max(levels.shape)))
     levels = levels.repeat(factor, axis=0).repeat(factor, axis=1)
     inside = Image.fromarray(np.where(levels >= 128, 255, 0).astype(np.uint8))
     outline = np.asarray(inside) != np.asarray(inside.filter(ImageFilter.MinFilter(3)))
@@ -132,5 +132,6 @@ def overlaid(image: "Image", levels: Levels, *, tile_size: tuple[int, int] = (TI
     """Return an RGB image under its mask's overlay, both in the size of a tile, so that the outline stays visible."""
     from PIL import Image
 
-    overlay = scaled_image(mask_overlay(shrunk_levels(levels, max(tile_size))), tile_size)
+    fitting = scaled_image(Image.fromarray(shrunk_levels(levels, max(tile_size))), tile_size)
+    overlay = mask_overlay(np.asarray(fitting), least_px=1)
     return Image.alpha_composite(scaled_image(image, tile_size).convert("RGBA"), overlay).convert("RGB")

@@ -4,11 +4,11 @@ The linear heads come with torchmetrics; the trunk is a published ImageNet netwo
 folder. State the network with every number: ``vgg``, ``alex`` and ``squeeze`` (PIE-Bench's) do not compare.
 """
 
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
-import torchmetrics
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import alexnet, squeezenet1_1, vgg16
@@ -30,7 +30,8 @@ _CHANNELS = {
 }
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 _EPSILON = 1e-8
-_HEADS_FOLDER = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models"
+# Its files alone are used; importing the package would import matplotlib's pyplot, among much else.
+_HEADS_FOLDER = Path(str(distribution("torchmetrics").locate_file("torchmetrics/functional/image/lpips_models")))
 
 
 class Lpips(nn.Module):

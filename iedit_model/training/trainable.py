@@ -26,20 +26,20 @@ LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPlan:
-    """Parameter names that learn together, and how long each turn lasts."""
+    """Parameter names that learn together, and how long each phase lasts."""
 
     phases: tuple[tuple[str, ...], ...]
-    """One tuple of names a turn, in the model's order; the turns follow one another in a circle."""
+    """One tuple of names per phase, in the model's order; the phases are cycled."""
     steps_per_phase: int = 1
-    """Optimiser steps a turn."""
+    """Optimiser steps per phase."""
 
     def phase_at(self, step: int) -> int:
-        """Return which turn optimiser step ``step`` (0 is the first) belongs to."""
+        """Return which phase optimiser step ``step`` (0 is the first) belongs to."""
         return step // self.steps_per_phase % len(self.phases)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that learns at some step, once, turn after turn."""
+        """Every name that learns at some step, once, phase after phase."""
         return tuple(dict.fromkeys(name for phase in self.phases for name in phase))
 
 
@@ -59,7 +59,7 @@ def plan_layers(
     Args:
         unet: diffusers' ``UNet2DConditionModel``, unwrapped.
         policy: alternate, input, middle, both, all, attention or lora; see ``TrainConfig.layers``.
-        steps_per_phase: optimiser steps a turn of ``alternate``.
+        steps_per_phase: optimiser steps per phase of ``alternate``.
         lora_rank: rank of the adapters.
         lora_alpha: their scale is ``lora_alpha / lora_rank``.
 

@@ -1,4 +1,4 @@
-"""The prose of a dataset card, and how a stranger's words are put into it."""
+"""The prose of a dataset card, and how untrusted words are put into it."""
 
 import html
 import re
@@ -9,7 +9,7 @@ _LINKS = re.compile(r"(?i)(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)")
 """Where a viewer that makes links of plain text must be kept from it."""
 
 LICENCE: Final = """\
-The pictures belong to whoever published them. This dataset gives no licence for them: the columns `url` and
+The images belong to whoever published them. This dataset gives no licence for them: the columns `url` and
 `target_url` say where each comes from, and it is for the user to find out under which terms it may be used and passed
 on. Captions, edit prompts, masks and scores were made by the models and word lists named under provenance, under their
 licences."""
@@ -18,8 +18,8 @@ HEAD: Final = """\
 # Editing pairs, version `{version}`
 
 {num_samples:,} pairs for localised text-guided image editing ({splits}), mined with the weak supervision of iEdit: a
-source picture with its caption, an edit prompt that differs in one word, a target picture that was found for the
-prompt, and a mask on each of the two that says where the difference is. Targets are *pseudo*-targets: other pictures of
+source image with its caption, an edit prompt that differs in one word, a target image that was found for the
+prompt, and a mask on each of the two that says where the difference is. Targets are *pseudo*-targets: other images of
 the corpus, not edited sources.{parent}"""
 
 FUNNEL: Final = """\
@@ -38,7 +38,7 @@ SPLITS: Final = """\
 |---|---:|---:|---:|---:|
 {rows}
 
-No picture, near-duplicate, caption, edit prompt or template of an edit is in more than one split; pairs that made this
+No image, near-duplicate, caption, edit prompt or template of an edit is in more than one split; pairs that made this
 impossible were dropped (`split_conflict` above)."""
 
 PAIRS: Final = """\
@@ -59,7 +59,7 @@ EXAMPLES: Final = """\
 |---|---|---|---|---|---|---|
 {rows}
 
-`iedit gallery {version}` shows the pictures."""
+`iedit gallery {version}` shows the images."""
 
 LOADING: Final = """\
 ## How to load it
@@ -87,7 +87,7 @@ for source, target, source_mask, target_mask, record in dataset:
     print(source.size, record["caption"], "->", record["edit_prompt"])
 ```
 
-Masks are 8-bit grey: 255 where the picture is to be edited. `decode("pil")` gives them as RGB, all channels equal."""
+Masks are 8-bit grey: 255 where the image is to be edited. `decode("pil")` gives them as RGB, all channels equal."""
 
 PROVENANCE: Final = """\
 ## Provenance
@@ -102,15 +102,15 @@ same version, byte for byte.
 LIMITS: Final = """\
 ## Limits
 
-- A target is another picture that fits the edit prompt, not the source with an edit: pose, place, light and background
+- A target is another image that fits the edit prompt, not the source with an edit: pose, place, light and background
   may differ. `outside_similarity` says how alike the two are outside their masks.
 - Captions, masks and scores are the work of models and err; nobody has looked at all pairs. The scores are columns, so
   that a stricter part of the dataset is one filter away.
 - Which words are exchanged follows WordNet, whose senses are English and of their time.
-- Pictures from the web carry its bias. `punsafe`, `pwatermark` and the like hold what the metadata says, where it does;
-  nothing else was done about unsafe pictures, faces or personal data.
+- Images from the web carry its bias. `punsafe`, `pwatermark` and the like hold what the metadata says, where it does;
+  nothing else was done about unsafe images, faces or personal data.
 - Near-duplicates are found by their bytes, by a perceptual hash and by what the retrieval met; a crop or a mirror image
-  of a picture may escape all three and stand in another split."""
+  of an image may escape all three and stand in another split."""
 
 COLUMNS: Final = """\
 ## Columns of the manifest
@@ -121,7 +121,7 @@ COLUMNS: Final = """\
 
 
 def in_words(text: str | None, *, longest: int = 160) -> str:
-    """Return a stranger's text as Markdown that shows it as it is: one line, fit for a cell of a table, no link.
+    """Return untrusted text as Markdown that shows it as it is: one line, fit for a cell of a table, no link.
 
     Args:
         text: anything; None counts as empty.

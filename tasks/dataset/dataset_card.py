@@ -35,7 +35,7 @@ class CardConfig:
     num_examples: Annotated[int, Field(ge=0, le=1000)] = 8
     """Pairs that are shown in words."""
     licence: str = card_text.LICENCE
-    """The section on licences, Markdown; it should say where the pictures come from."""
+    """The section on licences, Markdown; it should say where the images come from."""
 
 
 def write_card(versions: VersionStore, version: str, config: CardConfig | None = None) -> str:
@@ -54,7 +54,7 @@ def write_card(versions: VersionStore, version: str, config: CardConfig | None =
 def dataset_card(versions: VersionStore, version: str, config: CardConfig | None = None) -> str:
     """Return the card of a version as Markdown.
 
-    Captions, alt texts and addresses are a stranger's: they stand on the card as text, whatever they contain.
+    Captions, alt texts and URLs are untrusted: they stand on the card as text, whatever they contain.
 
     Raises:
         UnknownVersionError: there is no such version.
@@ -63,7 +63,7 @@ def dataset_card(versions: VersionStore, version: str, config: CardConfig | None
     config = config or CardConfig()
     info = versions.load(version)
     manifest = versions.manifest(info, columns=_READ)
-    # Ids are hashes of addresses, so that the first ones are as good as a random draw.
+    # Ids are hashes of URLs, so that the first ones are as good as a random sample.
     first = manifest["sample_id"][: config.num_examples].to_pylist()
     shown = versions.manifest(info, columns=_SHOWN, where=f"sample_id <= {first[-1]!r}") if first else None
     sections = (
@@ -124,8 +124,8 @@ def _examples(rows: "pa.Table") -> Iterator[tuple[str, ...]]:
     for row in rows.to_pylist():
         texts = (in_words(row[name]) for name in ("caption", "edit_prompt"))
         words = f"{in_words(row['swapped_from'])} \u2192 {in_words(row['swapped_to'])}"
-        addresses = (in_words(row[name], longest=60) for name in ("url", "target_url"))
-        yield row["sample_id"], row["split"], *texts, words, *addresses
+        urls = (in_words(row[name], longest=60) for name in ("url", "target_url"))
+        yield row["sample_id"], row["split"], *texts, words, *urls
 
 
 def _provenance(stages: Sequence[StageRecord]) -> Iterator[tuple[str, ...]]:

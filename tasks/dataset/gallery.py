@@ -64,7 +64,7 @@ def gallery_html(versions: VersionStore, version: str, config: GalleryConfig | N
     info = versions.load(version)
     manifest = versions.manifest(info, columns=(*_TEXTS, *_numbers(), *_WORDS, *_POSITIONS), where=config.where)
     shown = manifest.slice(0, config.limit)
-    pieces = html_page(
+    return html_page(
         f"Editing pairs {info.id}",
         _summary(info, manifest.num_rows, shown.num_rows, config.where),
         _cards(versions, shown, config.thumb_px),
@@ -72,7 +72,6 @@ def gallery_html(versions: VersionStore, version: str, config: GalleryConfig | N
         footer="A target is another image that fits the edit prompt. Masks are bright where the image is to be "
         "edited. Press the images to enlarge them.",
     )
-    return "".join(pieces)
 
 
 def _summary(info: VersionInfo, num_found: int, num_shown: int, where: str | None) -> str:

@@ -1,8 +1,8 @@
-"""A takedown: a list of pictures -> a new version without every sample that shows one of them, as source or target.
+"""A takedown: a list of images -> a new version without every sample that shows one of them, as source or target.
 
 Only tars that hold such a sample are written anew; all others are shared with the old version byte for byte. What the
 earlier stages stored stays until the old versions are given up and ``gc`` is run. A later build from the same metadata
-would fetch the pictures again: take their rows out of it, or run the takedown on the new version too.
+would fetch the images again: take their rows out of it, or run the takedown on the new version too.
 """
 
 import json
@@ -60,23 +60,23 @@ class TakedownListError(TaskError):
 
 @dataclass(frozen=True, kw_only=True)
 class TakedownList:
-    """Pictures that must go: any of the addresses, any of the hashes.
+    """Images that must go: any of the URLs, any of the hashes.
 
     Raises:
-        TakedownListError: it is empty, or an entry is neither an address nor a sha256.
+        TakedownListError: it is empty, or an entry is neither a URL nor a sha256.
     """
 
     urls: frozenset[str] = frozenset()
-    """http(s) addresses; scheme, ``www.`` and fragment make no difference."""
+    """http(s) URLs; scheme, ``www.`` and fragment make no difference."""
     hashes: frozenset[str] = frozenset()
-    """sha256 of a picture's bytes, as fetched or as stored, 64 lower-case hex characters."""
+    """sha256 of an image's bytes, as fetched or as stored, 64 lower-case hex characters."""
 
     def __post_init__(self) -> None:
-        for entries, form, what in ((self.urls, _URL, "http(s) address"), (self.hashes, _SHA256, "sha256")):
+        for entries, form, what in ((self.urls, _URL, "http(s) URL"), (self.hashes, _SHA256, "sha256")):
             if wrong := sorted(entry for entry in entries if not form.fullmatch(entry)):
                 raise TakedownListError(f"{wrong[0]!r:.200} in the takedown list is no {what}")
         if not self.urls and not self.hashes:
-            raise TakedownListError("the takedown list is empty: give one http(s) address or sha256 a line")
+            raise TakedownListError("the takedown list is empty: give one http(s) URL or sha256 per line")
 
     @property
     def digest(self) -> str:
@@ -111,7 +111,7 @@ def read_takedown_list(path: Path) -> TakedownList:
     Empty lines and lines that begin with ``#`` mean nothing.
 
     Raises:
-        TakedownListError: the file is missing, too large, or has a line that is neither an address nor a sha256.
+        TakedownListError: the file is missing, too large, or has a line that is neither a URL nor a sha256.
     """
     try:
         size = path.stat().st_size
@@ -127,12 +127,12 @@ def read_takedown_list(path: Path) -> TakedownList:
         elif _URL.fullmatch(entry):
             urls.add(entry)
         else:
-            raise TakedownListError(f"{where}: {entry!r:.200} is neither an http(s) address nor a sha256")
+            raise TakedownListError(f"{where}: {entry!r:.200} is neither an http(s) URL nor a sha256")
     return TakedownList(urls=frozenset(urls), hashes=frozenset(hashes))
 
 
 def take_down(versions: VersionStore, version: str, listed: TakedownList) -> Takedown:
-    """Write the version that has no sample which shows a listed picture.
+    """Write the version that has no sample which shows a listed image.
 
     Args:
         versions: the versions of a store.
@@ -166,7 +166,7 @@ def take_down(versions: VersionStore, version: str, listed: TakedownList) -> Tak
         shard_files=_listing(versions, parent, renewed),
         tars=_tars(renewed.values()),
         stages=_stages(parent, [renewed.get(report.shard, report) for report in reports], listed),
-        where=f"without the pictures of the takedown list {listed.digest[:16]}",
+        where=f"without the images of the takedown list {listed.digest[:16]}",
     )
     return Takedown(
         version=info, removed=tuple(sorted(removed)), tars=tuple(sorted(old)), unmatched=matcher.unmatched()
@@ -174,7 +174,7 @@ def take_down(versions: VersionStore, version: str, listed: TakedownList) -> Tak
 
 
 class _Matcher:
-    """Finds samples that show a listed picture, and remembers which entries were met."""
+    """Finds samples that show a listed image, and remembers which entries were met."""
 
     def __init__(self, listed: TakedownList) -> None:
         self._keys: dict[str, int | str] = {url: url_key(url) for url in listed.urls}
@@ -264,7 +264,7 @@ def _without(store: ShardStore, report: ShardReport, removed: Sequence[str]) -> 
 
 
 def _placed(rows: "pa.Table", members: Sequence[TarMember], target: ShardTarget, sha256: str) -> "pa.Table":
-    """Return rows of the manifest with the places that their samples have in a new tar."""
+    """Return rows of the manifest with the offsets that their samples have in a new tar."""
     import pyarrow as pa
 
     starts: dict[str, int] = {}

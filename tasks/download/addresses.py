@@ -38,7 +38,7 @@ _MOST_HOSTS_REMEMBERED: Final = 100_000
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Return whether an address is one of the public internet, to which a stranger's URL may lead us."""
+    """Return whether an address is one of the public internet, to which an untrusted URL may lead."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _REFUSED_V4)
     if address.ipv4_mapped is not None:

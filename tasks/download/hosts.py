@@ -24,7 +24,7 @@ class HostSlots:
 
     @contextmanager
     def slot(self, host: str, *, limit: int, stop: threading.Event) -> Iterator[None]:
-        """Hold one of a host's ``limit`` places for the block, waiting for one in the order of arrival.
+        """Hold one of a host's ``limit`` slots for the block, waiting for one in the order of arrival.
 
         Raises:
             FetchError: ``connection``, when ``stop`` was set while this waited.
@@ -41,26 +41,26 @@ class HostSlots:
         return len(self._busy)
 
     def _enter(self, host: str, limit: int, stop: threading.Event) -> None:
-        turn = threading.Event()
+        granted = threading.Event()
         with self._lock:
             if self._busy.get(host, 0) < limit:
                 self._busy[host] = self._busy.get(host, 0) + 1
                 return
-            self._waiting.setdefault(host, []).append(turn)
-        while not turn.wait(_LOOK_S):
+            self._waiting.setdefault(host, []).append(granted)
+        while not granted.wait(_LOOK_S):
             if stop.is_set():
-                self._give_up(host, turn)
+                self._give_up(host, granted)
                 raise FetchError("connection", "given up while it waited for its host")
 
-    def _give_up(self, host: str, turn: threading.Event) -> None:
+    def _give_up(self, host: str, granted: threading.Event) -> None:
         with self._lock:
-            if turn.is_set():  # the place was handed over in this moment
+            if granted.is_set():  # the slot was handed over in this moment
                 self._leave(host)
             else:
-                self._waiting[host].remove(turn)
+                self._waiting[host].remove(granted)
 
     def _leave(self, host: str) -> None:
-        # The place goes to the next in the queue, so that the count stays as it is.
+        # The slot goes to the next in the queue, so that the count stays as it is.
         if waiting := self._waiting.get(host):
             waiting.pop(0).set()
             return
@@ -85,9 +85,9 @@ def spread_over_hosts(rows: Sequence[tuple[_Row, str]]) -> list[_Row]:
     # Multiples of the golden ratio lie evenly however many there are: so the hosts with one row do, too.
     starts = {host: number * _GOLDEN % 1 for number, host in enumerate(total)}
     seen: dict[str, int] = {}
-    places = []
+    positions = []
     for position, (row, host) in enumerate(rows):
         rank = seen.get(host, 0)
         seen[host] = rank + 1
-        places.append(((rank + starts[host]) / total[host], position, row))
-    return [row for _, _, row in sorted(places, key=lambda place: place[:2])]
+        positions.append(((rank + starts[host]) / total[host], position, row))
+    return [row for _, _, row in sorted(positions, key=lambda entry: entry[:2])]

@@ -1,13 +1,13 @@
-"""A perceptual hash: 64 bits of a picture of which near-duplicates differ in few.
+"""A perceptual hash: 64 bits of an image of which near-duplicates differ in few.
 
-A colour difference hash. The picture is reduced, in YCbCr, by averaging; a bit says whether a cell's right (or lower)
+A colour difference hash. The image is reduced, in YCbCr, by averaging; a bit says whether a cell's right (or lower)
 neighbour is brighter by more than 2 of 255 levels:
 
 - bits 63-48: luma, 4 rows of 5 cells, left to right; bits 47-32: luma, 5 rows of 4 cells, downwards;
 - bits 31-16: Cb, and bits 15-0: Cr, 4 rows of 5 cells each, left to right.
 
 The common difference hash sees brightness only: a red bus and a blue one of the same brightness, which are exactly the
-pairs that editing looks for, would be duplicates. The margin keeps the noise of re-encoding out of flat grounds.
+pairs that editing looks for, would be duplicates. The margin keeps the noise of re-encoding out of flat backgrounds.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -22,9 +22,9 @@ MARGIN: Final = 2
 """Levels that a neighbour must be brighter by."""
 
 
-def perceptual_hash(picture: "Image") -> int:
-    """Return the hash of an RGB picture, as a signed number of 64 bits: the two's complement of the bits above."""
-    luma, blue, red = picture.convert("YCbCr").split()
+def perceptual_hash(image: "Image") -> int:
+    """Return the hash of an RGB image, as a signed number of 64 bits: the two's complement of the bits above."""
+    luma, blue, red = image.convert("YCbCr").split()
     wide, tall = (CELLS + 1, CELLS), (CELLS, CELLS + 1)
     differences = (
         *(_cells(luma, wide)[:, 1:] - _cells(luma, wide)[:, :-1]).flat,

@@ -1,6 +1,6 @@
-"""Stage 1, download: URLs -> pictures of one size in a tar, and one row a URL whether it gave a picture or not.
+"""Stage 1, download: URLs -> images of one size in a tar, and one row per URL whether it gave an image or not.
 
-A shard is done once, under a fingerprint of what decides its pictures. ``retry_failed`` asks again for those URLs that
+A shard is done once, under a fingerprint of what decides its images. ``retry_failed`` asks again for those URLs that
 may still succeed and commits the shard anew under the same fingerprint: the marker then names the new tar and table,
 and whoever reads it goes on from there. The bytes of each commit stay under their own names (see ADR 0004).
 """
@@ -86,8 +86,8 @@ DOWNLOAD_LOG: Final = TableSchema(
 )
 
 LOG: Final = "log.parquet"
-"""How each URL was tried and what it said. Table and tar say only what came of it, so that the network's mood (a retry
-more, a timeout where another run met a refused connection) renews nothing that was built on the same pictures."""
+"""How each URL was tried and what it said. Table and tar say only what came of it, so that transient network errors (a
+retry more, a timeout where another run met a refused connection) renew nothing that was built on the same images."""
 TRANSIENT: Final = "transient"
 """The reason of every drop that another try might undo; which class of failure it was stands in the log."""
 
@@ -100,17 +100,17 @@ class DownloadConfig:
     """What is fetched and stored; what decides only when and how fast is no part of the fingerprint."""
 
     image: ImageConfig = field(default_factory=ImageConfig)
-    """What is stored of a picture."""
+    """What is stored of an image."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
     """How a URL is asked for."""
     verify_hash: bool = True
     """Whether bytes must have the md5 or sha256 that the plan promises for them, where it does."""
     retry: RetryConfig = field(default_factory=RetryConfig, metadata=_SPEED)
-    """How often and when a failure that may pass is tried again."""
+    """How often and when a transient failure is tried again."""
     threads: Annotated[int, Field(ge=1, le=1024)] = field(default=32, metadata=_SPEED)
     """Fetches of a shard at the same time; twice as many bodies may wait in memory to be decoded."""
     min_success_rate: Share = field(default=0.25, metadata=_SPEED)
-    """Least share of a shard's URLs that must give a picture, 0 to 1; below it the shard fails."""
+    """Least share of a shard's URLs that must give an image, 0 to 1; below it the shard fails."""
     floor_from_rows: NonNegativeInt = field(default=20, metadata=_SPEED)
     """Smaller shards are spared ``min_success_rate``: their share says little."""
 
@@ -123,16 +123,16 @@ def download_shard(
     Args:
         plan: a finished shard of the plan.
         config: what to fetch and store.
-        store: where the plan is and the pictures go.
+        store: where the plan is and the images go.
         resolver: asks for a host's addresses; what it answers is checked.
 
     Returns:
-        The report: ``num_out`` pictures, the URLs that failed for good counted by their class, the others as
+        The report: ``num_out`` images, the URLs that failed for good counted by their class, the others as
         ``transient``; ``extra`` has the classes of those. Its table has all URLs, and its log says how each was tried.
 
     Raises:
-        ShardError: too few URLs gave a picture; nothing is kept.
-        DiskFullError: no room for the pictures.
+        ShardError: too few URLs gave an image; nothing is kept.
+        DiskFullError: no room for the images.
     """
     target = _target(plan, config, store)
     done = target.finished()
@@ -146,7 +146,7 @@ def download_shard(
 def retry_failed(
     plan: ShardReport, config: DownloadConfig, store: ShardStore, *, resolver: Resolver = system_addresses
 ) -> ShardReport:
-    """Ask again for the URLs of a shard that failed for a passing reason; the pictures that are there stay.
+    """Ask again for the URLs of a shard that failed transiently; the images that are there stay.
 
     A shard that was never downloaded is. When nothing changed, the report is the same as before, so that no later
     stage is done anew for nothing.
@@ -159,7 +159,7 @@ def retry_failed(
 
     Raises:
         ShardError: as ``download_shard``.
-        CorruptFileError: a picture of the shard is not what was written.
+        CorruptFileError: an image of the shard is not what was written.
     """
     target = _target(plan, config, store)
     done = target.finished()
@@ -197,7 +197,7 @@ def _check_floor(name: str, num_ok: int, failed: Mapping[str, int], config: Down
         return
     classes = ", ".join(f"{word} {count}" for word, count in sorted(failed.items(), key=lambda item: (-item[1], item)))
     raise ShardError(
-        f"{name}: {num_ok} of {total} URLs gave a picture, less than download.min_success_rate "
+        f"{name}: {num_ok} of {total} URLs gave an image, less than download.min_success_rate "
         f"{config.min_success_rate:g}; failed: {classes}. Look at the network if these are timeout, dns or connection, "
         "else lower the rate"
     )
@@ -212,7 +212,7 @@ class _Download:
     def run(self, planned: Sequence[_Row], *, before: ShardReport | None) -> ShardReport:
         start = time.monotonic()
         known = {} if before is None else {row["sample_id"]: row for row in self._kept(before)}
-        tasks = [self._task(row) for row in planned if row["sample_id"] not in known or _may_pass(known, row)]
+        tasks = [self._task(row) for row in planned if row["sample_id"] not in known or _is_transient(known, row)]
         with self._target.scratch("spill") as spill_path, closing(Spill(spill_path)) as spill:
             outcomes = self._fetch(tasks, spill)
             if before is not None and not any(_is_news(outcome) for outcome in outcomes.values()):
@@ -271,10 +271,10 @@ class _Download:
             if (outcome := outcomes.get(row["sample_id"])) is not None:
                 data = spill.read(outcome.offset, outcome.size)
             elif before is not None:
-                place = (row["image_offset"], row["image_size"])
-                data = read_tar_member(self._store.files, before.path("tar"), *place, sha256=row["stored_sha256"])
+                span = (row["image_offset"], row["image_size"])
+                data = read_tar_member(self._store.files, before.path("tar"), *span, sha256=row["stored_sha256"])
             else:
-                raise ShardError(f"{STAGE.name}/{self._target.shard}: the picture of {row['sample_id']} is nowhere")
+                raise ShardError(f"{STAGE.name}/{self._target.shard}: the image of {row['sample_id']} is nowhere")
             yield f"{row['sample_id']}.{self._config.image.format}", data
 
     def _commit(self, rows: list[_Row], tar: WrittenTar, before: ShardReport | None, seconds: float) -> ShardReport:
@@ -283,24 +283,24 @@ class _Download:
             if (member := members.get(row["sample_id"])) is not None:
                 row |= {"image_offset": member.offset, "image_size": member.size, "stored_sha256": member.sha256}
         failed = [row for row in rows if row["status"] == "failed"]
-        passing = Counter(str(row["error_class"]) for row in failed if row["error_kind"] == TRANSIENT)
+        transient = Counter(str(row["error_class"]) for row in failed if row["error_kind"] == TRANSIENT)
         return self._target.commit(
             num_in=len(rows),
             num_out=len(rows) - len(failed),
             seconds=round(seconds, 3),
-            table=DOWNLOAD.table(_lasting(row) for row in rows),
+            table=DOWNLOAD.table(_deterministic(row) for row in rows),
             blobs={"tar": tar, LOG: _log_bytes(rows)},
             dropped=[Dropped(sample_id=row["sample_id"], reason=_reason(row)) for row in failed],
             extra={
-                "num_transient": passing.total(),
+                "num_transient": transient.total(),
                 "num_runs": 1 if before is None else int(before.extra.get("num_runs") or 1) + 1,
                 "fetched_bytes": sum(row["fetched_bytes"] for row in rows),
-                **{f"{TRANSIENT}_{name}": count for name, count in sorted(passing.items())},
+                **{f"{TRANSIENT}_{name}": count for name, count in sorted(transient.items())},
             },
         )
 
 
-def _lasting(row: _Row) -> _Row:
+def _deterministic(row: _Row) -> _Row:
     kept = {name: value for name, value in row.items() if name in DOWNLOAD.names}
     return kept | ({"error_class": None} if row.get("error_kind") == TRANSIENT else {})
 
@@ -314,7 +314,7 @@ def _reason(row: _Row) -> str:
     return TRANSIENT if row["error_kind"] == TRANSIENT else row["error_class"]
 
 
-def _may_pass(known: Mapping[str, _Row], row: _Row) -> bool:
+def _is_transient(known: Mapping[str, _Row], row: _Row) -> bool:
     return known[row["sample_id"]]["error_kind"] == TRANSIENT
 
 

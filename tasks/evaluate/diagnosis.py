@@ -15,13 +15,13 @@ import numpy as np
 from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_interval, draw_resamples
 from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.record import Evaluation
-from tasks.evaluate.results import NOT_TRAINED, Results, align, results_of
-from tasks.evaluate.summary import ALL_SETS, ClaimResult
+from tasks.evaluate.results import ALL_SETS, NOT_TRAINED, Results, align, results_of
+from tasks.evaluate.summary import ClaimResult
 
 MASK_BORDERS: Final = (0.1, 0.25)
 """Borders of small, middle and large masks, share of the frame."""
 
-_Keep = Callable[[dict[str, Any]], bool]
+Keep = Callable[[dict[str, Any]], bool]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,24 +57,24 @@ def diagnose(evaluation: Evaluation, claim: ClaimResult, *, resamples: int = 200
 
 def _parts(
     results: Results, claim: ClaimResult, sets: Sequence[str], methods: tuple[str, str]
-) -> list[tuple[str, str, _Keep]]:
+) -> list[tuple[str, str, Keep]]:
     """Return (words, metric, which rows) of every part."""
     bare = claim.metric.partition("@")[0]
-    parts: list[tuple[str, str, _Keep]] = [("all edits", claim.metric, _everything)]
+    parts: list[tuple[str, str, Keep]] = [("all edits", claim.metric, _everything)]
     parts += [(f"metric {other}", other, _everything) for other in results.metrics if _is_other(other, bare, claim)]
     if len(sets) > 1:
-        parts += [(f"set {name}", claim.metric, _equals("evalset", name)) for name in sets]
+        parts += [(f"set {name}", claim.metric, equals("evalset", name)) for name in sets]
     for column in ("kind", "seed"):
         values = sorted({value for value in results.values(column) if value is not None})
-        parts += [(f"{column} = {value}", claim.metric, _equals(column, value)) for value in values if len(values) > 1]
+        parts += [(f"{column} = {value}", claim.metric, equals(column, value)) for value in values if len(values) > 1]
     trained = sorted({seed for method in methods for seed in results.train_seeds(method)} - {NOT_TRAINED})
     parts += [(f"training seed {seed}", claim.metric, _trained_with(seed)) for seed in trained if len(trained) > 1]
     if "mask_area" in results.metrics:
         low, high = MASK_BORDERS
         parts += [
-            (f"mask below {low:.0%} of the frame", claim.metric, _within("mask_area", 0, low)),
-            (f"mask of {low:.0%} to {high:.0%}", claim.metric, _within("mask_area", low, high)),
-            (f"mask above {high:.0%}", claim.metric, _within("mask_area", high, math.inf)),
+            (f"mask below {low:.0%} of the frame", claim.metric, within("mask_area", 0, low)),
+            (f"mask of {low:.0%} to {high:.0%}", claim.metric, within("mask_area", low, high)),
+            (f"mask above {high:.0%}", claim.metric, within("mask_area", high, math.inf)),
         ]
     return parts
 
@@ -102,32 +102,39 @@ def _everything(_: dict[str, Any]) -> bool:
     return True
 
 
-def _equals(column: str, value: object) -> _Keep:
+def equals(column: str, value: object) -> Keep:
+    """Return the filter of the rows whose column has a value."""
     return lambda row: row[column] == value
 
 
-def _trained_with(seed: int) -> _Keep:
+def _trained_with(seed: int) -> Keep:
     return lambda row: row["train_seed"] in {seed, NOT_TRAINED}
 
 
-def _within(column: str, low: float, high: float) -> _Keep:
+def within(column: str, low: float, high: float) -> Keep:
+    """Return the filter of the rows whose column lies in [low, high)."""
     return lambda row: row[column] is not None and low <= row[column] < high
+
+
+def part_of(results: Results, keep: Keep) -> Results:
+    """Return the results of some edits: those whose set, kind, seeds and area of the mask a filter keeps."""
+    import pyarrow as pa
+
+    columns = ["evalset", "kind", "seed", "train_seed", *({"mask_area"} & set(results.metrics))]
+    rows = results.table.select(columns).to_pylist()
+    return results_of(results.table.filter(pa.array([keep(row) for row in rows], pa.bool_())))
 
 
 def _compared(
     results: Results,
     part: str,
     metric: str,
-    keep: _Keep,
+    keep: Keep,
     methods: tuple[str, str],
     sets: Sequence[str],
     resamples: int,
 ) -> Diagnosis | None:
-    import pyarrow as pa
-
-    columns = ["evalset", "kind", "seed", "train_seed", *({"mask_area"} & set(results.metrics))]
-    rows = results.table.select(columns).to_pylist()
-    kept = results_of(results.table.filter(pa.array([keep(row) for row in rows], pa.bool_())))
+    kept = part_of(results, keep)
     if set(methods) - set(kept.methods):
         return None
     aligned = align(kept, metric, methods, sets)

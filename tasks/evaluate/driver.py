@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from iedit_model.editing.methods import build_editor
 from storage import ShardReport, ShardStore, canonical_json
-from tasks.evaluate.finish import finish_evaluation
+from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.networks import load_networks, networks_fingerprint
 from tasks.evaluate.plan import (
     FULL_METHOD,
@@ -21,11 +21,13 @@ from tasks.evaluate.plan import (
     deviations,
     method_plans,
 )
-from tasks.evaluate.provenance import gather_provenance
-from tasks.evaluate.record import Evaluation
+from tasks.evaluate.provenance import Provenance, gather_provenance
+from tasks.evaluate.record import Evaluation, write_evaluation
 from tasks.evaluate.results import MethodScores, SweepPoint, collect_results
+from tasks.evaluate.set_metrics import measure_distances
 from tasks.evaluate.sets.evalset import EvalSet
 from tasks.evaluate.stage import edit_shard, pair_shards, reference_shard, score_shard
+from tasks.evaluate.summary import SummaryConfig
 from tasks.evaluate.trainings import training_lines
 
 SWEPT: Final = ("sdedit", "iedit", "iedit_m")
@@ -156,6 +158,46 @@ def run_evaluation(
         encoders=[clip.name for clip in plan.scoring.encoders],
     )
     return FinishedEvaluation(evaluation=evaluation, runs=tuple(runs), sweep=tuple(sweep))
+
+
+def finish_evaluation(
+    store: ShardStore,
+    runs: Sequence[MethodScores],
+    references: Mapping[str, ShardReport],
+    *,
+    model: str,
+    config: SummaryConfig,
+    provenance: Provenance,
+    encoders: Sequence[str],
+) -> Evaluation:
+    """Collect what the shards hold, summarise it and write the evaluation.
+
+    Args:
+        store: where the shards lie; the evaluation goes beside them.
+        runs: every method (and training seed) on every set.
+        references: set -> report of ``reference_shard``.
+        model: name of the model, the history's key.
+        config: what is summarised.
+        provenance: what decided the numbers.
+        encoders: names of the CLIP encoders; any other network's features serve FID and KID.
+
+    Raises:
+        MissingScoresError: a set has no reference, or a shard of scores is missing.
+        TooFewSamplesError: there are fewer than two source images.
+    """
+    results = collect_results(store, runs)
+    infos = {run.evalset.info.name: run.evalset.info for run in runs}
+    if missing := sorted(set(infos) - set(references)):
+        raise MissingScoresError(f"the set {missing[0]} has no features of its source images")
+    return write_evaluation(
+        store.files,
+        results,
+        model=model,
+        config=config,
+        infos=infos,
+        provenance=provenance,
+        distances=measure_distances(store, runs, references, encoders=encoders),
+    )
 
 
 def run_methods(

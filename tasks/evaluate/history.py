@@ -1,15 +1,20 @@
 """The history of evaluations: what a named model reached when, against a pinned baseline.
 
 Append-only: ``history/<model>/<evaluation>.parquet`` is written once an evaluation; nothing is ever rewritten but the
-small pin ``history/<model>/baseline.json``. When a fall is a regression, says ``tasks.evaluate.regression``.
+small pin ``history/<model>/baseline.json``. When a fall is a regression, says ``tasks.evaluate.history``.
 """
 
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pydantic import PositiveFloat
+
+from iedit_model.configuration import configuration
+from iedit_model.metrics.catalogue import metric_info, metric_infos
 from storage import (
     Column,
     CorruptFileError,
@@ -22,9 +27,8 @@ from storage import (
 )
 from tasks.evaluate.errors import EvaluationError, RegressionError, UnknownEvaluationError
 from tasks.evaluate.record import Evaluation
-from tasks.evaluate.regression import RegressionConfig, find_regressions
-from tasks.evaluate.sets.tables import read_bounded
-from tasks.evaluate.summary import ALL_SETS
+from tasks.evaluate.results import ALL_SETS
+from tasks.evaluate.sets.untrusted import read_bounded
 
 FOLDER, PIN = "history", "baseline.json"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -63,6 +67,94 @@ HISTORY = TableSchema(
     ),
     sort_by=("evaluation", "evalset", "method", "metric"),
 )
+
+
+def watched_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics whose fall is a regression."""
+    return tuple(name for name, info in metric_infos().items() if info.is_watched)
+
+
+@configuration
+class RegressionConfig:
+    """When a fall is a regression."""
+
+    metrics: tuple[str, ...] = field(default_factory=watched_metrics)
+    """Names in the catalogue, each encoder and network of them; by default those that are registered as watched."""
+    methods: tuple[str, ...] = ("iedit", "iedit_m")
+    """Methods of the model; the baselines beside them are not ours to guard."""
+    factor: PositiveFloat = 1.0
+    """How many half intervals a metric may fall."""
+
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if metric_info(name).better == "neither":
+                raise ValueError(f"the metric {name} has no better way, so that it cannot fall")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Regression:
+    """One metric that fell."""
+
+    evalset: str
+    method: str
+    metric: str
+    baseline: float
+    value: float | None
+    """None where it was measured at the baseline and is not any more."""
+    allowed: float
+    """How far it might have moved."""
+
+    @property
+    def text(self) -> str:
+        """What happened, in one sentence with the units of the tables."""
+        info = metric_info(self.metric)
+        factor, unit = info.display_factor, f" {info.unit}" if info.unit else ""
+        where = f"{self.metric} of {self.method} on {self.evalset}"
+        if self.value is None:
+            return f"{where} was {self.baseline * factor:.4g}{unit} and is not measured any more"
+        verb = "fell" if info.better == "higher" else "rose"
+        return (
+            f"{where} {verb} from {self.baseline * factor:.4g} to {self.value * factor:.4g}{unit}, by "
+            f"{abs(self.value - self.baseline) * factor:.3g} where its interval allows {self.allowed * factor:.3g}"
+        )
+
+
+def find_regressions(
+    baseline: Iterable[Mapping[str, Any]], newest: Iterable[Mapping[str, Any]], config: RegressionConfig | None = None
+) -> list[Regression]:
+    """Return every watched metric that fell by more than its interval.
+
+    Args:
+        baseline: rows of the pinned evaluation.
+        newest: rows of the evaluation to judge.
+        config: which metrics and methods; the defaults of ``RegressionConfig`` when left out.
+    """
+    config = config or RegressionConfig()
+    now = {(row["evalset"], row["method"], row["metric"]): row for row in newest}
+    found = []
+    for row in baseline:
+        bare = row["metric"].partition("@")[0]
+        if bare not in config.metrics or row["method"] not in config.methods or row["value"] is None:
+            continue
+        key = (row["evalset"], row["method"], row["metric"])
+        value = now[key]["value"] if key in now else None
+        higher = metric_info(bare).better == "higher"
+        end = row["low"] if higher else row["high"]
+        # Without an interval (too few images) any fall counts: there is nothing to allow it.
+        allowed = config.factor * abs(row["value"] - end) if end is not None else 0.0
+        fall = math.inf if value is None else (row["value"] - value if higher else value - row["value"])
+        if fall > allowed:
+            found.append(
+                Regression(
+                    evalset=key[0],
+                    method=key[1],
+                    metric=key[2],
+                    baseline=row["value"],
+                    value=value,
+                    allowed=allowed,
+                )
+            )
+    return found
 
 
 def history_rows(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -22,12 +22,11 @@ from storage import (
     read_parquet,
     validated,
 )
-from tasks.evaluate.errors import EvaluationError, UnknownEvaluationError
+from tasks.evaluate.errors import EvalSetError, EvaluationError, UnknownEvaluationError
 from tasks.evaluate.provenance import Provenance
 from tasks.evaluate.results import Results, results_of
 from tasks.evaluate.score_tables import results_schema
 from tasks.evaluate.set_metrics import SetMetric
-from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.summary import Summary, SummaryConfig, summarise
 

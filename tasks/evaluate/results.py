@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Floats = npt.NDArray[np.float64]
+ALL_SETS: Final = "all"
+"""Name under which all sets together stand: the paper's "full evaluation set" of Table 2."""
 NOT_TRAINED = -1
 """``train_seed`` of a method that is not trained here."""
 

@@ -5,7 +5,8 @@ mean over them. Pooling the seeds would lower FID by its floor alone.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy.typing as npt
 from iedit_model.metrics.catalogue import distances_of
 from iedit_model.metrics.jackknife import jackknife_interval
 from iedit_model.metrics.registry import SetNetwork
-from tasks.evaluate.results import Floats, SetFeatures
+from storage import ShardReport, ShardStore
+from tasks.evaluate.results import ALL_SETS, Floats, MethodScores, SetFeatures, read_features
 
 Rows = npt.NDArray[np.int64]
 _Distance = Callable[[Floats, Floats], float]
@@ -39,6 +41,47 @@ class SetMetric:
     """Sets of edited images over which the number is a mean."""
     rank_deficient: bool
     """Whether a set has too few images for its covariance (FID alone): most of the value is floor then."""
+
+
+def measure_distances(
+    store: ShardStore, runs: Sequence[MethodScores], references: Mapping[str, ShardReport], *, encoders: Sequence[str]
+) -> dict[str, list[SetMetric]]:
+    """Return the distances of every method on every set, and on all sets together where there are several."""
+    names = sorted({run.evalset.info.name for run in runs})
+    sources = {name: read_features(store, [references[name]], evalset=name) for name in names}
+    edited: defaultdict[str, defaultdict[int, dict[str, dict[str, SetFeatures]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for run in runs:
+        name = run.evalset.info.name
+        edited[run.method][run.train_seed][name] = read_features(store, run.scores, evalset=name)
+    groups = {name: [name] for name in names} | ({ALL_SETS: names} if len(names) > 1 else {})
+    found: dict[str, list[SetMetric]] = {}
+    for group, members in groups.items():
+        found[group] = []
+        for network in next(iter(sources.values())):
+            reference = _joined([sources[name][network] for name in members])
+            words = f"the {len(reference.source_ids)} source images of {' and '.join(members)}, each once"
+            for method, by_seed in sorted(edited.items()):
+                # A method that could edit nothing of a set has no features there, and no distance.
+                whole = [
+                    by_set for by_set in by_seed.values() if all(network in by_set.get(name, {}) for name in members)
+                ]
+                images = [_joined([by_set[name][network] for name in members]) for by_set in whole]
+                if not images:
+                    continue
+                kind: SetNetwork = "clip" if network in encoders else "features"
+                found[group] += set_metrics(method, images, reference, reference_set=words, kind=kind)
+    return found
+
+
+def _joined(parts: Sequence[SetFeatures]) -> SetFeatures:
+    return SetFeatures(
+        network=parts[0].network,
+        source_ids=tuple(source for part in parts for source in part.source_ids),
+        draws=tuple(draw for part in parts for draw in part.draws),
+        features=np.concatenate([part.features for part in parts]),
+    )
 
 
 def set_metrics(

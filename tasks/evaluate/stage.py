@@ -17,8 +17,7 @@ from iedit_model.editing.editor import Editor, EditRequest, EditResult
 from iedit_model.errors import ConfigError, EditError, MaskError
 from iedit_model.imaging.encode import encode_image
 from storage import Dropped, ShardReport, ShardStore, digest_of, fingerprint, parquet_bytes, sample_seed
-from tasks.evaluate.networks import ScoringConfig, ScoringNetworks
-from tasks.evaluate.score_rows import Scored, feature_rows, score_batch
+from tasks.evaluate.networks import Scored, ScoringConfig, ScoringNetworks, feature_rows, score_batch
 from tasks.evaluate.score_tables import EDITS, FEATURES, FEATURES_SUFFIX, scores_schema
 from tasks.evaluate.sets.evalset import EvalPair, EvalSet, pair_digest
 from tasks.evaluate.sets.pixels import Frame, framed, mask_bytes, set_image

@@ -25,11 +25,9 @@ from iedit_model.metrics.bootstrap import (
 from iedit_model.metrics.catalogue import metric_info
 from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.paper_tables import CLAIMS, Claim
-from tasks.evaluate.results import Aligned, Results, align
+from tasks.evaluate.results import ALL_SETS, Aligned, Results, align
 from tasks.evaluate.set_metrics import SetMetric
 
-ALL_SETS: Final = "all"
-"""Name under which all sets together stand: the paper's "full evaluation set" of Table 2."""
 BASELINES: Final = ("sdedit", "instruct_pix2pix")
 """Methods against which differences and win rates are taken."""
 

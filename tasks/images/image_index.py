@@ -17,14 +17,14 @@ _KEPT_INDEXES: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ImageIndex:
-    """Where every image of the corpus lies, packed: 80 bytes an image."""
+    """Where every image of the corpus lies, packed: 80 bytes per image."""
 
     shards: tuple[ShardReport, ...]
     ids: Ids
     """Sorted, without repetition."""
     shard_numbers: npt.NDArray[np.int32]
     """Positions in ``shards``."""
-    places: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64]
     """(images, 2): offset and size, bytes."""
     hashes: npt.NDArray[np.uint8]
     """(images, 32): sha256 of the stored bytes."""
@@ -45,7 +45,7 @@ class ImageIndex:
                 f"no image of the sample {sample_id} among {len(self)} images of {len(self.shards)} download shards: "
                 "give the reports of all shards"
             )
-        offset, size = (int(number) for number in self.places[row])
+        offset, size = (int(number) for number in self.spans[row])
         return StoredImage(
             sample_id=sample_id,
             shard=self.shards[self.shard_numbers[row]],
@@ -62,16 +62,16 @@ def build_image_index(store: ShardStore, downloads: Sequence[ShardReport]) -> Im
         UnknownImageError: a row names a shard that is not among ``downloads``, or two rows share a sample id.
     """
     numbers = {report.shard: number for number, report in enumerate(downloads)}
-    ids, shards, places, hashes = [packed_ids(())], [], [], []
+    ids, shards, spans, hashes = [packed_ids(())], [], [], []
     for report in downloads:
         table = stored_rows(store, report)
         ids.append(packed_ids(table["sample_id"].to_pylist()))
         names = table["image_shard"].to_pylist()
-        if strangers := sorted({name for name in names if name not in numbers}):
-            raise UnknownImageError(f"images of {report.name} lie in the shard {strangers[0]!r}, which was not given")
+        if unknown := sorted({name for name in names if name not in numbers}):
+            raise UnknownImageError(f"images of {report.name} lie in the shard {unknown[0]!r}, which was not given")
         shards.append(np.array([numbers[name] for name in names], np.int32))
         pairs = (table["image_offset"].to_pylist(), table["image_size"].to_pylist())
-        places.append(np.array(pairs, np.int64).reshape(2, -1).T)
+        spans.append(np.array(pairs, np.int64).reshape(2, -1).T)
         digests = bytes.fromhex("".join(table["stored_sha256"].to_pylist()))
         hashes.append(np.frombuffer(digests, np.uint8).reshape(-1, 32))
     all_ids = np.concatenate(ids)
@@ -83,7 +83,7 @@ def build_image_index(store: ShardStore, downloads: Sequence[ShardReport]) -> Im
         shards=tuple(downloads),
         ids=all_ids,
         shard_numbers=np.concatenate([np.zeros(0, np.int32), *shards])[order],
-        places=np.concatenate([np.zeros((0, 2), np.int64), *places])[order],
+        spans=np.concatenate([np.zeros((0, 2), np.int64), *spans])[order],
         hashes=np.concatenate([np.zeros((0, 32), np.uint8), *hashes])[order],
     )
 
@@ -93,7 +93,7 @@ _indexes_lock = threading.Lock()
 
 
 def load_image_index(store: ShardStore, downloads: Sequence[ShardReport]) -> ImageIndex:
-    """Return the index of these shards, built once a process for the same content, however many threads ask.
+    """Return the index of these shards, built once per process for the same content, however many threads ask.
 
     Raises what ``build_image_index`` raises.
     """

@@ -1,7 +1,7 @@
-"""A cheap descriptor of where things are in an image, to find targets whose layout is the source's.
+"""A cheap descriptor of the layout of an image, to find targets whose layout is the source's.
 
 On each cell of an 8 x 8 grid: how strong the edges are, against their mean, and the mean colour, against mid grey.
-Edges say where things stand, whatever their colour; colours say what the ground looks like. Both parts weigh the same.
+Edges say where objects are, whatever their colour; colours say what the background is. Both weigh the same.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """One packed sample: its five members, written from checked bytes and read back from a tar.
 
 ``<sample_id>.source.<ext>``, ``.target.<ext>``, ``.source_mask.png``, ``.target_mask.png`` and ``<sample_id>.json``.
-Pictures and masks are the bytes that earlier stages stored; nothing is encoded anew.
+Images and masks are the bytes that earlier stages stored; nothing is encoded anew.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _WHERE_IT_LIES: Final = frozenset({"image_shard", "image_offset", "image_size"})
 
 
 class BadPartError(TaskError):
-    """A picture or mask is not what was stored, so that its sample cannot be packed."""
+    """An image or mask is not what was stored, so that its sample cannot be packed."""
 
     def __init__(self, what: str, message: str) -> None:
         """Keep the message, and the reason ``damaged_<what>`` under which the sample is counted as dropped."""
@@ -36,7 +36,7 @@ class BadPartError(TaskError):
 
 
 def image_part(part: str, data: bytes, *, sha256: str) -> tuple[str, bytes]:
-    """Return the end of a picture's member name and its bytes: ``("source.png", data)``.
+    """Return the end of an image's member name and its bytes: ``("source.png", data)``.
 
     Raises:
         BadPartError: the bytes are not those that were stored, or no PNG, JPEG or WebP.

@@ -26,7 +26,7 @@ def build_accelerator(train: TrainConfig, compute: ComputeConfig) -> "Accelerato
     if compute.device == "cuda" and not on_gpu:
         raise ConfigError("compute.device is 'cuda', but torch finds no GPU here: take 'auto' or 'cpu'")
     if not on_gpu and "fp16" in (train.precision, compute.loss_precision):
-        raise ConfigError("fp16 was asked for, but only the processor is there, which has no arithmetic for it")
+        raise ConfigError("fp16 was asked for, but there is only a CPU here, which has no arithmetic for it")
     # accelerate keeps precision and accumulation of the first run in a process and refuses those of a second one.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()

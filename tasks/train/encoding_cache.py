@@ -1,20 +1,22 @@
-"""Encodings of a dataset version, computed once and kept in the store: one safetensors file a tar and encoding.
+"""Encodings of a dataset version, computed once and kept in the store: one safetensors file per tar and encoding.
 
 The address follows from the version, the encoding's settings and its network's content; a file is written aside and
 its marker last, so that a killed run goes on with the next tar. Files are mapped into memory, not read.
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from iedit_model.batching import map_batches, prefetch
-from storage import CorruptFileError, ShardReport, ShardStore, ShardTarget, VersionInfo, digest_of, fingerprint
-from tasks.train.encodings import Encoding, encoded
+from iedit_model.training.batch import EditBatch
+from storage import CorruptFileError, Files, ShardReport, ShardStore, ShardTarget, VersionInfo, digest_of, fingerprint
+from tasks.train.encodings import Encoding, encode_pairs, encoded, to_batch_range
 from tasks.train.errors import TrainingRowsError
 from tasks.train.run_config import CacheConfig, PromptSource
 from tasks.train.train_rows import PairSample, TrainRows, read_pair
@@ -44,7 +46,7 @@ class EncodingCache:
 
     def __init__(self, stack: ExitStack, store: ShardStore) -> None:
         self._stack, self._store = stack, store
-        self._places: dict[str, list[tuple[Mapping[str, Tensor], int]]] = {}
+        self._indices: dict[str, list[tuple[Mapping[str, Tensor], int]]] = {}
 
     def add(self, report: ShardReport) -> None:
         """Map one file of the cache.
@@ -61,8 +63,8 @@ class EncodingCache:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, KeyError, ValueError) as error:
             raise CorruptFileError(f"{path} is no file of the cache: {error}; remove it and run again") from error
-        for place, sample_id in enumerate(ids):
-            self._places.setdefault(sample_id, []).append((tensors, place))
+        for index, sample_id in enumerate(ids):
+            self._indices.setdefault(sample_id, []).append((tensors, index))
 
     def tensors(self, sample_ids: Sequence[str]) -> "dict[str, Tensor]":
         """Return the tensors of some samples, stacked, as they are kept.
@@ -74,14 +76,14 @@ class EncodingCache:
 
         found: dict[str, list[Tensor]] = {}
         for sample_id in sample_ids:
-            for tensors, place in self._places[sample_id]:
+            for tensors, index in self._indices[sample_id]:
                 for name, tensor in tensors.items():
-                    found.setdefault(name, []).append(tensor[place])
+                    found.setdefault(name, []).append(tensor[index])
         for name, parts in found.items():
             if len({part.shape for part in parts}) > 1:
                 sizes = sorted({tuple(part.shape) for part in parts})
                 raise TrainingRowsError(
-                    f"{name} of the samples {', '.join(sample_ids)} comes in the shapes {sizes}; train on pictures of "
+                    f"{name} of the samples {', '.join(sample_ids)} comes in the shapes {sizes}; train on images of "
                     "one size (download them with a fixed size)"
                 )
         return {name: torch.stack(parts) for name, parts in found.items()}
@@ -89,9 +91,9 @@ class EncodingCache:
     def column(self, name: str, sample_ids: Sequence[str]) -> "list[Tensor]":
         """Return one tensor of some samples, not copied."""
         return [
-            tensors[name][place]
+            tensors[name][index]
             for sample_id in sample_ids
-            for tensors, place in self._places[sample_id]
+            for tensors, index in self._indices[sample_id]
             if name in tensors
         ]
 
@@ -169,17 +171,17 @@ class CacheFiller:
                 found[name] = tensor if encoding.keeps_dtype else tensor.to(storage_dtype)
             return [{name: tensor[i] for name, tensor in found.items()} for i in range(len(batch))]
 
-        for place, (pair, tensors) in enumerate(map_batches(encode, pairs, batch_size=config.batch_size)):
+        for index, (pair, tensors) in enumerate(map_batches(encode, pairs, batch_size=config.batch_size)):
             for name, tensor in tensors.items():
                 if name not in kept:
                     kept[name] = torch.empty((len(rows), *tensor.shape), dtype=tensor.dtype)
                 if kept[name].shape[1:] != tensor.shape:
                     raise TrainingRowsError(
                         f"{name} of sample {pair.sample_id} is {tuple(tensor.shape)}, that of others in its tar "
-                        f"{tuple(kept[name].shape[1:])}; train on pictures of one size"
+                        f"{tuple(kept[name].shape[1:])}; train on images of one size"
                     )
-                kept[name][place] = tensor
-            on_count(place + 1)
+                kept[name][index] = tensor
+            on_count(index + 1)
         header = {"sample_ids": json.dumps([row["sample_id"] for row in rows])}
         for encoding, target in missing:
             with target.scratch(_SUFFIX) as path:
@@ -188,3 +190,48 @@ class CacheFiller:
 
     def _read(self, row: Mapping[str, Any]) -> PairSample:
         return read_pair(self._store.files, row, self._prompts)
+
+
+class BatchSource(Protocol):
+    """Gives batches by sample ids; fit for threads."""
+
+    def batch(self, sample_ids: Sequence[str]) -> EditBatch:
+        """Return the batch of these samples, on the CPU, in fp32, its values checked.
+
+        Raises:
+            BatchError: a value is not finite.
+            TrainingRowsError: a sample cannot be read, or the samples are not of one size.
+        """
+        ...
+
+
+class CachedBatches:
+    """Batches from the cache."""
+
+    def __init__(self, cache: EncodingCache) -> None:
+        self._cache = cache
+
+    def batch(self, sample_ids: Sequence[str]) -> EditBatch:
+        """Return the batch of these samples."""
+        return _batch(sample_ids, self._cache.tensors(sample_ids))
+
+
+class LiveBatches:
+    """Batches that are read, decoded and encoded when they are asked for."""
+
+    def __init__(self, files: Files, rows: TrainRows, encodings: Sequence[Encoding], *, prompts: PromptSource) -> None:
+        self._files, self._rows, self._encodings = files, rows, encodings
+        self._prompts: PromptSource = prompts
+
+    def batch(self, sample_ids: Sequence[str]) -> EditBatch:
+        """Return the batch of these samples."""
+        read = functools.partial(read_pair, self._files, prompts=self._prompts)
+        pairs = [read(row) for row in self._rows.of_ids(sample_ids)]
+        return _batch(sample_ids, encode_pairs(self._encodings, pairs))
+
+
+def _batch(sample_ids: Sequence[str], tensors: "dict[str, Tensor]") -> EditBatch:
+    found = {name: to_batch_range(name, tensor) for name, tensor in tensors.items()}
+    batch = EditBatch(sample_ids=tuple(sample_ids), **found)
+    batch.check_values()
+    return batch

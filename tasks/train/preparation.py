@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from storage import ShardStore, VersionInfo, VersionStore
 from tasks.train.acceleration import autocast_unet, set_up_unet
-from tasks.train.batch_sources import BatchSource, CachedBatches, LiveBatches
-from tasks.train.encoding_cache import CacheFiller, CacheReport, EncodingCache
+from tasks.train.encoding_cache import BatchSource, CachedBatches, CacheFiller, CacheReport, EncodingCache, LiveBatches
 from tasks.train.encodings import build_encodings, encode_pairs
 from tasks.train.errors import TrainingRowsError
-from tasks.train.learner import Learner
+from tasks.train.learner import Learner, PipelineWriter
 from tasks.train.networks import Networks, load_networks
-from tasks.train.pipeline_folder import PipelineWriter
-from tasks.train.progress import TrainProgress
 from tasks.train.run_config import TrainRunConfig
 from tasks.train.run_folder import RunFolder
 from tasks.train.run_manifest import check_same_run, describe_run
 from tasks.train.step_meter import StepMeter
+from tasks.train.train_log import TrainProgress
 from tasks.train.train_rows import TrainRows, read_pair, read_rows
 from tasks.train.training_run import RunParts
 from tasks.train.validation_sheet import ValidationSheet

@@ -2,7 +2,7 @@
 
 A run lives in a folder of its own: ``run.json`` (what it is), ``log.parquet`` (every step), ``loss.png`` and
 ``checkpoints/``. Called again on the same folder it goes on where it stood; on the CPU to the same bits as if it had
-never stopped. What the frozen networks say about the pairs is kept in the store and shared by all runs.
+never stopped. Frozen-encoder outputs of the pairs are kept in the store and shared by all runs.
 """
 
 import math
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from storage import ShardStore, VersionStore
 from tasks.train.encoding_cache import CacheReport
-from tasks.train.metric_sinks import MetricSink, open_sinks
-from tasks.train.progress import NoProgress, TrainProgress
 from tasks.train.run_config import TrainRunConfig
 from tasks.train.run_folder import RunFolder
 from tasks.train.run_manifest import MANIFEST_NAME
+from tasks.train.train_log import MetricSink, NullProgress, TrainProgress, open_sinks
 
 if TYPE_CHECKING:
     from tasks.train.preparation import PreparedRun
@@ -93,8 +92,8 @@ def train(
     with ExitStack() as stack:
         if accelerator.is_main_process:
             stack.enter_context(folder.locked())
-        told = progress if progress is not None and accelerator.is_main_process else NoProgress()
-        prepared = prepare_run(info, config, store, folder, accelerator=accelerator, stack=stack, progress=told)
+        reported = progress if progress is not None and accelerator.is_main_process else NullProgress()
+        prepared = prepare_run(info, config, store, folder, accelerator=accelerator, stack=stack, progress=reported)
         run = _begun(prepared)
         sinks = _sinks(prepared, run, stack)
         num_steps = config.train.num_steps

@@ -58,7 +58,7 @@ class Timing:
 
 
 class StepMeter:
-    """Times steps on one device; on a known GPU it counts the operations of each turn's first step."""
+    """Times steps on one device; on a known GPU it counts the operations of each phase's first step."""
 
     def __init__(self, device: "torch.device", config: TrainConfig, *, num_processes: int = 1) -> None:
         self._device = device
@@ -70,7 +70,7 @@ class StepMeter:
 
     @contextmanager
     def timed(self, *, phase: int, num_samples: int) -> Iterator[Timing]:
-        """Time the block, which is one optimiser step that trains ``num_samples`` samples in turn ``phase``."""
+        """Time the block, which is one optimiser step that trains ``num_samples`` samples in phase ``phase``."""
         timing = Timing(num_samples=num_samples)
         began = time.monotonic()
         with self._counting(phase):

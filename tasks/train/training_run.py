@@ -1,10 +1,13 @@
 """The loop: optimiser steps from the last checkpoint to the end, each logged, guarded and, now and then, saved."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from iedit_model.batching import prefetch
 from iedit_model.training.batch import EditBatch
@@ -12,20 +15,15 @@ from iedit_model.training.config import LossConfig
 from iedit_model.training.train_models import TrainModels
 from iedit_model.training.train_step import StepOutput, calibrate_lambda_perc, step_with_draws
 from iedit_model.training.trainable import LayerPlan
-from tasks.train.batch_sources import BatchSource
+from tasks.train.encoding_cache import BatchSource
 from tasks.train.errors import DivergedError
-from tasks.train.graceful_shutdown import StopRequest
-from tasks.train.learner import Learner
+from tasks.train.learner import Learner, PipelineWriter
 from tasks.train.loss_curve import loss_curve
-from tasks.train.metric_sinks import MetricSink
-from tasks.train.pipeline_folder import PipelineWriter
-from tasks.train.progress import TrainProgress
 from tasks.train.run_config import TrainRunConfig
 from tasks.train.run_folder import RunFolder, SavedState
-from tasks.train.sample_draws import draw_positions
-from tasks.train.sample_order import SampleOrder, step_positions
+from tasks.train.sample_order import SampleOrder, draw_positions, step_positions
 from tasks.train.step_meter import StepMeter
-from tasks.train.train_log import TrainLog
+from tasks.train.train_log import MetricSink, TrainLog, TrainProgress
 from tasks.train.validation_sheet import ValidationSheet
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 _HISTORY: Final = 100
 _LOG_SECONDS: Final = 60.0
 _MAX_SKIPPED: Final = 50
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,7 @@ class TrainingRun:
             DiskFullError: a checkpoint found no room.
         """
         config = self._parts.config.loop
-        with StopRequest() as stop:
+        with GracefulShutdown() as stop:
             for row in self.steps(last_step):
                 for sink in sinks:
                     sink.write(self.step - 1, row)
@@ -300,3 +299,35 @@ def calibrated_lambda_perc(parts: RunParts) -> float:
         if "perc" in output.terms:
             perc.append(float(output.terms["perc"]))
     return calibrate_lambda_perc(noise, perc, share=loop.calibration_share)
+
+
+class GracefulShutdown:
+    """While entered, SIGINT or SIGTERM sets ``requested`` (graceful shutdown); a second one acts as it did before.
+
+    Outside the main thread signals cannot be caught, and are left to whoever owns it.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {name: signal.signal(name, self._notice) for name in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del kind, error, trace
+        self._restore()
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+        self._before = {}

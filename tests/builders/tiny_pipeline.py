@@ -15,9 +15,9 @@ from miniature.family.latent_diffusion import ldm_pipeline
 from storage import ShardStore, VersionInfo
 from tasks.train.acceleration import build_accelerator
 from tasks.train.preparation import PreparedRun, prepare_run
-from tasks.train.progress import NoProgress
 from tasks.train.run_config import ComputeConfig, LoopConfig, TrainRunConfig
 from tasks.train.run_folder import RunFolder
+from tasks.train.train_log import NullProgress
 from tests.builders.tiny_models import seeded
 
 WEIGHTS = Path(miniature.__file__).parent / "weights"
@@ -97,7 +97,7 @@ def prepared(config: TrainRunConfig, store: ShardStore, info: VersionInfo, out: 
         RunFolder(out),
         accelerator=build_accelerator(config.train, config.compute),
         stack=ExitStack(),
-        progress=NoProgress(),
+        progress=NullProgress(),
     )
 
 

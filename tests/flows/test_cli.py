@@ -254,3 +254,9 @@ def test_ctrl_c_ends_a_build_soon_with_its_own_exit_code(prefect_api, tiny_corpu
     assert err.splitlines()[-1].startswith("iedit: ended;")
     assert "Traceback" not in err
     assert time.monotonic() - start < 30
+
+
+def test_the_package_runs_a_command_as_its_main_module_does():
+    script = "from flows.cli import main; raise SystemExit(main(['--version']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("iedit ")

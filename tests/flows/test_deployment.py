@@ -116,7 +116,7 @@ def test_a_stage_that_met_an_outage_is_tried_again_and_succeeds(finished):
         assert names == ["Pending", "Running", "AwaitingRetry", "Retrying", "Completed"]
         (said,) = (log.message for log in finished.logs if log.task_run_id == run.id and "Retry 1/2" in log.message)
         assert "ShardError" in said
-        assert f"0 of {SHARD_SIZE} URLs gave a picture" in said
+        assert f"0 of {SHARD_SIZE} URLs gave an image" in said
         assert f"failed: server_error {SHARD_SIZE}." in said
     assert len(finished.requests) == NUM_URLS
     assert set(finished.requests.values()) == {2}

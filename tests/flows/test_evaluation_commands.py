@@ -14,9 +14,8 @@ from flows.config.checkpoints import parse_checkpoints
 from flows.config.evaluations import EVALUATIONS, resolve_evaluation
 from flows.errors import ProfileError, SettingError
 from storage import ShardStore
-from tasks.evaluate.errors import RegressionError, UnknownEvaluationError
+from tasks.evaluate.errors import EvalSetError, RegressionError, UnknownEvaluationError
 from tasks.evaluate.history import append_history, pinned_baseline
-from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.folder import open_evalset
 from tests.builders.made_up_evaluation import evaluated
 from tests.builders.scoring_models import few_pairs

@@ -12,9 +12,9 @@ from iedit_model.metrics.catalogue import metric_infos, metric_versions
 from iedit_model.metrics.errors import MetricInputError
 from storage import ShardStore
 from tasks.evaluate.driver import run_evaluation
+from tasks.evaluate.history import RegressionConfig
 from tasks.evaluate.plan import EvaluationPlan
 from tasks.evaluate.record import read_evaluation
-from tasks.evaluate.regression import RegressionConfig
 from tasks.evaluate.report.tables import comparison_table, metric_tables
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig

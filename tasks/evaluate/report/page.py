@@ -1,24 +1,20 @@
-"""The page of a report: one HTML file with its pictures, plots, style and script; every string of others is escaped."""
+"""The page of a report: one HTML file with its images, charts, style and script; every string of others is escaped."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files as package_files
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from markupsafe import Markup
 
+from iedit_model.imaging.pages import render_page
 from iedit_model.metrics.catalogue import metric_info
 from storage import ShardStore
+from tasks.evaluate.history import RegressionConfig
 from tasks.evaluate.record import Evaluation
-from tasks.evaluate.regression import RegressionConfig
+from tasks.evaluate.report.album import Album, PairKey, make_album
 from tasks.evaluate.report.names import in_order, method_title, metric_title, shown
-from tasks.evaluate.report.pictures import Album, PairKey, make_album
-from tasks.evaluate.report.strata import strata_tables
-from tasks.evaluate.report.tables import comparison_table, metric_tables, paper_tables
+from tasks.evaluate.report.tables import comparison_table, metric_tables, paper_tables, strata_tables
 from tasks.evaluate.report.view import (
     FunnelRow,
     ReportConfig,
@@ -27,18 +23,12 @@ from tasks.evaluate.report.view import (
     edit_rows,
     gallery_keys,
     metric_plots,
-    script_json,
     trade_off,
     trend_plots,
     worst_cases,
 )
-from tasks.evaluate.results import MethodScores, SweepPoint
-from tasks.evaluate.summary import ALL_SETS
+from tasks.evaluate.results import ALL_SETS, MethodScores, SweepPoint
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_TEMPLATES: Final = "templates"
 _SECTIONS: Final = (
     ("tables", "Tables"),
     ("claims", "Claims"),
@@ -93,10 +83,11 @@ def report_html(
     shown_keys = gallery_keys(evaluation, config)
     wanted = [*shown_keys, *(key for cases in worst for key in cases.keys)]
     album = make_album(store, runs, wanted, size_px=size_px)
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(**_context(evaluation, config, extras, album, worst, shown_keys))
+    return render_page(
+        "tasks.evaluate.report",
+        "report.html.j2",
+        script="report.js",
+        **_context(evaluation, config, extras, album, worst, shown_keys),
     )
 
 
@@ -108,7 +99,6 @@ def _context(
     worst: Sequence[WorstCases],
     shown_keys: Sequence[PairKey],
 ) -> dict[str, Any]:
-    script = _text("report.js")
     names = [*evaluation.results.metrics, *(m.name for found in evaluation.summary.set_metrics.values() for m in found)]
     clip = f"clip_score@{evaluation.config.training_clip}"
     curve = trade_off(extras.sweep, clip=clip)
@@ -119,10 +109,7 @@ def _context(
         "subtitle": _subtitle(evaluation),
         "sections": _sections(evaluation, extras, has_curve=curve is not None, has_trends=bool(trends)),
         "confidence": f"{evaluation.config.bootstrap.confidence:.0%}",
-        "css": Markup(_text("report.css")),  # noqa: S704 - our own file
-        "script": Markup(script),  # noqa: S704 - our own file
-        "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        "album": _AlbumView(pictures=[Markup(a) for a in album.pictures], is_small=album.is_small),  # noqa: S704 - base64
+        "album": _AlbumView(images=[Markup(a) for a in album.images], is_small=album.is_small),  # noqa: S704 - base64
         "paper_tables": paper_tables(evaluation),
         "metric_tables": metric_tables(evaluation),
         "comparisons": _comparisons(evaluation),
@@ -137,17 +124,17 @@ def _context(
         "gallery": [album.pairs[key] for key in shown_keys],
         "worst_cases": [_cases(cases, album) for cases in worst],
         "funnel": extras.funnel,
-        "facts": _facts(evaluation),
+        "provenance": _provenance_rows(evaluation),
         "config_text": _indented(evaluation.provenance.config),
         "definitions": [(metric_title(name), metric_info(name).definition) for name in dict.fromkeys(names)],
         "evaluation_id": evaluation.id,
-        "edits": Markup(script_json(edit_rows(evaluation))),  # noqa: S704 - script_json escapes
+        "edits": edit_rows(evaluation),
     }
 
 
 @dataclass(frozen=True, kw_only=True)
 class _AlbumView:
-    pictures: list[Markup]
+    images: list[Markup]
     is_small: bool
 
 
@@ -188,31 +175,31 @@ def _subtitle(evaluation: Evaluation) -> str:
     return f"{len(evaluation.results.methods)} methods on {len(evaluation.infos)} sets. {sets}.{trained}"
 
 
-def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+def _provenance_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     provenance = evaluation.provenance
     commit = provenance.commit or "no repository"
-    facts = [
+    rows = [
         ("Evaluation", evaluation.id),
         ("Finished", provenance.created),
         ("Model", evaluation.model),
         ("Git commit", f"{commit}{' with changes' if provenance.is_dirty else ''}"),
         ("Code", provenance.code),
     ]
-    facts += [
+    rows += [
         (f"Set {name}", f"{digest[:16]} ({evaluation.infos[name].license})" if name in evaluation.infos else digest)
         for name, digest in provenance.evalsets.items()
     ]
-    facts += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
-    facts += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
-    facts += [("Other than in the paper", line) for line in provenance.deviations]
-    facts += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]
-    facts += [("Machine", ", ".join(f"{name} {value}" for name, value in provenance.hardware.items()))]
+    rows += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
+    rows += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
+    rows += [("Other than in the paper", line) for line in provenance.deviations]
+    rows += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]
+    rows += [("Machine", ", ".join(f"{name} {value}" for name, value in provenance.hardware.items()))]
     boot = evaluation.config.bootstrap
-    facts += [("Intervals", f"{boot.num_resamples:,} resamples of source images, seed {boot.seed}")]
+    rows += [("Intervals", f"{boot.num_resamples:,} resamples of source images, seed {boot.seed}")]
     for found in evaluation.summary.set_metrics.values():
         if found:
-            facts.append(("Reference of FID, KID, CMMD", found[0].reference_set))
-    return facts
+            rows.append(("Reference of FID, KID, CMMD", found[0].reference_set))
+    return rows
 
 
 def _indented(text: str) -> str:
@@ -220,14 +207,3 @@ def _indented(text: str) -> str:
         return json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False)
     except ValueError:
         return text
-
-
-@cache
-def _environment() -> "Environment":
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    return Environment(loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, auto_reload=False)
-
-
-def _text(name: str) -> str:
-    return (package_files("tasks.evaluate.report") / _TEMPLATES / name).read_text(encoding="utf-8")

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from iedit_model.editing.methods import METHODS, method_info
+from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, draw_resamples, mean_interval
 from iedit_model.metrics.catalogue import metric_info, shown_in
+from iedit_model.metrics.errors import TooFewSamplesError
+from tasks.evaluate.diagnosis import MASK_BORDERS, Keep, equals, part_of, within
 from tasks.evaluate.paper_tables import PAPER_METRICS, PAPER_TABLES, PaperTable
 from tasks.evaluate.plan import FULL_METHOD
 from tasks.evaluate.record import Evaluation
@@ -13,17 +17,19 @@ from tasks.evaluate.report.names import (
     in_order,
     is_reference,
     method_title,
+    methods_on,
     metric_title,
     metric_unit,
+    metrics_on,
+    of_all_networks,
     percent,
     shown,
     shown_difference,
     shown_ends,
     shown_interval,
 )
-from tasks.evaluate.report.selection import methods_on, metrics_on, of_all_networks
+from tasks.evaluate.results import ALL_SETS, Results, align
 from tasks.evaluate.set_metrics import SetMetric
-from tasks.evaluate.summary import ALL_SETS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,3 +280,74 @@ def _named(evaluation: Evaluation, evalset: str, metric: str) -> str | None:
 
 def _clip(evaluation: Evaluation) -> str:
     return f"clip_score@{evaluation.config.training_clip}"
+
+
+_RESAMPLES: Final = 2000
+
+
+def strata_tables(evaluation: Evaluation) -> list[Table]:
+    """Return one table a headline metric, all sets together: methods down, strata across; none where there is one."""
+    results = evaluation.results
+    strata = [(words, part) for words, keep in _strata(results) if (part := part_of(results, keep)).table.num_rows]
+    if len(strata) < 2:
+        return []
+    metrics = of_all_networks(evaluation, shown_in("strata"))
+    return [_stratum_table(metric, strata, results.methods) for metric in metrics]
+
+
+def _strata(results: Results) -> list[tuple[str, Keep]]:
+    kinds = sorted({kind for kind in results.values("kind") if kind is not None})
+    strata: list[tuple[str, Keep]] = [(kind, equals("kind", kind)) for kind in kinds] if len(kinds) > 1 else []
+    if "mask_area" in results.metrics:
+        low, high = MASK_BORDERS
+        strata += [
+            (f"mask below {low:.0%}", within("mask_area", 0.0, low)),
+            (f"mask {low:.0%} to {high:.0%}", within("mask_area", low, high)),
+            (f"mask above {high:.0%}", within("mask_area", high, math.inf)),
+        ]
+    return strata
+
+
+def _stratum_table(metric: str, strata: Sequence[tuple[str, Results]], methods: Sequence[str]) -> Table:
+    rows = [
+        TableRow(
+            method=method,
+            title=method_title(method),
+            is_reference=is_reference(method),
+            cells=tuple(_stratum_cell(metric, part, method) for _, part in strata),
+        )
+        for method in in_order(methods)
+    ]
+    info = metric_info(metric)
+    return Table(
+        name=f"strata_{metric.replace('@', '_')}",
+        title=f"{metric_title(metric)} by kind of edit and size of the mask",
+        caption="All sets together; the size of a mask is its share of the frame.",
+        heads=tuple(words for words, _ in strata),
+        units=(metric_unit(metric),) * len(strata),
+        definitions=(info.definition,) * len(strata),
+        rows=tuple(rows),
+    )
+
+
+def _stratum_cell(metric: str, part: Results, method: str) -> TableCell:
+    interval = _stratum_mean(metric, part, method)
+    if interval is None or not interval.num_values:
+        return TableCell(text=shown(metric, None))
+    return TableCell(
+        text=shown(metric, interval.value),
+        interval=shown_interval(metric, interval),
+        aside=f"{interval.num_sources} images",
+    )
+
+
+def _stratum_mean(metric: str, part: Results, method: str) -> Interval | None:
+    """Return the mean of a method, None where it has no edit there or they show one image alone."""
+    if method not in part.methods:
+        return None
+    aligned = align(part, metric, [method], part.evalsets)
+    try:
+        draws = draw_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=_RESAMPLES))
+    except TooFewSamplesError:
+        return None
+    return mean_interval(aligned.by_method[method], draws)

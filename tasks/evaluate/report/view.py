@@ -1,6 +1,5 @@
 """What the page of a report shows, worked out from an evaluation: plots, gallery, worst cases, rows of all edits."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,20 +12,23 @@ from iedit_model.metrics.bootstrap import BootstrapConfig, draw_resamples, mean_
 from iedit_model.metrics.catalogue import metric_info, shown_in
 from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.record import Evaluation
+from tasks.evaluate.report.album import PairKey
 from tasks.evaluate.report.names import (
+    catalogue_order,
     in_order,
     is_reference,
     method_label,
     method_title,
+    methods_on,
     metric_title,
     metric_unit,
+    metrics_on,
+    of_all_networks,
     percent,
     shown_difference,
     shown_interval,
 )
-from tasks.evaluate.report.pictures import PairKey
 from tasks.evaluate.report.plots import Curve, CurvePoint, Dot, TrendPoint, curve_plot, dot_plot, trend_plot
-from tasks.evaluate.report.selection import catalogue_order, methods_on, metrics_on, of_all_networks
 from tasks.evaluate.report.tables import distance_of
 from tasks.evaluate.results import SweepPoint, align
 from tasks.evaluate.summary import ClaimResult
@@ -40,7 +42,7 @@ class ReportConfig:
     gallery_pairs: Annotated[int, Field(ge=0, le=500)] = 24
     """Pairs of the gallery, spread evenly over the sets."""
     worst_cases: Annotated[int, Field(ge=0, le=50)] = 6
-    """Worst edits a metric."""
+    """Worst edits per metric."""
     focus: tuple[str, ...] = ("iedit_m", "iedit", "sdedit")
     """Whose worst cases: the first of these that was evaluated, else the first method."""
 
@@ -121,7 +123,7 @@ def _parts(evaluation: Evaluation, claim: ClaimResult) -> tuple[tuple[str, str, 
 
 
 def metric_plots(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Return for each set one plot a metric: means with intervals."""
+    """Return for each set one chart per metric: means with intervals."""
     return {
         evalset: [
             _metric_plot(evaluation, evalset, name) for name in metrics_on(evaluation, evalset) if name != "mask_area"
@@ -215,7 +217,7 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
         if info.better == "neither" or not config.worst_cases or info.same_order_as:
             continue
         values: dict[PairKey, float] = {}
-        # Of several training seeds the first counts: it is the one whose pictures are shown.
+        # Of several training seeds the first counts: it is the one whose images are shown.
         first = results.train_seeds(method)[0]
         for evalset, name, seed, pair_id, draw, value in results.rows_of(
             "evalset", "method", "train_seed", "pair_id", "seed", metric
@@ -255,12 +257,6 @@ def edit_rows(evaluation: Evaluation) -> dict[str, Any]:
         time = None if seconds is None else float(f"{seconds:.3g}")
         rows.append([f"{evalset}/{pair_id}", f"{name}: {failure}" if failure else name, seed, *numbers, calls, time])
     return {"heads": heads, "rows": rows}
-
-
-def script_json(value: Any) -> str:
-    """Return JSON that can stand inside of a script element, whatever its strings hold."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _metric_plot(evaluation: Evaluation, evalset: str, metric: str) -> str:

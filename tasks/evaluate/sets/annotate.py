@@ -15,20 +15,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files as package_files
 from typing import Any, ClassVar, Final
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+from markupsafe import Markup
 
 from iedit_model.imaging.decode import LIMITS
 from iedit_model.imaging.encode import encode_image
+from iedit_model.imaging.pages import page_environment
 from storage import StorageError
-from tasks.evaluate.sets.errors import EvalSetError, UnknownPairError
+from tasks.evaluate.errors import EvalSetError, UnknownPairError
 from tasks.evaluate.sets.evalset import EvalPair, EvalSet
 from tasks.evaluate.sets.folder import open_evalset, replace_masks
 from tasks.evaluate.sets.pixels import mask_bytes, set_mask
 
+_PACKAGE: Final = "tasks.evaluate.sets"
 HOST: Final = "127.0.0.1"
 _TIMEOUT_S: Final = 30
 _JSON, _HTML, _PNG = "application/json", "text/html; charset=utf-8", "image/png"
@@ -209,19 +211,22 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _page(token: str) -> bytes:
-    return _template("annotate.html").replace("%TOKEN%", token).replace("%SCRIPT%", _template("annotate.js")).encode()
+    template = page_environment(_PACKAGE).get_template("annotate.html.j2")
+    # The policy is a header of every answer, and the script is our own file.
+    page = template.render(title="Paint masks", token=token, policy=None, script=Markup(_script()))  # noqa: S704
+    return page.encode()
+
+
+def _script() -> str:
+    return page_environment(_PACKAGE).get_template("annotate.js").render()
 
 
 def _policy() -> str:
-    digest = base64.b64encode(hashlib.sha256(_template("annotate.js").encode()).digest()).decode()
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
     return (
         f"default-src 'none'; img-src 'self' data:; connect-src 'self'; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{digest}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
     )
-
-
-def _template(name: str) -> str:
-    return (package_files("tasks.evaluate.sets") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _in_words(pair: EvalPair) -> dict[str, str | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from iedit_model.imaging.decode import LIMITS, STORED_FORMATS
 from storage import Column, CorruptFileError, Files, MissingFileError, TableSchema, digest_of
-from tasks.evaluate.sets.errors import EvalSetError, UnknownPairError
+from tasks.evaluate.errors import EvalSetError, UnknownPairError
 from tasks.evaluate.sets.pixels import Frame, Mask, framed, set_image, set_mask
 
 if TYPE_CHECKING:

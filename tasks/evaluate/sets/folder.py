@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from storage import CorruptFileError, Files, MissingFileError, SchemaError, json_document, parquet_bytes, validated
-from tasks.evaluate.sets.errors import EvalSetError, EvalSetExistsError
+from tasks.evaluate.errors import EvalSetError, EvalSetExistsError
 from tasks.evaluate.sets.evalset import (
     EVALSET,
     IMAGES,
@@ -22,7 +22,7 @@ from tasks.evaluate.sets.evalset import (
     digest_of_bytes,
 )
 from tasks.evaluate.sets.pixels import Mask, extension, mask_bytes, set_image
-from tasks.evaluate.sets.tables import read_bounded
+from tasks.evaluate.sets.untrusted import read_bounded
 
 _MAX_INFO_BYTES = 1 << 20
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from iedit_model.errors import ImageFileError
 from iedit_model.imaging.decode import opened_image
-from tasks.evaluate.sets.errors import EvalSetError
+from tasks.evaluate.errors import EvalSetError
 from tasks.evaluate.sets.folder import NewPair
-from tasks.evaluate.sets.outside_json import file_below, read_json, text_of
 from tasks.evaluate.sets.pixels import Mask
+from tasks.evaluate.sets.untrusted import file_below, read_json, text_of
 
 TURNS, DESCRIPTIONS, IMAGES = "edit_turns.json", "global_descriptions.json", "images"
 _WHITE: Final = 250

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from tasks.evaluate.sets.errors import EvalSetError
+from tasks.evaluate.errors import EvalSetError
 from tasks.evaluate.sets.folder import NewPair
-from tasks.evaluate.sets.outside_json import file_below, read_json, text_of
 from tasks.evaluate.sets.pixels import Mask
+from tasks.evaluate.sets.untrusted import file_below, read_json, text_of
 
 MAPPING, IMAGES = "mapping_file.json", "annotation_images"
 SIZE_PX: Final = 512

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from iedit_model.errors import ImageFileError, MaskError
 from iedit_model.imaging.decode import STORED_FORMATS, decode_image, opened_image
 from iedit_model.imaging.mask_files import decode_mask, encode_mask
-from tasks.evaluate.sets.errors import EvalSetError
+from tasks.evaluate.errors import EvalSetError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

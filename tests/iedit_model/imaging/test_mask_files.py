@@ -12,7 +12,7 @@ from PIL import Image
 from iedit_model.editing.pipeline_inputs import masks_of
 from iedit_model.errors import MaskError
 from iedit_model.imaging.mask_files import decode_levels, decode_mask, encode_mask, read_mask
-from tasks.evaluate.sets.errors import EvalSetError
+from tasks.evaluate.errors import EvalSetError
 from tasks.evaluate.sets.pixels import set_mask
 from tasks.mask.scores import read_mask as stored_mask
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 from benchmarks.planted_pairs import planted
 from iedit_model.errors import ConfigError
+from iedit_model.imaging.pages import page_environment
 from iedit_model.imaging.sheet import mask_overlay
 from storage import FilterError, ShardStore, UnknownVersionError, VersionInfo, VersionStore
 from tasks.dataset.gallery import GalleryConfig, gallery_html, write_gallery
-from tasks.dataset.gallery_page import SCRIPT, PageCard, PageColumn, html_page, marked
+from tasks.dataset.gallery_page import PageCard, PageColumn, html_page, marked
 from tasks.pack.stage import PackConfig
 
 HOSTILE = '</script><script>alert(1)</script> "a red\' bus" </li><img src=x onerror=alert(2)> &lt;'
@@ -120,7 +121,7 @@ def test_the_page_asks_for_nothing_and_runs_only_its_own_script(page: Page):
     assert policy is not None
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert len(page.all("script")) == 2
-    assert page.scripts[-1] == SCRIPT
+    assert page.scripts[-1] == page_environment("tasks.dataset").get_template("gallery.js").render()
 
 
 def test_a_hostile_caption_is_shown_letter_by_letter(page: Page):
@@ -153,7 +154,7 @@ def test_no_word_ends_the_script_that_holds_it():
     row |= dict.fromkeys(("source_diff", "target_diff", "sample_id", "url", "target_url"), "x") | {"kind": HOSTILE}
     columns = [PageColumn(name="kind", title=HOSTILE, choices=(HOSTILE,))]
     cards = [PageCard(row=row, images={}, is_small=True)]
-    page = Page("".join(html_page(HOSTILE, HOSTILE, cards, columns, footer=HOSTILE)))
+    page = Page(html_page(HOSTILE, HOSTILE, cards, columns, footer=HOSTILE))
     assert len(page.scripts) == 2
     assert json.loads(page.scripts[0]) == {"rows": [[HOSTILE]]}
     assert not page.all("img")
@@ -164,7 +165,7 @@ def test_a_filter_and_a_limit_choose_the_pairs(built):
     some = sorted(row["sample_id"] for row in _rows(built) if row["similarity"] > 0.5)
     assert 1 < len(some) < 8
     page = gallery_html(versions, info.id, GalleryConfig(where="similarity > 0.5", limit=len(some) - 1))
-    assert re.findall(r'"facts">(\w{20}) ', page) == some[:-1]
+    assert re.findall(r'"about">(\w{20}) ', page) == some[:-1]
     assert f"{len(some)} of them pass the filter similarity &gt; 0.5." in page
     with pytest.raises(FilterError, match="unknown column"):
         gallery_html(versions, info.id, GalleryConfig(where="colour == 'red'"))

@@ -17,8 +17,7 @@ from tasks.evaluate.history import append_history, check_regressions, pin_baseli
 from tasks.evaluate.plan import EvaluationPlan, method_plans
 from tasks.evaluate.provenance import code_version
 from tasks.evaluate.record import list_evaluations, read_evaluation
-from tasks.evaluate.report.text import evaluation_text
-from tasks.evaluate.report.write import write_report
+from tasks.evaluate.report.write import evaluation_text, write_report
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
 from tests.builders.scoring_models import SCORING, few_pairs, member

@@ -13,9 +13,9 @@ from iedit_model.editing.references import CopySource, CopySourceSpec
 from iedit_model.errors import ConfigError, MaskError
 from iedit_model.models.vgg import load_vgg
 from storage import ShardStore, sample_seed
-from tasks.evaluate.finish import measure_distances
 from tasks.evaluate.networks import load_networks
 from tasks.evaluate.results import MethodScores, collect_results, read_features
+from tasks.evaluate.set_metrics import measure_distances
 from tasks.evaluate.stage import EditingConfig, edit_shard, pair_shards, reference_shard, score_shard
 from tests.builders.scoring_models import SCORING, WEIGHTS, few_pairs
 

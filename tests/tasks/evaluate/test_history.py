@@ -8,8 +8,10 @@ from iedit_model.errors import ConfigError
 from storage import Files
 from tasks.evaluate.errors import EvaluationError, RegressionError, UnknownEvaluationError
 from tasks.evaluate.history import (
+    RegressionConfig,
     append_history,
     check_regressions,
+    find_regressions,
     history_models,
     pin_baseline,
     pinned_baseline,
@@ -18,7 +20,6 @@ from tasks.evaluate.history import (
 )
 from tasks.evaluate.provenance import code_version, code_versions, gather_provenance
 from tasks.evaluate.record import list_evaluations, read_evaluation
-from tasks.evaluate.regression import RegressionConfig, find_regressions
 from tests.builders.made_up_evaluation import evaluated
 
 

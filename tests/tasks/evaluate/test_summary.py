@@ -9,8 +9,8 @@ import pytest
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.errors import MissingScoresError
-from tasks.evaluate.results import align, results_of
-from tasks.evaluate.summary import ALL_SETS, SummaryConfig, summarise
+from tasks.evaluate.results import ALL_SETS, align, results_of
+from tasks.evaluate.summary import SummaryConfig, summarise
 from tests.builders.made_up_results import PAPER_LIKE, made_up
 
 CONFIG = SummaryConfig(bootstrap=BootstrapConfig(num_resamples=400), training_clip="mini")

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from iedit_model.training.batch import EditBatch
 from iedit_model.training.config import LossConfig
 from tasks.train.errors import TrainingRowsError
-from tasks.train.sample_draws import draw_positions
-from tasks.train.sample_order import SampleOrder, step_positions
+from tasks.train.sample_order import SampleOrder, draw_positions, step_positions
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,18 +10,16 @@ from dataclasses import replace
 import pytest
 
 from iedit_model.errors import ConfigError
+from iedit_model.imaging.pages import page_environment
 from storage import Files
 from tasks.evaluate.paper_tables import PAPER_TABLES
 from tasks.evaluate.record import read_evaluation
-from tasks.evaluate.report.exports import escape_latex, latex_table
 from tasks.evaluate.report.names import in_order, method_label, method_title, percent, shown
 from tasks.evaluate.report.page import ReportExtras
 from tasks.evaluate.report.plots import Dot, TrendPoint, dot_plot, trend_plot
-from tasks.evaluate.report.strata import strata_tables
-from tasks.evaluate.report.tables import metric_tables, paper_tables
-from tasks.evaluate.report.text import evaluation_text
-from tasks.evaluate.report.view import FunnelRow, ReportConfig, claim_views, edit_rows, script_json, worst_cases
-from tasks.evaluate.report.write import write_report
+from tasks.evaluate.report.tables import metric_tables, paper_tables, strata_tables
+from tasks.evaluate.report.view import FunnelRow, ReportConfig, claim_views, edit_rows, worst_cases
+from tasks.evaluate.report.write import escape_latex, evaluation_text, latex_table, write_report
 from tasks.evaluate.results import SweepPoint
 from tests.builders.chromium import needs_browser, page_after_scripts
 from tests.builders.made_up_evaluation import evaluated
@@ -210,18 +208,34 @@ def test_the_rows_of_all_edits_hold_every_row_with_failures_said(made):
 
 
 def test_json_in_a_script_can_end_no_script():
-    text = script_json({"a": "</script><!--", "b": "\u2028"})
+    template = page_environment("tasks.evaluate.report").from_string("{{ edits | tojson }}")
+    text = template.render(edits={"a": "</script><!--", "b": "\u2028"})
     assert "<" not in text
     assert json.loads(text) == {"a": "</script><!--", "b": "\u2028"}
 
 
+def dots_of(svg: str) -> list[float]:
+    """Return where the dots of a chart stand: the marks that are filled with the colour of the methods."""
+    return [float(x) for x in re.findall(r'<use [^>]*x="([\d.]+)"[^>]*fill: var\(--c0\)', svg)]
+
+
+def test_a_chart_is_the_same_bytes_again_and_follows_the_colours_of_the_page():
+    dots = [Dot(label="<a> $b$", value=1.0, low=0.5, high=2.0)]
+    svg = dot_plot("x", dots)
+    assert svg == dot_plot("x", dots)
+    assert "&lt;a&gt; $b$</text>" in svg
+    assert not re.findall("#[0-9a-f]{6}", svg)
+    assert "http" not in svg
+
+
 def test_plots_of_one_value_or_none_are_drawn():
     alone = dot_plot("x", [Dot(label="a", value=1.0, low=math.nan, high=math.nan)])
-    assert alone.count("<circle") == 1
+    assert len(dots_of(alone)) == 1
     nothing = dot_plot("<x>", [Dot(label="<a>", value=math.nan, low=math.nan, high=math.nan)])
     assert "undefined" in nothing
     assert "<a>" not in nothing
     assert "nan" not in (alone + nothing).replace("undefined", "")
+    assert not dots_of(nothing)
     assert trend_plot("t", []).startswith("<svg")
     point = TrendPoint(when="2026-01-01", value=2.0, low=1.0, high=3.0, is_baseline=True)
     assert "baseline" in trend_plot("t", [point])
@@ -229,7 +243,7 @@ def test_plots_of_one_value_or_none_are_drawn():
 
 def test_a_dot_stands_where_its_value_is():
     svg = dot_plot("x", [Dot(label=str(v), value=v, low=v - 1, high=v + 1) for v in (10.0, 20.0, 30.0)])
-    places = [float(x) for x in re.findall(r'<circle class="dot" cx="([\d.]+)"', svg)]
+    places = sorted(dots_of(svg))[1::3]  # each between the ends of its interval
     assert places[1] - places[0] == pytest.approx(places[2] - places[1], abs=0.05)
     assert places == sorted(places)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from storage import Files
-from tasks.evaluate.report.selection import catalogue_order, methods_on, metrics_on, of_all_networks
+from tasks.evaluate.report.names import catalogue_order, methods_on, metrics_on, of_all_networks
 from tasks.evaluate.report.tables import metric_tables
 from tests.builders.made_up_evaluation import evaluated
 

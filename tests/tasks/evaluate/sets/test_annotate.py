@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from iedit_model.imaging.encode import encode_image
+from tasks.evaluate.errors import EvalSetError
 from tasks.evaluate.sets.annotate import annotation_server
-from tasks.evaluate.sets.errors import EvalSetError
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, open_evalset, replace_masks, write_evalset
 from tasks.evaluate.sets.pixels import mask_bytes

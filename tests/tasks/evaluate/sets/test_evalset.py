@@ -15,8 +15,7 @@ from iedit_model.models.source import ModelSource
 from storage import sample_seed
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import open_evalset
-from tasks.evaluate.sets.generated_prompts import GENERATED_PROMPTS, GeneratedPrompt
-from tasks.evaluate.sets.make_generated import GeneratedConfig, make_generated
+from tasks.evaluate.sets.generated import GENERATED_PROMPTS, GeneratedConfig, GeneratedPrompt, make_generated
 
 WEIGHTS = Path(__file__).parents[4] / "miniature" / "weights"
 CPU = DeviceConfig(device="cpu", dtype="fp32")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from storage import parquet_bytes
-from tasks.evaluate.sets.errors import EvalSetError, EvalSetExistsError, UnknownPairError
+from tasks.evaluate.errors import EvalSetError, EvalSetExistsError, UnknownPairError
 from tasks.evaluate.sets.evalset import EVALSET, EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, check_evalset, open_evalset, replace_masks, write_evalset
 from tasks.evaluate.sets.pixels import framed, mask_bytes, set_mask
@@ -176,14 +176,14 @@ def test_a_changed_picture_and_a_mask_of_another_size_are_found_when_they_are_re
 
 @pytest.mark.parametrize("use_dictionary", [True, False])
 def test_a_table_that_unpacks_to_more_than_the_limit_is_not_unpacked(tmp_path, monkeypatch, use_dictionary):
-    from tasks.evaluate.sets import tables
+    from tasks.evaluate.sets import untrusted
 
     write_evalset(tmp_path, INFO, [pair()])
     row = {name: getattr(open_evalset(tmp_path).pairs[0], name) for name in EVALSET.names}
     rows = [row | {"pair_id": f"p{i}", "mask": b"\0" * 100_000} for i in range(20)]
     table = pa.Table.from_pylist(rows, schema=EVALSET.arrow())
     pq.write_table(table, tmp_path / "pairs.parquet", compression="zstd", use_dictionary=use_dictionary)
-    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 1_000_000)
+    monkeypatch.setattr(untrusted, "MAX_TABLE_BYTES", 1_000_000)
     assert (tmp_path / "pairs.parquet").stat().st_size < 1_000_000
     with pytest.raises(EvalSetError, match="at most 1000000"):
         open_evalset(tmp_path)

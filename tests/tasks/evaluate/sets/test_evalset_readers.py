@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.evaluate.sets.errors import EvalSetError
+from tasks.evaluate.errors import EvalSetError
 from tasks.evaluate.sets.magic_brush import magic_brush_pairs, mask_of_image
 from tasks.evaluate.sets.pie_bench import decode_runs, pie_bench_pairs
 

@@ -1,4 +1,4 @@
-"""The pictures of a report: sources, masks and edited images of some pairs, each once, as addresses of data."""
+"""The album of a report: sources, masks and edited images of some pairs, each once, as data URLs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairKey:
-    """One draw of one pair."""
+    """One seed of one pair."""
 
     evalset: str
     pair_id: str
@@ -28,7 +28,7 @@ class PairKey:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPair:
-    """One pair with its pictures, by their numbers in the album."""
+    """One pair with its images, by their numbers in the album."""
 
     key: PairKey
     source_prompt: str
@@ -37,18 +37,18 @@ class ShownPair:
     source: int
     mask: int | None
     edited: Mapping[str, int]
-    """Method -> its picture; missing where it failed."""
+    """Method -> its image; missing where it failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Album:
-    """All pictures of a page."""
+    """All images of a page."""
 
-    pictures: tuple[str, ...]
-    """``data:`` addresses."""
+    images: tuple[str, ...]
+    """``data:`` URLs."""
     pairs: Mapping[PairKey, ShownPair]
     is_small: bool
-    """Whether the pictures have so few pixels that each should be seen."""
+    """Whether the images have so few pixels that each should be seen."""
 
 
 def make_album(
@@ -59,7 +59,7 @@ def make_album(
     size_px: int,
     thumb_px: int = 256,
 ) -> Album:
-    """Read the pictures of some pairs.
+    """Read the images of some pairs.
 
     Of several training seeds the first is shown.
 
@@ -76,22 +76,22 @@ def make_album(
     keys = list(dict.fromkeys(wanted))
     sets = {run.evalset.info.name: run.evalset for run in runs}
     edited = _edited_images(store, _shown_runs(runs), set(keys))
-    pictures: list[str] = []
+    images: list[str] = []
     pairs: dict[PairKey, ShownPair] = {}
 
     def add(image: "Image") -> int:
-        pictures.append(image_url(image, thumb_px=thumb_px))
-        return len(pictures) - 1
+        images.append(image_url(image, thumb_px=thumb_px))
+        return len(images) - 1
 
     frames: dict[tuple[str, str], tuple[int, int | None]] = {}
     for key in keys:
         if key.evalset not in sets:
             raise MissingScoresError(f"the set {key.evalset!r} was not evaluated")
         pair = sets[key.evalset].pair(key.pair_id)
-        place = (key.evalset, key.pair_id)
-        if place not in frames:
+        image_key = (key.evalset, key.pair_id)
+        if image_key not in frames:
             frame = sets[key.evalset].frame(pair, size_px=size_px)
-            frames[place] = (
+            frames[image_key] = (
                 add(frame.image),
                 add(mask_overlay(np.where(frame.mask, 255, 0).astype(np.uint8))) if frame.mask_known else None,
             )
@@ -100,11 +100,11 @@ def make_album(
             source_prompt=pair.source_prompt,
             edit_prompt=pair.edit_prompt,
             word=pair.word,
-            source=frames[place][0],
-            mask=frames[place][1],
+            source=frames[image_key][0],
+            mask=frames[image_key][1],
             edited={method: add(set_image(data, name=method)) for method, data in edited.get(key, {}).items()},
         )
-    return Album(pictures=tuple(pictures), pairs=pairs, is_small=size_px <= SMALL_PX)
+    return Album(images=tuple(images), pairs=pairs, is_small=size_px <= SMALL_PX)
 
 
 def _shown_runs(runs: Sequence[MethodScores]) -> list[MethodScores]:
