@@ -31,7 +31,7 @@ NUM_QUERIES = 1_024
 _LAYOUT_DIM = 256
 _PLANTED = "0123456789abcdef"
 
-Halves = npt.NDArray[np.float16]
+Float16s = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +142,6 @@ def _url(row: int) -> str:
     return f"http://pictures.example/{row}.jpg"
 
 
-def _unit_rows(rng: np.random.Generator, count: int, dim: int) -> Halves:
+def _unit_rows(rng: np.random.Generator, count: int, dim: int) -> Float16s:
     rows = rng.standard_normal((count, dim), dtype=np.float32)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
