@@ -46,9 +46,9 @@ def main() -> None:
     options = _options()
     print_provenance("orchestration")
     settings = (
-        f"source.site.num_urls={options.urls}",
-        f"source.site.port={options.port}",
-        f"download.fetch.allowed_hosts=['127.0.0.1:{options.port}']",
+        f"data.source.site.num_urls={options.urls}",
+        f"data.source.site.port={options.port}",
+        f"data.download.fetch.allowed_hosts=['127.0.0.1:{options.port}']",
     )
     built: dict[str, list[Cost]] = defaultdict(list)
     again: dict[str, list[Cost]] = defaultdict(list)

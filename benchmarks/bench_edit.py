@@ -24,7 +24,8 @@ from benchmarks.memory import allocated_peak_mib
 from benchmarks.random_sd14 import WEIGHTS, random_sd14
 from benchmarks.report import CONSOLE, print_provenance, print_rows
 from iedit_model.editing.batches import to_images
-from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
+from iedit_model.editing.sampling import SeededNoise, edit_latents, embed_prompts
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.latent_diffusion import LatentDiffusion
 from miniature.family.latent_diffusion import build_scheduler

@@ -7,7 +7,7 @@ Settings were chosen on sites 17 and 23; the default here is site 3, on which no
 
 "Whole" asks for all objects of the prompt and its background, "aligned" also for the same place in the image.
 Intervals: 95 %, bootstrap over source images, copies of one sampled together; all columns on the same resamples.
-``--set retrieve.gates.target_text_min=0.8`` shows another profile in the third column.
+``--set data.retrieve.gates.target_text_min=0.8`` shows another profile in the third column.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from benchmarks.corpus import FAULTS, Corpus, build_corpus
 from benchmarks.report import CONSOLE, print_provenance, print_rows
 from flows.config.overrides import parse_assignments
 from flows.config.profiles import resolve
-from flows.config.tree import PipelineConfig
+from flows.config.tree import DataConfig
 from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_interval, draw_resamples, mean_interval
 from iedit_model.models.segmenter import load_segmenter
 from miniature.pair_truth import PairTruth, PromptError, judge_pair
@@ -69,7 +69,7 @@ def main() -> None:
     """Build the corpus, find and judge the pairs, print one table."""
     options = _options()
     print_provenance("retrieval")
-    config = resolve("mini", parse_assignments(options.set))
+    config = resolve("mini", parse_assignments(options.set)).data
     site = Site(seed=options.seed, num_urls=options.urls, faults=FAULTS)
     with tempfile.TemporaryDirectory(prefix="iedit-bench-") as folder:
         corpus = build_corpus(site, config, options.keep or Path(folder), port=options.port)
@@ -111,7 +111,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _pairs(corpus: Corpus, config: PipelineConfig) -> list[Pair]:
+def _pairs(corpus: Corpus, config: DataConfig) -> list[Pair]:
     """Return every source that has an edit prompt, in the order of the shards."""
     segmenter = load_segmenter(config.mask.model)
     images = load_image_index(corpus.store, corpus.downloads)

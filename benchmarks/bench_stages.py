@@ -46,7 +46,7 @@ def main() -> None:
     rows: list[Sequence[str]] = []
     parts: list[Sequence[str]] = []
     with tempfile.TemporaryDirectory(prefix="iedit-bench-") as name:
-        folder, config = options.keep or Path(name), resolve("mini")
+        folder, config = options.keep or Path(name), resolve("mini").data
         setting = Setting(
             corpus=build_corpus(site, config, folder, port=options.port, shard_size=options.images),
             config=config,

@@ -16,8 +16,8 @@ from benchmarks.corpus import Corpus
 from benchmarks.retrieval_comparison import NUM_QUERIES, retrieval_work
 from benchmarks.side_by_side import Work
 from benchmarks.site_process import site_process
-from flows.config.tree import PipelineConfig
-from flows.errors import SettingError
+from flows.config.tree import DataConfig
+from iedit_model.errors import ConfigError
 from iedit_model.models.captioner import load_captioner
 from iedit_model.models.clip import load_clip
 from iedit_model.models.segmenter import load_segmenter
@@ -46,7 +46,7 @@ class Setting:
 
     corpus: Corpus
     """One shard, made by the stages before."""
-    config: PipelineConfig
+    config: DataConfig
     folder: Path
     """Holds the corpus and its metadata; free for use."""
     port: int
@@ -98,7 +98,7 @@ def caption_comparison(setting: Setting) -> Iterator[Comparison]:
     """Images to captions."""
     config, [download] = setting.config.caption, setting.corpus.downloads
     if config.model is None:
-        raise SettingError("the profile has no captioner")
+        raise ConfigError("the profile has no captioner")
     tokens, captioner, blip = config.model.max_new_tokens, load_captioner(config.model), Blip(config.model.model.name)
     yield Comparison(
         num_items=download.num_out,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from flows.config.tree import PipelineConfig
+from flows.config.tree import DataConfig
 from iedit_model.models.captioner import load_captioner
 from iedit_model.models.clip import load_clip
 from miniature.web import FaultShares, Site, serve, write_metadata
@@ -52,7 +52,7 @@ class Corpus:
         return str(self.site.original(self.url_numbers[sample]))
 
 
-def build_corpus(site: Site, config: PipelineConfig, folder: Path, *, port: int, shard_size: int = 1_000) -> Corpus:
+def build_corpus(site: Site, config: DataConfig, folder: Path, *, port: int, shard_size: int = 1_000) -> Corpus:
     """Run the stages; those that lie finished in ``folder`` are taken as they are.
 
     Args:

@@ -11,7 +11,7 @@ from functools import partial
 
 from flows.config.overrides import parse_assignments
 from flows.config.profiles import resolve
-from flows.config.tree import PipelineConfig
+from flows.config.tree import Config, DataConfig
 from flows.server.environment import apply_defaults
 from flows.source import open_source
 from storage import ShardReport, ShardStore, VersionInfo
@@ -25,11 +25,12 @@ from tasks.stages import DATASET
 Done = dict[str, ShardReport]
 
 
-def plain_build(config: PipelineConfig, root: str) -> VersionInfo:
+def plain_build(whole: Config, root: str) -> VersionInfo:
     """Build the dataset and return its version."""
+    config, runner = whole.data, whole.run.runner
     store, barriers = ShardStore.at(root), dict[str, ShardReport]()
     plan, *stages = DATASET[:-1]
-    with open_source(config.source) as address, ThreadPoolExecutor(config.runner.workers) as pool:
+    with open_source(config.source) as address, ThreadPoolExecutor(runner.workers) as pool:
         planned = plan_shards(address, config.plan, store)
         done = [{plan.name: report} for report in planned.reports]
         while stages and (part := _part(config, stages)):
@@ -49,7 +50,7 @@ def plain_build(config: PipelineConfig, root: str) -> VersionInfo:
         return write_dataset(planned_tars, packed, config.pack, store, runs=runs, input_digest=planned.input_digest)
 
 
-def _part(config: PipelineConfig, stages: list[AnyStage]) -> list[AnyStage]:
+def _part(config: DataConfig, stages: list[AnyStage]) -> list[AnyStage]:
     """Take the next barrier, or the stages before it, off the list; what the configuration does not ask for goes."""
     stages[:] = [stage for stage in stages if stage.wanted(find_config(config, stage.config))]
     size = next((number for number, stage in enumerate(stages) if stage.barrier), len(stages)) or 1
@@ -59,7 +60,7 @@ def _part(config: PipelineConfig, stages: list[AnyStage]) -> list[AnyStage]:
 
 def _through(
     part: list[AnyStage],
-    config: PipelineConfig,
+    config: DataConfig,
     store: ShardStore,
     corpus: Mapping[str, tuple[ShardReport, ...]],
     done: Done,

@@ -27,7 +27,7 @@ _WORLD = World(0)
 _ROWS_A_CLUSTER = 100
 _SPREAD = 0.6
 
-Halves = npt.NDArray[np.float16]
+Float16s = npt.NDArray[np.float16]
 
 
 def plant(root: Path, *, num_rows: int, dim: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.side_by_side import Work
-from flows.config.tree import PipelineConfig
+from flows.config.tree import DataConfig
 from storage import ShardReport, ShardStore, sample_id
 from tasks.caption import CAPTION
 from tasks.download.stage import DOWNLOAD
@@ -31,7 +31,7 @@ NUM_QUERIES = 1_024
 _LAYOUT_DIM = 256
 _PLANTED = "0123456789abcdef"
 
-Halves = npt.NDArray[np.float16]
+Float16s = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class RetrievalWork:
 
 
 @contextmanager
-def retrieval_work(folder: Path, config: PipelineConfig, *, num_vectors: int) -> Iterator[RetrievalWork]:
+def retrieval_work(folder: Path, config: DataConfig, *, num_vectors: int) -> Iterator[RetrievalWork]:
     """Plant a corpus, index it exactly, and give both works.
 
     ``baseline`` asks for as many results as our stage asks of faiss.
@@ -142,6 +142,6 @@ def _url(row: int) -> str:
     return f"http://pictures.example/{row}.jpg"
 
 
-def _unit_rows(rng: np.random.Generator, count: int, dim: int) -> Halves:
+def _unit_rows(rng: np.random.Generator, count: int, dim: int) -> Float16s:
     rows = rng.standard_normal((count, dim), dtype=np.float32)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)

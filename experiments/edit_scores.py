@@ -14,7 +14,7 @@ from experiments.edit_cases import EditCase
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.methods import build_editor
 from iedit_model.editing.registry import EditorModels, EditorSettings, editor_spec
-from iedit_model.editing.sampling import SamplingConfig
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.metrics.ssim import ssim_normconv
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.source import ModelSource

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from flows.config.profiles import PLACED
+from flows.config.values import PLACED
 from iedit_model.training.config import TrainConfig, stable
 
 ALIGNED: Final = "target_text_similarity > 0.88 and outside_similarity > 0.93 and mask_iou > 0.5"

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.report import CONSOLE, print_provenance, print_rows
-from flows.config.profiles import mini
 from flows.config.tree import SiteConfig
+from flows.config.values import mini
 from flows.reporting.version_text import find_version
 from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, draw_resamples, mean_interval
 from miniature.pair_truth import PairTruth, PromptError, judge_pair
@@ -32,7 +32,7 @@ from storage import Files, VersionInfo, VersionStore
 from tasks.mask.scores import mask_iou, read_mask
 from tasks.pack.packed_sample import read_sample
 
-_SITE = mini().source.site or SiteConfig()
+_SITE = mini().data.source.site or SiteConfig()
 """The site that the profile mini builds from."""
 
 Row = Mapping[str, Any]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from flows.config.profiles import mini
+from flows.config.values import mini
 from flows.reporting.version_text import find_version
 from miniature.site import Site
 from miniature.world import Scene
@@ -25,7 +25,7 @@ def prompt_truth(root: Path, *, version: str = "latest") -> list[Sequence[str]]:
     True is a text that names, in any language's case and order, the noun and the colour of each thing of the image.
     """
     config = mini()
-    site_config = config.source.site
+    site_config = config.data.source.site
     if site_config is None:
         raise SystemExit("the profile mini has no site whose truth could be asked")
     site = Site(seed=site_config.seed, num_urls=site_config.num_urls)

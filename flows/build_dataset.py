@@ -6,9 +6,9 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows.config.profiles import Profile, Recipe, resolve
+from flows.config.profiles import BUILD, Profile, Recipe, resolve
 from flows.config.shard_range import chosen_shards
-from flows.config.tree import PipelineConfig
+from flows.config.tree import Config
 from flows.engine.fan_out import Done
 from flows.engine.runner import TaskRuns, task_runs
 from flows.engine.stage_runs import StageRuns
@@ -31,7 +31,7 @@ def build_dataset(
     profile: Profile = "mini",
     recipe: Recipe = "ours",
     metadata: str | None = None,
-    settings: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
     shards: str | None = None,
     retry_downloads: bool = False,  # noqa: FBT001, FBT002 - a parameter of a deployment
 ) -> str:
@@ -42,7 +42,7 @@ def build_dataset(
         profile: Whose values to start from: the embedded miniature, or the paper's real models.
         recipe: How pairs are made: ours, or as the paper does.
         metadata: Parquet file, folder or pattern at any fsspec address; by default what the profile names.
-        settings: Other values, stage by stage, like {"retrieve.query.text_weight": 0.5}.
+        config: Other values, like {"data.retrieve.query.text_weight": 0.5}.
         shards: Only these shards of the plan, like 0:4.
         retry_downloads: Ask again for pictures that failed for a passing reason.
 
@@ -50,15 +50,16 @@ def build_dataset(
         The version's id.
 
     Raises:
-        SettingError: a setting does not exist or cannot have that value.
+        ConfigError: a setting does not exist or cannot have that value.
         ShardsFailedError: shards failed after all their tries; all others are finished.
         EmptyVersionError: no pair is left.
     """
-    config = resolve(profile, settings, recipe=recipe, metadata=metadata)
-    with open_source(config.source) as address, task_runs(config.runner, config.tag_limits) as runs:
+    resolved = resolve(profile, config, recipe=recipe, metadata=metadata, uses=BUILD)
+    run = resolved.run
+    with open_source(resolved.data.source) as address, task_runs(run.runner, run.tag_limits) as runs:
         tally = Tally()
         progress = Several([current_progress(), RunProgress("build-dataset"), tally])
-        stages = stage_runs(config, root, runs, progress, retry=retry_downloads)
+        stages = stage_runs(resolved, root, runs, progress, retry=retry_downloads)
         planned, input_digest = plan_metadata(stages, address, shards)
         done = stages.through(planned, [stage for stage in DATASET if stage not in (plan.STAGE, pack.STAGE)])
         version = pack_version(stages, done, DATASET, input_digest)
@@ -67,15 +68,13 @@ def build_dataset(
     return version.id
 
 
-def stage_runs(
-    config: PipelineConfig, root: str, runs: TaskRuns, progress: Progress, *, retry: bool = False
-) -> StageRuns:
+def stage_runs(config: Config, root: str, runs: TaskRuns, progress: Progress, *, retry: bool = False) -> StageRuns:
     """Return what runs the stages of a build with a configuration, in the store at ``root``."""
     return StageRuns(
-        configs=config,
+        configs=config.data,
         root=root,
         runs=runs,
-        options=config.options,
+        options=config.run.options,
         progress=progress,
         fan_out=runs.fan_out(progress),
         retry=retry,

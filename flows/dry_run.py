@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.build_dataset import build_dataset
+from flows.config.overrides import merged
 from flows.config.profiles import Profile, Recipe, resolve
 from flows.reporting.progress import Several, Tally, current_progress, shown
 from flows.reporting.version_text import table_lines
@@ -51,17 +52,18 @@ class Estimate:
 
 
 def estimate(
-    profile: Profile, settings: Mapping[str, Any], *, recipe: Recipe = "ours", metadata: str | None = None
+    profile: Profile, config: Mapping[str, Any], *, recipe: Recipe = "ours", metadata: str | None = None
 ) -> Estimate:
     """Return the estimate of a build; it leaves nothing behind.
 
     Raises:
-        SettingError: a setting does not exist or cannot have that value.
+        ConfigError: a setting does not exist or cannot have that value.
         EmptyVersionError: the sample gave no pair, so that nothing can be said.
     """
-    config = resolve(profile, settings, recipe=recipe, metadata=metadata)
-    with tempfile.TemporaryDirectory(prefix="iedit-dry-run-") as folder, open_source(config.source) as address:
-        plan = plan_shards(address, config.plan, ShardStore.at(f"{folder}/plan"))
+    resolved = resolve(profile, config, recipe=recipe, metadata=metadata)
+    data, runner = resolved.data, resolved.run.runner
+    with tempfile.TemporaryDirectory(prefix="iedit-dry-run-") as folder, open_source(data.source) as address:
+        plan = plan_shards(address, data.plan, ShardStore.at(f"{folder}/plan"))
         whole = _planned(plan.reports, _sizes(Files(f"{folder}/plan")))
         share = min(1.0, max(SHARE, LEAST / whole.num_out))
         tally = Tally()
@@ -71,7 +73,7 @@ def estimate(
                 profile=profile,
                 recipe=recipe,
                 metadata=metadata,
-                settings={**settings, "plan.sample_share": share * config.plan.sample_share},
+                config=merged(config, {"data.plan.sample_share": share * data.plan.sample_share}),
             )
         files = Files(f"{folder}/store")
         records = VersionStore(files).load(version).stages
@@ -80,7 +82,7 @@ def estimate(
     return Estimate(
         share=share,
         pairs=stages[-1].num_out,
-        hours=_hours(stages, workers=config.runner.workers, downloads=config.runner.downloads),
+        hours=_hours(stages, workers=runner.workers, downloads=runner.downloads),
         gigabytes=sum(stage.num_bytes for stage in stages) / 1e9,
         stages=stages,
     )

@@ -1,11 +1,9 @@
 """Errors of the flows and of the command line.
 
 FlowError
-|-- SettingError        a setting that does not exist, or a value that it cannot have
 |-- SourceError         no metadata to build from, or the site that should serve it cannot be had
 |-- ShardsFailedError   shards that failed after all their tries
-|-- ServeError          a Prefect server, worker or deployment cannot be started or reached
-`-- ProfileError        a profile that does not exist
+`-- ServeError          a Prefect server, worker or deployment cannot be started or reached
 """
 
 from typing import ClassVar
@@ -18,14 +16,6 @@ class FlowError(Exception):
     """Whether another try may help; each class whose cause may pass says so itself."""
     stops_run: ClassVar[bool] = False
     """Whether every other shard would fail of the same cause, so that no further one is begun."""
-
-
-class SettingError(FlowError, ValueError):
-    """A setting does not exist or cannot have that value; the message names it and what would be right."""
-
-
-class ProfileError(SettingError):
-    """No such profile; the message names those that are there."""
 
 
 class SourceError(FlowError):

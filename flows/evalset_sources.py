@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-from flows.config.evaluations import EvaluationConfig
 from flows.config.mini_evalsets import REAL_INFO, make_real_set
+from flows.config.tree import EvaluationConfig
 from flows.errors import SourceError
 from iedit_model.editing.text_to_image import DrawConfig
 from tasks.evaluate.sets.evalset import EvalSet
@@ -58,7 +58,7 @@ def draw_generated_set(
 
     models, device = config.plan.models, config.plan.settings.device
     if models.base is None or (with_masks and models.segmenter is None):
-        raise SourceError("drawing a set needs plan.models.base, and plan.models.segmenter for its masks")
+        raise SourceError("drawing a set needs base among evaluate.plan.models, and segmenter for its masks")
     segmenter = models.segmenter if with_masks else None
     return make_generated(
         place,

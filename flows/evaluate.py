@@ -8,8 +8,8 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows.config.checkpoints import parse_checkpoints
-from flows.config.evaluations import EvaluationConfig, resolve_evaluation
-from flows.config.profiles import Profile
+from flows.config.profiles import EVALUATE, Profile, resolve
+from flows.config.tree import RunConfig
 from flows.engine.fan_out import Done, FanOut, Future, Step
 from flows.engine.runner import TaskRuns, task_runs
 from flows.evalset_sources import open_set
@@ -39,7 +39,7 @@ def evaluate(
     sets: list[str] | None = None,
     strengths: list[float] | None = None,
     version: str | None = None,
-    settings: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> str:
     """Evaluate a checkpoint against the baselines.
 
@@ -52,7 +52,7 @@ def evaluate(
         sets: Evaluation sets, by name or folder; by default the profile's.
         strengths: Also draw the trade-off over these strengths.
         version: Dataset version of the training, for the report's funnel.
-        settings: Other values, like {"plan.settings.sampling.strength": 0.8}.
+        config: Other values, like {"evaluate.plan.settings.sampling.strength": 0.8}.
 
     Returns:
         The evaluation's id.
@@ -60,25 +60,25 @@ def evaluate(
     Raises:
         ShardsFailedError: edits or scores failed after all their tries; all others are finished.
     """
-    config = resolve_evaluation(profile, settings)
-    if sets:
-        config = replace(config, sets=tuple(sets))
+    resolved = resolve(profile, config, uses=EVALUATE)
+    chosen = resolved.evaluate if not sets else replace(resolved.evaluate, sets=tuple(sets))
+    plan, run = chosen.plan, resolved.run
     weights = parse_checkpoints(checkpoints or ())
     store = ShardStore.at(root)
-    evalsets = [open_set(name, root, config) for name in config.sets]
+    evalsets = [open_set(name, root, chosen) for name in chosen.sets]
     progress = Several([current_progress(), RunProgress("evaluate")])
-    with task_runs(config.runner, config.tag_limits) as runs:
+    with task_runs(run.runner, run.tag_limits) as runs:
         done = run_evaluation(
-            config.plan,
+            plan,
             weights,
             evalsets,
             store,
             model=model,
             strengths=strengths or (),
-            runner=_AsTaskRuns(config, root, runs, progress, runs.fan_out(progress)),
+            runner=_AsTaskRuns(run, root, runs, progress, runs.fan_out(progress)),
         )
     append_history(store.files, done.evaluation)
-    address = publish_evaluation(done, root, size_px=config.plan.size_px, version=version)
+    address = publish_evaluation(done, root, size_px=plan.size_px, version=version)
     get_run_logger().info("evaluation %s of %s: %s", done.evaluation.id, model, address)
     return done.evaluation.id
 
@@ -87,7 +87,7 @@ def evaluate(
 class _AsTaskRuns:
     """Runs the work of an evaluation as task runs: two for each slice, one for each set's references."""
 
-    config: EvaluationConfig
+    run: RunConfig
     root: str
     runs: TaskRuns
     progress: Progress
@@ -119,8 +119,8 @@ class _AsTaskRuns:
         return {shard: SliceReports(edits=found["edit"], scores=found["score"]) for shard, found in done.items()}
 
     def _submit(self, stage: str, shard: str, work: Callable[[ShardStore], ShardReport]) -> Future:
-        bound = partial(_done_here, work=work, root=self.root, threads=self.config.runner.model_threads)
-        return self.runs.submit(bound, shard=shard, stage=stage, options=self.config.options)
+        bound = partial(_done_here, work=work, root=self.root, threads=self.run.runner.model_threads)
+        return self.runs.submit(bound, shard=shard, stage=stage, options=self.run.options.evaluate)
 
 
 def _done_here(

@@ -6,7 +6,7 @@ from typing import Any
 from prefect import flow
 
 from flows.build_dataset import build_dataset
-from flows.config.profiles import Profile, Recipe
+from flows.config.profiles import BUILD, EVALUATE, TRAIN, TRAININGS, Profile, Recipe, section
 from flows.evaluate import evaluate
 from flows.train import train
 
@@ -17,11 +17,9 @@ def full(
     profile: Profile = "mini",
     recipe: Recipe = "ours",
     metadata: str | None = None,
-    training: str = "stable",
+    training: str | None = None,
     model: str = "iedit",
-    data_settings: dict[str, Any] | None = None,
-    train_settings: dict[str, Any] | None = None,
-    evaluate_settings: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
     strengths: list[float] | None = None,
 ) -> str:
     """Build, fine-tune and evaluate; what is finished under the root is not done again.
@@ -31,19 +29,18 @@ def full(
         profile: Whose models and values to take.
         recipe: How pairs are made: ours, or as the paper does.
         metadata: LAION-style parquet; by default what the profile names.
-        training: The training: stable, paper or a row of Table 2.
+        training: The training: stable, paper or a row of Table 2; by default the profile's.
         model: Name of the model: its folder and its key in the history.
-        data_settings: Other values for the data stages.
-        train_settings: Other values for the training.
-        evaluate_settings: Other values for the evaluation.
+        config: Other values of any section, like {"train.train.num_steps": 100}.
         strengths: Also draw the trade-off over these strengths.
 
     Returns:
         The evaluation's id.
     """
-    version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, settings=data_settings)
-    out = str(Path(root) / "models" / f"{model}-{training}-{version}")
-    train(root, out, profile=profile, version=version, config=training, settings=train_settings)
+    name = training or TRAININGS[profile]
+    version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, config=section(config, BUILD))
+    out = str(Path(root) / "models" / f"{model}-{name}-{version}")
+    train(root, out, profile=profile, version=version, training=name, config=section(config, TRAIN))
     return evaluate(
         root,
         profile=profile,
@@ -51,5 +48,5 @@ def full(
         model=model,
         strengths=strengths,
         version=version,
-        settings=evaluate_settings,
+        config=section(config, EVALUATE),
     )

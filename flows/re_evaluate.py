@@ -9,8 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from flows.config.checkpoints import checkpoint_source
-from flows.config.evaluations import EvaluationConfig, resolve_evaluation
-from flows.config.profiles import Profile
+from flows.config.profiles import EVALUATE, Profile, resolve
+from flows.config.tree import EvaluationConfig
 from flows.errors import SourceError
 from flows.evalset_sources import open_set
 from flows.evaluate import evaluate
@@ -34,7 +34,7 @@ def re_evaluate(
     profile: Profile = "mini",
     model: str = "iedit",
     sets: list[str] | None = None,
-    settings: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> str:
     """Evaluate the newest checkpoint of a model if model, data, code or metrics changed, and judge it.
 
@@ -46,7 +46,7 @@ def re_evaluate(
         profile: Whose untrained models, sets and networks to take.
         model: Name under which the history remembers the checkpoints and their baseline.
         sets: Evaluation sets, by name or folder; by default the profile's.
-        settings: Other values for the evaluation.
+        config: Other values, like {"evaluate.plan.settings.sampling.strength": 0.8}.
 
     Returns:
         The verdict in words; it begins with "unchanged" when there was nothing to do.
@@ -54,17 +54,17 @@ def re_evaluate(
     Raises:
         RegressionError: a metric fell by more than its interval against the pinned baseline.
     """
-    config = resolve_evaluation(profile, settings)
+    chosen = resolve(profile, config, uses=EVALUATE).evaluate
     if sets:
-        config = replace(config, sets=tuple(sets))
+        chosen = replace(chosen, sets=tuple(sets))
     place = newest_run(checkpoint)
     files = ShardStore.at(root).files
-    if not (changes := _changes(config, checkpoint_source(place), root=root, model=model)):
+    if not (changes := _changes(chosen, checkpoint_source(place), root=root, model=model)):
         get_run_logger().info("%s: model, sets, code and metrics of %s", UNCHANGED, model)
         # A regression that nobody mended stays one: only the evaluation is spared, not the verdict.
         return f"{UNCHANGED}: {_judged(root, model)}"
     get_run_logger().info("evaluating %s: changed %s", model, ", ".join(changes))
-    done = evaluate(root, profile=profile, checkpoints=[place], model=model, sets=sets, settings=settings)
+    done = evaluate(root, profile=profile, checkpoints=[place], model=model, sets=sets, config=config)
     if pinned_baseline(files, model) is None:
         pin_baseline(files, model, done)
     return _judged(root, model)

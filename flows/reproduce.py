@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
 from flows.build_dataset import build_dataset
-from flows.config.profiles import Profile, Recipe
+from flows.config.profiles import BUILD, EVALUATE, TRAIN, TRAININGS, Profile, Recipe, section
 from flows.evaluate import evaluate
 from flows.train import train
 from iedit_model.training.config import table2_rows
@@ -20,14 +20,12 @@ SEEDS = (0, 1, 2)
 def reproduce(
     root: str,
     profile: Profile = "mini",
-    base: str = "stable",
+    training: Literal["stable", "paper"] | None = None,
     seeds: list[int] | None = None,
     recipe: Recipe = "ours",
     metadata: str | None = None,
     strengths: list[float] | None = None,
-    data_settings: dict[str, Any] | None = None,
-    train_settings: dict[str, Any] | None = None,
-    evaluate_settings: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
 ) -> str:
     """Train each configuration of Table 2 under each seed and evaluate all methods of Table 1.
 
@@ -36,25 +34,24 @@ def reproduce(
     Args:
         root: Folder of the store; trainings go to models/ below it.
         profile: Whose models, data and values to take.
-        base: The training that each row of Table 2 changes in its losses alone: stable or paper.
+        training: The training that each row of Table 2 changes in its losses alone; by default the profile's.
         seeds: Seeds of the trainings; by default 0, 1 and 2.
         recipe: How pairs are made: ours, or as the paper does.
         metadata: LAION-style parquet; by default what the profile names.
         strengths: Also draw the trade-off over these strengths.
-        data_settings: Other values for the data stages.
-        train_settings: Other values for all trainings.
-        evaluate_settings: Other values for the evaluation.
+        config: Other values of any section, like {"train.train.num_steps": 100}.
 
     Returns:
         The evaluation's id.
     """
-    version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, settings=data_settings)
+    base = training or TRAININGS[profile]
+    version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, config=section(config, BUILD))
     checkpoints = []
     for row in trained_rows():
         for seed in seeds or SEEDS:
             out = str(Path(root) / "models" / f"{base}-{row}-{seed}-{version}")
-            settings = {**(train_settings or {}), "train.seed": seed}
-            train(root, out, profile=profile, version=version, config=f"{base}/{row}", settings=settings)
+            seeded = {**section(config, TRAIN), "train.train.seed": seed}
+            train(root, out, profile=profile, version=version, training=f"{base}/{row}", config=seeded)
             checkpoints.append(f"{row}@{seed}={out}")
     return evaluate(
         root,
@@ -63,7 +60,7 @@ def reproduce(
         model=f"reproduce-{base}",
         strengths=strengths,
         version=version,
-        settings=evaluate_settings,
+        config=section(config, EVALUATE),
     )
 
 

@@ -32,7 +32,7 @@ def open_source(source: SourceConfig) -> Iterator[str]:
     """
     if source.site is None:
         if source.metadata is None:
-            raise SourceError("no metadata is given: name a parquet file or folder (source.metadata, --metadata)")
+            raise SourceError("no metadata is given: name a parquet file or folder (data.source.metadata, --metadata)")
         yield source.metadata
         return
     with tempfile.TemporaryDirectory(prefix="iedit-metadata-") as folder, _serving(source.site) as base_url:
@@ -54,7 +54,7 @@ def _serving(config: SiteConfig) -> Iterator[str]:
             return
         raise SourceError(
             f"port {config.port} is taken by something else: end it, or choose another with "
-            f"source.site.port=N and download.fetch.allowed_hosts=['{SITE_HOST}:N']"
+            f"data.source.site.port=N and data.download.fetch.allowed_hosts=['{SITE_HOST}:N']"
         )
     command = [sys.executable, "-m", "miniature.web", "--port", str(config.port)]
     command += ["--urls", str(config.num_urls), "--seed", str(config.seed), "--until-eof"]

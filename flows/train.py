@@ -7,8 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from flows.config.profiles import Profile, load_profile
-from flows.config.trainings import resolve_training
+from flows.config.profiles import TRAIN, Profile, resolve
 from flows.config.tree import RunnerConfig
 from flows.engine.runner import task_runs
 from flows.reporting.image_artifact import publish_picture
@@ -26,8 +25,8 @@ def train(
     out: str,
     profile: Profile = "mini",
     version: str = "latest",
-    config: str = "stable",
-    settings: dict[str, Any] | None = None,
+    training: str | None = None,
+    config: dict[str, Any] | None = None,
     retries: int | None = None,
 ) -> TrainReport:
     """Fine-tune a model on a version of the dataset.
@@ -37,22 +36,23 @@ def train(
         out: Folder of the run; a run that is there goes on where it stood.
         profile: Whose models to train: the embedded miniature's, or the paper's.
         version: Id of the version, the beginning of one, or latest.
-        config: The training: stable, paper or a row of Table 2.
-        settings: Other values, like {"train.learning_rate": 0.0001}.
+        training: The training: stable, paper or a row of Table 2; by default the profile's.
+        config: Other values, like {"train.train.learning_rate": 0.0001}.
         retries: Further tries after an error that may pass, each from the last checkpoint; by default the profile's.
 
     Returns:
         What became of the run; its status is interrupted when Ctrl-C ended it.
 
     Raises:
-        SettingError: a setting does not exist or cannot have that value.
+        ConfigError: a setting does not exist or cannot have that value.
         DivergedError: the loss is not finite or exploded.
     """
-    run = resolve_training(profile, config, settings)
-    base = load_profile(profile)
-    options = base.options.train if retries is None else replace(base.options.train, retries=retries)
-    given = {"root": root, "version": version, "config": run, "out": out}
-    with task_runs(RunnerConfig(workers=1), base.tag_limits) as runs:
+    resolved = resolve(profile, config, training=training, uses=TRAIN)
+    options = resolved.run.options.train
+    if retries is not None:
+        options = replace(options, retries=retries)
+    given = {"root": root, "version": version, "config": resolved.train, "out": out}
+    with task_runs(RunnerConfig(workers=1), resolved.run.tag_limits) as runs:
         report = runs.here(train_shard, stage="train", options=options, shard=Path(out).name, **given)
     publish_run(report)
     get_run_logger().info(

@@ -6,14 +6,15 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from flows.cli.options import add_profile, add_root, checked_settings
+from flows.cli.options import add_config, add_root, config_of
 from flows.config.shard_range import parse_shard_range
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_profile(parser)
+    add_config(parser, recipe=True)
     add_root(parser)
     parser.add_argument("--metadata", help="LAION-style parquet: a file, folder or pattern at any fsspec address")
     parser.add_argument("--shards", metavar="A:B", help="only these shards of the plan, the end excluded")
@@ -25,11 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build and print the version."""
-    settings = checked_settings(options, metadata=options.metadata)
+    from flows.config.profiles import BUILD
+
+    config = config_of(options, BUILD, metadata=options.metadata)
     if options.shards is not None:
         parse_shard_range(options.shards)
     if options.dry_run:
-        return _dry_run(options)
+        return _dry_run(options, config)
     from flows.server.temporary import orchestrator
 
     with telling(as_json=options.json), orchestrator():
@@ -40,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
             profile=options.profile,
             recipe=options.recipe,
             metadata=options.metadata,
-            settings=settings,
+            config=config,
             shards=options.shards,
             retry_downloads=getattr(options, "retry_downloads", False),
         )
@@ -48,12 +51,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _dry_run(options: argparse.Namespace) -> int:
+def _dry_run(options: argparse.Namespace, config: dict[str, Any]) -> int:
     from flows.dry_run import estimate, estimate_lines
     from flows.server.temporary import orchestrator
 
     with telling(as_json=options.json), orchestrator():
-        found = estimate(options.profile, checked_settings(options), recipe=options.recipe, metadata=options.metadata)
+        found = estimate(options.profile, config, recipe=options.recipe, metadata=options.metadata)
     if options.json:
         print(json.dumps(found.as_values()))
     else:

@@ -1,19 +1,20 @@
-"""``iedit config``: a profile with a person's changes, as YAML that ``--config`` takes."""
+"""``iedit config``: a profile with the user's changes, as YAML that every command takes by ``--config``."""
 
 import argparse
 
-from flows.cli.options import add_profile, settings_of
+from flows.cli.options import add_config, config_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_profile(parser)
+    add_config(parser, recipe=True, training=True)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the configuration."""
     from flows.config.overrides import as_yaml
-    from flows.config.profiles import resolve
+    from flows.config.profiles import ALL, resolve
 
-    print(as_yaml(resolve(options.profile, settings_of(options), recipe=options.recipe)), end="")
+    changes = config_of(options, ALL)
+    print(as_yaml(resolve(options.profile, changes, recipe=options.recipe, training=options.training)), end="")
     return 0

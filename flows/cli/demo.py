@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.cli.options import add_root
+from flows.cli.options import add_config, add_root, config_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_root(parser)
-    parser.add_argument("--profile", default="mini", help="mini or sd14 (default: mini)")
+    add_config(parser, recipe=True, training=True)
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the configuration's")
 
 
@@ -19,14 +19,21 @@ def run(options: argparse.Namespace) -> int:
     from flows.cli.build import telling
     from flows.cli.evaluate import print_evaluation
     from flows.cli.train import training_telling
+    from flows.config.profiles import ALL
     from flows.server.temporary import orchestrator
 
+    config = config_of(options, ALL, train__train__num_steps=options.steps)
     print(f"building a dataset, fine-tuning and evaluating in {options.root}; minutes on two cores", flush=True)
     with telling(as_json=False), training_telling(as_json=False), orchestrator():
         from flows.full import full
 
-        steps = {} if options.steps is None else {"train.num_steps": options.steps}
-        done = full(options.root, profile=options.profile, train_settings=steps)
+        done = full(
+            options.root,
+            profile=options.profile,
+            recipe=options.recipe,
+            training=options.training,
+            config=config,
+        )
     print_evaluation(options.root, done)
     _write_gallery(options.root)
     sys.stdout.flush()

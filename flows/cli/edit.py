@@ -42,15 +42,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from flows.errors import SettingError
+    from iedit_model.errors import ConfigError
     from tasks.edit.edit import edit_file, repeat_edit
 
     if options.repeat is not None:
         if options.image is not None:
-            raise SettingError("--repeat takes everything from its record; leave the picture and the prompt out")
+            raise ConfigError("--repeat takes everything from its record; leave the picture and the prompt out")
         outcome = repeat_edit(options.repeat, options.out)
     elif options.image is None or options.prompt is None:
-        raise SettingError('nothing to edit; say: iedit edit PICTURE "what it shall show" -o DIR')
+        raise ConfigError('nothing to edit; say: iedit edit PICTURE "what it shall show" -o DIR')
     else:
         outcome = edit_file(options.image, _job(options), options.out, mask=_mask_file(options))
     for path in (*outcome.results, outcome.sheet, outcome.record):
@@ -64,7 +64,7 @@ def _job(options: argparse.Namespace) -> "EditJob":
     from iedit_model.editing.framing import FramingConfig
     from iedit_model.editing.instruct_editor import InstructSampling
     from iedit_model.editing.registry import EditorSettings
-    from iedit_model.editing.sampling import SamplingConfig
+    from iedit_model.editing.settings import SamplingConfig
     from tasks.edit.record import EditJob
 
     num_steps = options.steps if options.steps is not None else STEPS[options.sampler]
@@ -105,17 +105,17 @@ def _job(options: argparse.Namespace) -> "EditJob":
 
 
 def _method(options: argparse.Namespace) -> str:
-    from flows.errors import SettingError
     from iedit_model.editing.methods import masked_form
+    from iedit_model.errors import ConfigError
 
     method: str = options.method
     if _mask(options) == _NO_MASK:
         if method_info(method).needs_mask:
-            raise SettingError(f"{method} edits inside a mask; give --word, or --mask FILE")
+            raise ConfigError(f"{method} edits inside a mask; give --word, or --mask FILE")
         return method
     masked = masked_form(method) or method
     if not method_info(masked).needs_mask and options.mask is not None:
-        raise SettingError(f"{method} takes no mask; leave --mask out")
+        raise ConfigError(f"{method} takes no mask; leave --mask out")
     return masked
 
 

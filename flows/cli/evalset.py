@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli.options import DEFAULT_ROOT, add_profile, settings_of
+from flows.cli.options import DEFAULT_ROOT, add_config, config_of
 
 if TYPE_CHECKING:
     from tasks.evaluate.sets.evalset import EvalSet
@@ -69,7 +69,7 @@ def set_text(evalset: "EvalSet") -> str:
 
 def _configure_generated(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="SET")
-    add_profile(parser)
+    add_config(parser)
     parser.add_argument("--seed", type=int, default=0, help="decides all noise (default: 0)")
     parser.add_argument("--steps", type=int, default=50, help="steps of the sampler (default: 50)")
     parser.add_argument("--no-masks", action="store_true", help="leave all masks to be painted by hand")
@@ -111,11 +111,11 @@ def _make_real(options: argparse.Namespace) -> int:
 
 
 def _make_generated(options: argparse.Namespace) -> int:
-    from flows.config.evaluations import resolve_evaluation
+    from flows.config.profiles import EVALUATE, resolve
     from flows.evalset_sources import draw_generated_set
     from iedit_model.editing.text_to_image import DrawConfig
 
-    config = resolve_evaluation(options.profile, settings_of(options))
+    config = resolve(options.profile, config_of(options, EVALUATE)).evaluate
     draw = DrawConfig(num_inference_steps=options.steps)
     made = draw_generated_set(options.folder, config, draw=draw, seed=options.seed, with_masks=not options.no_masks)
     print(set_text(made))

@@ -4,13 +4,13 @@ import argparse
 import sys
 from typing import Any
 
-from flows.cli.options import add_root, add_values, settings_of
+from flows.cli.options import add_config, add_root, config_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_root(parser)
-    add_values(parser)
+    add_config(parser)
     parser.add_argument(
         "--evalset", action="append", metavar="SET", help="name or folder of a set, several times for several"
     )
@@ -31,13 +31,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the tables and where the report is."""
-    settings = _settings(options)
+    config = _config(options)
     strengths = numbers("--strengths", options.strengths)
     from flows.cli.build import telling
     from flows.config.checkpoints import parse_checkpoints
-    from flows.config.evaluations import resolve_evaluation
 
-    resolve_evaluation(options.profile, settings)  # a wrong value is told before anything starts
     parse_checkpoints(options.checkpoint or ())
     from flows.server.temporary import orchestrator
 
@@ -52,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             sets=options.evalset,
             strengths=strengths,
             version=options.version,
-            settings=settings,
+            config=config,
         )
     print_evaluation(options.root, done)
     return 0
@@ -74,20 +72,22 @@ def numbers(option: str, text: str | None) -> list[float]:
     """Return the numbers of an option like ``0.4,0.8``.
 
     Raises:
-        SettingError: one of them is none.
+        ConfigError: one of them is none.
     """
-    from flows.errors import SettingError
+    from iedit_model.errors import ConfigError
 
     try:
         return [float(word) for word in text.split(",")] if text else []
     except ValueError:
-        raise SettingError(f"{option} takes numbers like 0.4,0.8, got {text!r}") from None
+        raise ConfigError(f"{option} takes numbers like 0.4,0.8, got {text!r}") from None
 
 
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    settings = settings_of(options)
-    if options.methods:
-        settings["plan.methods"] = options.methods.split(",")
-    if options.seeds:
-        settings["plan.editing.seeds"] = [int(seed) for seed in numbers("--seeds", options.seeds)]
-    return settings
+def _config(options: argparse.Namespace) -> dict[str, Any]:
+    from flows.config.profiles import EVALUATE
+
+    return config_of(
+        options,
+        EVALUATE,
+        evaluate__plan__methods=options.methods.split(",") if options.methods else None,
+        evaluate__plan__editing__seeds=[int(seed) for seed in numbers("--seeds", options.seeds)] or None,
+    )

@@ -1,10 +1,9 @@
 """Options that several commands share."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from flows.config.overrides import merged, parse_assignments, read_settings
 
 DEFAULT_ROOT = "runs/data"
 """Where datasets go when nothing else is said."""
@@ -17,18 +16,22 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_profile(parser: argparse.ArgumentParser) -> None:
-    """Add ``--profile``, ``--recipe``, ``--config`` and ``--set``."""
-    parser.add_argument(
-        "--recipe", default="ours", help="how pairs are made: ours, or as the paper does: paper (default: ours)"
-    )
-    add_values(parser)
-
-
-def add_values(parser: argparse.ArgumentParser) -> None:
-    """Add ``--profile``, ``--config`` and ``--set``."""
+def add_config(parser: argparse.ArgumentParser, *, recipe: bool = False, training: bool = False) -> None:
+    """Add ``--profile``, ``--config`` and ``--set``; and ``--recipe`` and ``--training`` where they are asked for."""
     parser.add_argument("--profile", default="mini", help="whose values to start from: mini or sd14 (default: mini)")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with other values")
+    if recipe:
+        parser.add_argument(
+            "--recipe", default="ours", help="how pairs are made: ours, or as the paper does: paper (default: ours)"
+        )
+    if training:
+        parser.add_argument(
+            "--training",
+            metavar="NAME",
+            help="stable, paper or a row of Table 2, iedit for instance (default: mini stable, sd14 paper)",
+        )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML as iedit config prints it; says what differs from the profile"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -39,24 +42,31 @@ def add_values(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the changes of ``--config`` and ``--set`` together, those of ``--set`` last.
+def config_of(
+    options: argparse.Namespace, uses: Sequence[str], *, metadata: str | None = None, **shortcuts: Any
+) -> dict[str, Any]:
+    """Return the changes of ``--config``, ``--set`` and a command's shortcuts, the later over the earlier.
+
+    They are tried on the profile, so that a wrong one is told before anything starts.
+
+    Args:
+        options: of the command line.
+        uses: the sections that the command uses; any other one is refused.
+        metadata: of the command line.
+        shortcuts: dotted setting with ``__`` for each dot -> value of an option of its own; None is not given.
 
     Raises:
-        SettingError: a file or an assignment cannot be read.
+        ConfigError: a file or an assignment cannot be read, a setting does not exist, is not used or cannot have that
+            value.
     """
-    from_file = read_settings(options.config) if options.config is not None else {}
-    return merged(from_file, parse_assignments(options.assignments))
+    from flows.config.overrides import leaves, merged, nested, parse_assignments, read_settings
+    from flows.config.profiles import changed_leaves, check_used, resolve
 
-
-def checked_settings(options: argparse.Namespace, *, metadata: str | None = None) -> dict[str, Any]:
-    """Return the changes after trying them on the profile, so that a wrong one is told before anything starts.
-
-    Raises:
-        SettingError: a setting does not exist or cannot have that value.
-    """
-    from flows.config.profiles import resolve
-
-    settings = settings_of(options)
-    resolve(options.profile, settings, recipe=options.recipe, metadata=metadata)
-    return settings
+    assigned = parse_assignments(options.assignments)
+    check_used(dict(leaves(nested(assigned))), uses)
+    file = changed_leaves(options.profile, read_settings(options.config)) if options.config is not None else {}
+    given = {name.replace("__", "."): value for name, value in shortcuts.items() if value is not None}
+    changes = merged(merged(file, assigned), given)
+    recipe, training = getattr(options, "recipe", "ours"), getattr(options, "training", None)
+    resolve(options.profile, changes, recipe=recipe, training=training, metadata=metadata, uses=uses)
+    return changes

@@ -3,16 +3,18 @@
 import argparse
 
 from flows.cli.evaluate import numbers, print_evaluation
-from flows.cli.options import add_root
+from flows.cli.options import add_config, add_root, config_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_root(parser)
-    parser.add_argument("--profile", default="mini", help="mini or sd14 (default: mini)")
+    add_config(parser, recipe=True)
     parser.add_argument("--metadata", help="LAION-style parquet (default: what the profile names)")
     parser.add_argument(
-        "--base", default="stable", help="training that the rows of Table 2 change: stable or paper (default: stable)"
+        "--training",
+        choices=("stable", "paper"),
+        help="training that the rows of Table 2 change (default: mini stable, sd14 paper)",
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds of the trainings (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="optimiser steps of each training")
@@ -25,7 +27,10 @@ def run(options: argparse.Namespace) -> int:
     strengths = numbers("--strengths", options.strengths)
     from flows.cli.build import telling
     from flows.cli.train import training_telling
+    from flows.config.profiles import ALL
     from flows.server.temporary import orchestrator
+
+    config = config_of(options, ALL, metadata=options.metadata, train__train__num_steps=options.steps)
 
     with telling(as_json=False), training_telling(as_json=False), orchestrator():
         from flows.reproduce import reproduce
@@ -34,10 +39,11 @@ def run(options: argparse.Namespace) -> int:
             options.root,
             profile=options.profile,
             metadata=options.metadata,
-            base=options.base,
+            recipe=options.recipe,
+            training=options.training,
             seeds=seeds,
             strengths=strengths,
-            train_settings={} if options.steps is None else {"train.num_steps": options.steps},
+            config=config,
         )
     print_evaluation(options.root, done)
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import add_root, settings_of
+from flows.cli.options import add_config, add_root, config_of
 
 if TYPE_CHECKING:
     from tasks.train.stage import TrainReport
@@ -20,24 +20,8 @@ _INTERRUPTED = 130
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_root(parser)
-    parser.add_argument("--profile", default="mini", help="whose models to train: mini or sd14 (default: mini)")
+    add_config(parser, training=True)
     parser.add_argument("--version", dest="dataset", default="latest", help="dataset version (default: latest)")
-    parser.add_argument(
-        "--config",
-        default="stable",
-        metavar="NAME",
-        dest="training",
-        help="stable, paper or a row of Table 2, iedit for instance (default: stable)",
-    )
-    parser.add_argument("--settings", type=Path, metavar="FILE", dest="config", help="YAML file with other values")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        dest="assignments",
-        help="one other value, as YAML, like train.loss.t_min=300; may be given several times, goes over --settings",
-    )
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the configuration's")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
@@ -48,12 +32,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train and print where the model is; 130 when Ctrl-C ended it, 0 when it is finished."""
-    from flows.config.trainings import resolve_training
+    from flows.config.profiles import TRAIN
 
-    settings = settings_of(options) | ({} if options.steps is None else {"train.num_steps": options.steps})
-    resolve_training(options.profile, options.training, settings)  # a wrong setting is told before anything starts
+    config = config_of(options, TRAIN, train__train__num_steps=options.steps)
     with training_telling(as_json=options.json):
-        report = _trained(options, settings)
+        report = _trained(options, config)
     if options.json:
         from flows.train import outcome
 
@@ -63,15 +46,15 @@ def run(options: argparse.Namespace) -> int:
     return 0 if report.status == "finished" else _INTERRUPTED
 
 
-def _trained(options: argparse.Namespace, settings: dict[str, Any]) -> "TrainReport":
-    from flows.config.trainings import resolve_training
+def _trained(options: argparse.Namespace, config: dict[str, Any]) -> "TrainReport":
+    from flows.config.profiles import resolve
     from flows.train import train, train_shard
 
     # Each of several processes of accelerate or torchrun: a flow run of its own would only be in the way.
     if options.no_flow or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        config = resolve_training(options.profile, options.training, settings)
+        run = resolve(options.profile, config, training=options.training).train
         out = str(options.out)
-        return train_shard(options.out.name, root=options.root, version=options.dataset, config=config, out=out)
+        return train_shard(options.out.name, root=options.root, version=options.dataset, config=run, out=out)
     from flows.server.temporary import orchestrator
 
     with orchestrator():
@@ -80,8 +63,8 @@ def _trained(options: argparse.Namespace, settings: dict[str, Any]) -> "TrainRep
             str(options.out),
             profile=options.profile,
             version=options.dataset,
-            config=options.training,
-            settings=settings,
+            training=options.training,
+            config=config,
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from flows.errors import SettingError
+from iedit_model.errors import ConfigError
 from iedit_model.models.source import ModelSource
 
 _TEXT: Final = re.compile(r"(?:(?P<training>[a-z][a-z0-9_]*)(?:@(?P<seed>\d{1,9}))?=)?(?P<place>.+)")
@@ -16,16 +16,16 @@ def parse_checkpoints(texts: Sequence[str]) -> dict[str, dict[int, ModelSource]]
     """Return the weights that texts like ``iedit@1=runs/b`` name: training -> seed -> weights.
 
     Raises:
-        SettingError: a text cannot be read, or one training comes twice with one seed.
+        ConfigError: a text cannot be read, or one training comes twice with one seed.
     """
     found: dict[str, dict[int, ModelSource]] = {}
     for text in texts:
         match = _TEXT.fullmatch(text)
         if match is None:
-            raise SettingError(f"a checkpoint is named like DIR or TRAINING@SEED=DIR, got {text!r}")
+            raise ConfigError(f"a checkpoint is named like DIR or TRAINING@SEED=DIR, got {text!r}")
         training, seed = match["training"] or _FULL_METHOD, int(match["seed"] or 0)
         if seed in found.setdefault(training, {}):
-            raise SettingError(f"the training {training} with the seed {seed} is named twice")
+            raise ConfigError(f"the training {training} with the seed {seed} is named twice")
         found[training][seed] = checkpoint_source(match["place"])
     return found
 

@@ -1,12 +1,17 @@
-"""PipelineConfig: one frozen dataclass made of the stages' own configurations, and how a person changes its values."""
+"""The configuration tree: one root made of the stages' own configurations."""
 
-from dataclasses import dataclass, field, fields
-from typing import Final, Literal, get_args
+from dataclasses import field
+from typing import Annotated, Final, Literal
 
-from flows.errors import SettingError
+from pydantic import Field, PositiveFloat
+
+from iedit_model.configuration import Seed, configuration
 from tasks.caption import CaptionConfig
 from tasks.download.stage import DownloadConfig
 from tasks.embed.stage import EmbedConfig
+from tasks.evaluate.plan import EvaluationPlan
+from tasks.evaluate.sets.evalset import EvalSetInfo
+from tasks.evaluate.sets.generated import GeneratedPrompt
 from tasks.index.stage import IndexConfig
 from tasks.mask.stage import MaskConfig
 from tasks.pack.stage import PackConfig
@@ -21,28 +26,19 @@ SITE_HOST: Final = "127.0.0.1"
 """Where the picture world's site listens: for this machine alone."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SiteConfig:
-    """The picture world's own web site, which a flow starts for as long as it runs.
+    """The picture world's own web site, which a flow starts for as long as it runs."""
 
-    Raises:
-        SettingError: a field is out of range.
-    """
-
-    port: int = 8765
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8765
     """Port; the addresses of the pictures, and so their ids, contain it."""
-    num_urls: int = 2000
+    num_urls: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     """Picture addresses on the site."""
-    seed: int = 3
+    seed: Seed = 3
     """Which site and world."""
 
-    def __post_init__(self) -> None:
-        for name, low, high in (("port", 1, 65_535), ("num_urls", 1, 1_000_000), ("seed", 0, 2**31)):
-            if not low <= getattr(self, name) <= high:
-                raise SettingError(f"source.site.{name} is {getattr(self, name)}, expected {low} to {high}")
 
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class SourceConfig:
     """Where the metadata comes from."""
 
@@ -52,71 +48,47 @@ class SourceConfig:
     """A site to start first; None starts none."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class RunnerConfig:
-    """What runs the tasks; nothing of it changes a byte of the result.
-
-    Raises:
-        SettingError: a field is out of range.
-    """
+    """What runs the tasks; nothing of it changes a byte of the result."""
 
     kind: RunnerKind = "threads"
     """``threads`` of this process, or ``ray``."""
-    workers: int = 2
+    workers: Annotated[int, Field(ge=1, le=100_000)] = 2
     """Tasks that compute at the same time."""
-    downloads: int = 1
+    downloads: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Downloads at the same time beside them; each has its own threads (``download.threads``)."""
-    model_threads: int = 1
-    """Processor threads of one model call. With more than one, the last bits of a row depend on its place in the batch,
+    model_threads: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """CPU threads of one model call. With more than one, the last bits of a row depend on its position in the batch,
     so that other shard sizes could give other bytes."""
     ray_address: str | None = None
     """A running Ray cluster; None starts one on this machine."""
-    max_failed_shards: int = 0
+    max_failed_shards: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Shards that may fail for good before the run does, all stages together; what they lack is lacking in the
     dataset."""
 
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(RunnerKind):
-            raise SettingError(f"runner.kind is {self.kind!r}, expected one of {', '.join(get_args(RunnerKind))}")
-        for name, low in (("workers", 1), ("downloads", 1), ("model_threads", 1), ("max_failed_shards", 0)):
-            if not low <= getattr(self, name) <= 100_000:
-                raise SettingError(f"runner.{name} is {getattr(self, name)}, expected {low} or more")
 
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class TaskOptions:
-    """How the task runs of one stage are run.
+    """How the task runs of one stage are run."""
 
-    Raises:
-        SettingError: a field is out of range.
-    """
-
-    retries: int = 2
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
     """Further tries of a shard after an error that may pass (disk, network, memory)."""
-    retry_delay_s: float = 10.0
+    retry_delay_s: Annotated[float, Field(ge=0, le=1e6)] = 10.0
     """Wait before the first of them, seconds; it doubles with each."""
-    timeout_s: float | None = None
+    timeout_s: PositiveFloat | None = None
     """Longest time of one try, seconds; None is no limit."""
     tags: tuple[str, ...] = ()
     """Tags of the task runs in Prefect; a tag may have a concurrency limit there (see ``tag_limits``)."""
-    cpus: float = 1.0
-    """Share of processors that a task takes on Ray."""
-    gpus: float = 0.0
+    cpus: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    """Share of CPUs that a task takes on Ray."""
+    gpus: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Share of GPUs that a task takes on Ray."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.retries <= 100:
-            raise SettingError(f"retries is {self.retries}, expected 0 to 100")
-        for name in ("retry_delay_s", "cpus", "gpus"):
-            if not 0 <= getattr(self, name) <= 1e6:
-                raise SettingError(f"{name} is {getattr(self, name)}, expected 0 or more")
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise SettingError(f"timeout_s is {self.timeout_s}, expected more than 0 or null")
 
-
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class OptionsByStage:
-    """Task options of each stage; an evaluation has its own (``flows.config.evaluations``)."""
+    """Task options of each stage of a build, of a training and of an evaluation."""
 
     plan: TaskOptions = field(default_factory=TaskOptions)
     download: TaskOptions = field(default_factory=TaskOptions)
@@ -129,33 +101,25 @@ class OptionsByStage:
     mask: TaskOptions = field(default_factory=TaskOptions)
     pack: TaskOptions = field(default_factory=TaskOptions)
     train: TaskOptions = field(default_factory=TaskOptions)
+    evaluate: TaskOptions = field(default_factory=TaskOptions)
+    """Of the task runs of an evaluation: two for each shard of a set and method."""
 
     def of(self, stage: str) -> TaskOptions:
         """Return the options of a stage; one without a field here has the defaults."""
         return getattr(self, stage, TaskOptions())
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class TagLimit:
-    """How many task runs with a tag may run at the same time, all flows of one Prefect server together.
+    """How many task runs with a tag may run at the same time, all flows of one Prefect server together."""
 
-    Raises:
-        SettingError: a field is out of range.
-    """
-
-    tag: str
-    limit: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.tag.strip():
-            raise SettingError(f"tag_limits holds the tag {self.tag!r}, expected a word")
-        if not 1 <= self.limit <= 100_000:
-            raise SettingError(f"tag_limits has {self.limit} as limit of {self.tag!r}, expected 1 or more")
+    tag: Annotated[str, Field(pattern=r"\S")]
+    limit: Annotated[int, Field(ge=1, le=100_000)] = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class PipelineConfig:
-    """Everything that decides a dataset and a training, stage by stage, and how the work is run."""
+@configuration
+class DataConfig:
+    """Everything that decides a dataset, stage by stage."""
 
     source: SourceConfig
     plan: PlanConfig
@@ -167,12 +131,42 @@ class PipelineConfig:
     retrieve: RetrieveConfig
     mask: MaskConfig
     pack: PackConfig
-    train: TrainRunConfig
+
+
+@configuration
+class GeneratedSet:
+    """The set that the base model draws: what it is called, and its edits in words."""
+
+    info: EvalSetInfo
+    prompts: tuple[GeneratedPrompt, ...]
+
+
+@configuration
+class EvaluationConfig:
+    """What is evaluated on which sets."""
+
+    plan: EvaluationPlan
+    """What decides the numbers."""
+    generated: GeneratedSet
+    """What ``iedit evalset make-generated`` draws, and what is drawn where ``sets`` names it."""
+    sets: tuple[str, ...] = ()
+    """Evaluation sets: names that the project can make itself (``flows.evalset_sources``), or folders."""
+
+
+@configuration
+class RunConfig:
+    """How the work is run; nothing of it changes a result."""
+
     runner: RunnerConfig = field(default_factory=RunnerConfig)
     options: OptionsByStage = field(default_factory=OptionsByStage)
     tag_limits: tuple[TagLimit, ...] = ()
 
-    @classmethod
-    def sections(cls) -> tuple[str, ...]:
-        """Return the names of the top-level sections."""
-        return tuple(entry.name for entry in fields(cls))
+
+@configuration
+class Config:
+    """The one configuration: what decides a dataset, a training and an evaluation, and how they are run."""
+
+    data: DataConfig
+    train: TrainRunConfig
+    evaluate: EvaluationConfig
+    run: RunConfig = field(default_factory=RunConfig)

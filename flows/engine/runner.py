@@ -12,9 +12,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.config.tree import RunnerConfig, TagLimit, TaskOptions
 from flows.engine.fan_out import FanOut, Future
-from flows.errors import SettingError
 from flows.reporting.progress import Progress
 from flows.server.environment import DEFAULTS
+from iedit_model.errors import ConfigError
 from tasks._prefect import stage_task
 
 
@@ -67,7 +67,7 @@ def task_runs(config: RunnerConfig, limits: Sequence[TagLimit]) -> Iterator[Task
         limits: of their tags; they hold before the first task run starts.
 
     Raises:
-        SettingError: Ray is asked for and not installed.
+        ConfigError: Ray is asked for and not installed.
     """
     set_tag_limits(limits)
     with task_runner(config) as runner:
@@ -78,14 +78,14 @@ def task_runner(config: RunnerConfig) -> TaskRunner[Any]:
     """Return the task runner that the configuration names.
 
     Raises:
-        SettingError: Ray is asked for and not installed.
+        ConfigError: Ray is asked for and not installed.
     """
     if config.kind == "threads":
         return ThreadPoolTaskRunner(max_workers=config.workers + config.downloads)
     try:
         from prefect_ray import RayTaskRunner
     except ImportError:
-        raise SettingError("runner.kind is 'ray', but prefect-ray is not installed: install iedit[ray]") from None
+        raise ConfigError("runner.kind is 'ray', but prefect-ray is not installed: install iedit[ray]") from None
     threads = str(config.model_threads)
     environment = {**DEFAULTS, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     options: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "include_dashboard": False}

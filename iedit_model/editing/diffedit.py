@@ -9,21 +9,20 @@ the inverted latents of the same level are put back, after the last step the sou
 
 from collections.abc import Sequence
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
-from iedit_model.configuration import Probability, configuration
+from iedit_model.configuration import configuration
 from iedit_model.editing.batches import CanvasBatch, EditedBatch, config_digest, edit_in_batches
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.editing.sampling import (
     PromptEmbeds,
-    SamplingConfig,
     SeededNoise,
     add_noise,
     build_inverse_scheduler,
@@ -32,6 +31,7 @@ from iedit_model.editing.sampling import (
     edit_timesteps,
     embed_prompts,
 )
+from iedit_model.editing.settings import ContrastConfig, SamplingConfig
 from iedit_model.models.latent_diffusion import (
     UNCONDITIONAL,
     LatentDiffusion,
@@ -42,20 +42,6 @@ from iedit_model.models.latent_diffusion import (
 
 if TYPE_CHECKING:
     from iedit_model.editing.registry import EditorModels, EditorSettings
-
-
-@configuration
-class ContrastConfig:
-    """How DiffEdit finds its mask; the paper's values, and diffusers' for what the paper leaves open."""
-
-    num_maps: PositiveInt = 10
-    """Noise samples that the differences are averaged over."""
-    mask_strength: Probability = 0.5
-    """Noise level of the comparison, as a share of the steps."""
-    clamp_ratio: PositiveFloat = 3.0
-    """Differences beyond this many times their mean count as that much; then they are scaled to [0, 1]."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Cells above it are edited."""
 
 
 @configuration

@@ -1,52 +1,22 @@
 """Where to edit: a mask that the request brings, or CLIPSeg's for the word to edit; in pixels, then in latent cells."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from iedit_model.batching import map_batches
-from iedit_model.configuration import configuration
 from iedit_model.editing.editor import EditRequest, Mask
 from iedit_model.editing.framing import Frame, FramingConfig, frame, mask_from_canvas, mask_to_canvas, to_canvas
+from iedit_model.editing.settings import MaskConfig
 from iedit_model.errors import EditError, MaskError
 from iedit_model.masks import dilate, to_latent_mask
 from iedit_model.models.segmenter import PromptedImage, Segmenter
-from iedit_model.training.config import LatentMaskMode
-
-MaskSource = Literal["none", "request", "word", "request_or_word"]
-"""``none`` edits everywhere; ``request`` takes the request's mask; ``word`` always looks for the word, whatever mask
-the request brings; ``request_or_word`` looks for it where the request brings none."""
 
 _SEGMENTED_PX = 1024
 """Longest side at which a word is looked for: segmenters see less than half of it."""
-
-
-@configuration
-class MaskConfig:
-    """Where a mask comes from and how it becomes latent cells."""
-
-    source: MaskSource = "request_or_word"
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Probability from which on a pixel belongs to the word."""
-    latent_mode: LatentMaskMode = "max"
-    """How pixels become cells; max counts a cell in as soon as one of its pixels is, so that no rim of the old object
-    is kept; soft gives shares, which blend by parts."""
-    dilate_cells: NonNegativeInt = 1
-    """Latent cells that the mask grows by in every direction: room for an object of another shape."""
-    on_empty: Literal["error", "everywhere"] = "error"
-    """What to do when the word is nowhere: refuse, or edit everywhere as without a mask."""
-    batch_size: PositiveInt = 8
-    """Images that the segmenter sees at once."""
-
-    @property
-    def needs_segmenter(self) -> bool:
-        """Whether requests may need a mask from a word."""
-        return self.source in ("word", "request_or_word")
 
 
 def pixel_masks(requests: Sequence[EditRequest], config: MaskConfig, segmenter: Segmenter | None) -> list[Mask | None]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 from torch import nn
 
 from iedit_model.configuration import configuration
@@ -14,6 +14,7 @@ from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.instructions import instruction_of
 from iedit_model.editing.methods import editing_method, edits_with
+from iedit_model.editing.settings import InstructSampling
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
@@ -27,17 +28,6 @@ from iedit_model.models.source import (
 
 if TYPE_CHECKING:
     from iedit_model.editing.registry import EditorModels, EditorSettings
-
-
-@configuration
-class InstructSampling:
-    """How InstructPix2Pix samples; the defaults are its authors'."""
-
-    num_inference_steps: Annotated[int, Field(ge=1, le=999)] = 100
-    guidance_scale: Annotated[float, Field(gt=1, le=100)] = 7.5
-    """Towards the instruction."""
-    image_guidance_scale: Annotated[float, Field(ge=1, le=100)] = 1.5
-    """Towards the source; 1 or more."""
 
 
 @configuration

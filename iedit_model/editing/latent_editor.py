@@ -13,7 +13,8 @@ from iedit_model.editing.edit_masks import MaskConfig, latent_masks, pixel_masks
 from iedit_model.editing.editor import EditRequest, EditResult
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.methods import editing_method, edits_with
-from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
+from iedit_model.editing.sampling import SeededNoise, edit_latents, embed_prompts
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.models.latent_diffusion import (
     LatentDiffusion,
     LatentDiffusionSpec,

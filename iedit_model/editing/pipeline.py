@@ -25,7 +25,8 @@ from iedit_model.editing.edit_masks import MaskConfig, latent_masks
 from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.framing import FramingConfig, frame
 from iedit_model.editing.pipeline_inputs import Images, Masks, broadcast, images_of, masks_of
-from iedit_model.editing.sampling import SamplerName, SamplingConfig, edit_latents, embed_prompts
+from iedit_model.editing.sampling import edit_latents, embed_prompts
+from iedit_model.editing.settings import SamplerName, SamplingConfig
 from iedit_model.errors import ConfigError, EditError
 from iedit_model.models.latent_diffusion import LatentDiffusion
 

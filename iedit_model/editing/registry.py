@@ -6,12 +6,9 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from iedit_model.configuration import configuration
-from iedit_model.editing.diffedit import ContrastConfig
-from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.framing import FramingConfig
-from iedit_model.editing.instruct_editor import InstructSampling
 from iedit_model.editing.methods import EditorSpec, method_info
-from iedit_model.editing.sampling import SamplingConfig
+from iedit_model.editing.settings import ContrastConfig, InstructSampling, MaskConfig, SamplingConfig
 from iedit_model.errors import ConfigError
 from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.segmenter import SegmenterSpec

@@ -7,21 +7,16 @@ b = batch, c = latent channels, h w = latent height and width, s = prompt tokens
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
-from iedit_model.configuration import Share, configuration
+from iedit_model.editing.settings import SamplerName, SamplingConfig
 from iedit_model.errors import ConfigError, ScheduleError
 from iedit_model.models.latent_diffusion import UNCONDITIONAL, LatentDiffusion
 from iedit_model.schedule import check_schedule
-
-SamplerName = Literal["ddim", "dpmsolver++"]
-"""``ddim`` (arXiv:2010.02502, eta = 0) is the paper's; ``dpmsolver++`` (arXiv:2211.01095, second order, multistep)
-needs about 20 steps where DDIM needs 50."""
 
 # Stable Diffusion's own values, for configs that leave them out; diffusers' defaults are those of pixel models. Latents
 # are not bounded, so that they are never clipped; and a stochastic DPM-Solver is not what the sampler's name says.
@@ -30,37 +25,6 @@ _FIXED: dict[str, Any] = {"clip_sample": False, "algorithm_type": "dpmsolver++"}
 
 Kept = Callable[[int | None], Tensor]
 """Gives what stands outside the mask at a timestep; None is the clean source."""
-
-
-@configuration
-class SamplingConfig:
-    """How an edit is sampled; the defaults are the paper's values, and diffusers' where it gives none."""
-
-    strength: Share = 0.7
-    """Share of the steps that are taken, in [0, 1]: 0 returns the VAE's round trip of the source."""
-    guidance_scale: Annotated[float, Field(ge=0, le=100)] = 7.5
-    """Classifier-free guidance; 1 or less asks for the conditional prediction alone, at half the cost."""
-    num_inference_steps: Annotated[int, Field(ge=1, le=999)] = 50
-    """Steps N of the whole trajectory, of which round(N * strength) are taken."""
-    sampler: SamplerName = "ddim"
-    blend_noise: Literal["fixed", "fresh"] = "fixed"
-    """Noise of the source outside the mask: the starting noise at every step, or new noise each step as in Blended
-    Latent Diffusion (arXiv:2206.02779)."""
-
-    @property
-    def num_edit_steps(self) -> int:
-        """Steps that are really taken, round(N * strength); halves go to the even neighbour."""
-        return round(self.num_inference_steps * self.strength)
-
-    @property
-    def uses_guidance(self) -> bool:
-        """Whether the unconditional branch is computed."""
-        return self.guidance_scale > 1
-
-    @property
-    def num_unet_evaluations(self) -> int:
-        """Images that go through the UNet for one result."""
-        return self.num_edit_steps * (2 if self.uses_guidance else 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

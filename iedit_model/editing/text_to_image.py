@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, PositiveInt
 
 from iedit_model.configuration import configuration
-from iedit_model.editing.sampling import SamplerName
+from iedit_model.editing.settings import SamplerName
 from iedit_model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def draw_images(
         ScheduleError: more steps than the schedule has.
     """
     from iedit_model.editing.batches import to_images
-    from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
+    from iedit_model.editing.sampling import SeededNoise, edit_latents, embed_prompts
+    from iedit_model.editing.settings import SamplingConfig
 
     config = config or DrawConfig()
     if len(prompts) != len(seeds) or not prompts:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EmbedColumn = Literal["image_embeds", "text_embeds", "caption_embeds", "layout_embeds"]
-Halves = npt.NDArray[np.float16]
+Float16s = npt.NDArray[np.float16]
 
 _ALWAYS_THERE: Final = frozenset({"image_embeds", "text_embeds"})
 
@@ -31,16 +31,16 @@ class EmbedRows:
     """
 
     ids: Ids
-    image_embeds: Halves | None = None
+    image_embeds: Float16s | None = None
     """Source images, unit norm."""
-    text_embeds: Halves | None = None
+    text_embeds: Float16s | None = None
     """Edit prompts, unit norm; a row of zeros stands for an image without one: it may be a target, never a source."""
-    caption_embeds: Halves | None = None
+    caption_embeds: Float16s | None = None
     """Captions of the source images, unit norm."""
-    layout_embeds: Halves | None = None
+    layout_embeds: Float16s | None = None
     """Layout descriptors of the source images (``tasks.images.layout``), unit norm or zero."""
 
-    def held(self, column: EmbedColumn) -> Halves:
+    def held(self, column: EmbedColumn) -> Float16s:
         """Return a column that must be there.
 
         Raises:
@@ -88,7 +88,7 @@ def _column_names(store: ShardStore, report: ShardReport) -> list[str]:
         raise CorruptFileError(f"the table of {report.name} cannot be read as parquet: {error}") from error
 
 
-def _vectors(table: "pa.Table", name: str, shard: str) -> Halves:
+def _vectors(table: "pa.Table", name: str, shard: str) -> Float16s:
     import pyarrow as pa
 
     column = table[name].combine_chunks()

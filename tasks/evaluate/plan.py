@@ -7,10 +7,9 @@ from typing import Final
 from pydantic import PositiveInt
 
 from iedit_model.configuration import configuration
-from iedit_model.editing.latent_editor import LatentEditorSpec
 from iedit_model.editing.methods import METHODS, EditingMethod, EditorSpec, all_methods, method_info
 from iedit_model.editing.registry import EditorModels, EditorSettings, editor_spec
-from iedit_model.editing.sampling import SamplingConfig
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.models.source import ModelSource
 from tasks.evaluate.networks import ScoringConfig
 from tasks.evaluate.results import NOT_TRAINED
@@ -144,6 +143,8 @@ def _row(
     settings = plan.settings
     if gives_masks and settings.masks.source == "word":
         settings = replace(settings, masks=replace(settings.masks, source="request"))
+    from iedit_model.editing.latent_editor import LatentEditorSpec
+
     spec = editor_spec(method, replace(plan.models, tuned=tuned), settings)
     if label != method and isinstance(spec, LatentEditorSpec):
         spec = replace(spec, name=label)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from storage import Dropped, ShardReport, ShardStore
 from tasks.corpus import Ids, packed_ids
 from tasks.embed.queries import MeanAccumulator, ModalityMeans
-from tasks.embed.rows import EmbedTableError, Halves, read_embeds
+from tasks.embed.rows import EmbedTableError, Float16s, read_embeds
 from tasks.embed.vectors import FLAWS, Int64s, find_flaws
 from tasks.errors import TaskError
 
@@ -41,10 +41,10 @@ class Listing:
 class Gathered:
     """What the second reading of the shards brought."""
 
-    vectors: Halves
+    vectors: Float16s
     """Image embeddings (rows, d), mapped from the file that they were written to."""
     means: ModalityMeans
-    sampled_texts: Halves
+    sampled_texts: Float16s
     """Edit prompts (n, d) of the sampled images; zeros where there is none that can be used."""
 
 
@@ -147,7 +147,7 @@ def save_array(path: Path, values: npt.NDArray[Any]) -> None:
         np.lib.format.write_array(stream, values, allow_pickle=False)
 
 
-def _finite(layouts: Halves, report: ShardReport) -> Halves:
+def _finite(layouts: Float16s, report: ShardReport) -> Float16s:
     if not np.isfinite(layouts).all():
         raise EmbedTableError(f"layout_embeds of {report.name} hold numbers that are not finite")
     return layouts

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from iedit_model.configuration import Seed, configuration
-from tasks.embed.rows import Halves
+from tasks.embed.rows import Float16s
 from tasks.embed.vectors import unit_rows
 
 _BLOCK_ROWS: Final = 4_096
@@ -42,7 +42,7 @@ class ListConfig:
         return max(1, min(round(self.per_sqrt_row * math.sqrt(num_rows)), num_rows // 2))
 
 
-def exact_index(vectors: Halves) -> Any:
+def exact_index(vectors: Float16s) -> Any:
     """Return a faiss index that compares a query with each of ``vectors`` (rows, d)."""
     import faiss
 
@@ -51,7 +51,7 @@ def exact_index(vectors: Halves) -> Any:
     return index
 
 
-def list_index(vectors: Halves, config: ListConfig, *, threads: int = 0) -> Any:
+def list_index(vectors: Float16s, config: ListConfig, *, threads: int = 0) -> Any:
     """Return a faiss index of inverted lists over ``vectors`` (rows, d), with ``nprobe`` set.
 
     The seed fixes the sample and k-means; on one machine the bytes were the same for 1 and 2 threads. Trained on the
@@ -77,12 +77,12 @@ def list_index(vectors: Halves, config: ListConfig, *, threads: int = 0) -> Any:
     return index
 
 
-def _add(index: Any, vectors: Halves) -> None:
+def _add(index: Any, vectors: Float16s) -> None:
     for start in range(0, len(vectors), _BLOCK_ROWS):
         index.add(_rows(vectors[start : start + _BLOCK_ROWS]))
 
 
-def _rows(vectors: Halves) -> np.ndarray[Any, Any]:
+def _rows(vectors: Float16s) -> np.ndarray[Any, Any]:
     rows = np.empty(vectors.shape, np.float32)
     for start in range(0, len(vectors), _BLOCK_ROWS):  # unit_rows counts in float64, twice over
         rows[start : start + _BLOCK_ROWS] = unit_rows(vectors[start : start + _BLOCK_ROWS])

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from iedit_model.configuration import Seed, Share, configuration
-from tasks.embed.rows import Halves
+from tasks.embed.rows import Float16s
 from tasks.embed.vectors import Float64s, Int64s, gathered_cosines, unit_rows
 
 Search = Callable[[Float64s, int], Int64s]
@@ -40,7 +40,7 @@ class RecallConfig:
         return np.sort(rng.choice(num_rows, size, replace=False, shuffle=False)).astype(np.int64)
 
 
-def kth_scores(vectors: Halves, queries: Float64s, k: int) -> Float64s:
+def kth_scores(vectors: Float16s, queries: Float64s, k: int) -> Float64s:
     """Return the k-th highest cosine (n,) of each query with all vectors (rows, d), k at most the number of rows."""
     best = np.zeros((len(queries), 0), np.float32)
     rows = queries.astype(np.float32)
@@ -52,7 +52,7 @@ def kth_scores(vectors: Halves, queries: Float64s, k: int) -> Float64s:
     return best.min(axis=1).astype(np.float64)
 
 
-def recall(search: Search, vectors: Halves, queries: Float64s, kth: Float64s, k: int) -> float:
+def recall(search: Search, vectors: Float16s, queries: Float64s, kth: Float64s, k: int) -> float:
     """Return the share in [0, 1] of the k nearest neighbours that ``search`` finds; ties with the k-th all count.
 
     Args:

@@ -20,7 +20,7 @@ from iedit_model.configuration import configuration
 from storage import ShardReport, ShardStore, file_sha256
 from tasks.corpus import FACTS, Facts, Ids, packed_ids
 from tasks.embed.queries import ModalityMeans
-from tasks.embed.rows import Halves
+from tasks.embed.rows import Float16s
 from tasks.embed.vectors import Float64s, Int64s
 from tasks.errors import TaskError
 
@@ -58,12 +58,12 @@ class VectorIndex:
 
     ids: Ids
     """Sample ids (N,), sorted: a position's order is its id's order."""
-    vectors: Halves
+    vectors: Float16s
     """Image embeddings (N, d) as the embed stage stored them, mapped from disk."""
     facts: Facts
     """What decides exclusions, (N,)."""
     means: ModalityMeans
-    layouts: Halves | None
+    layouts: Float16s | None
     """Layout descriptors (N, l), or None if the embed stage stored none."""
     digest: str
     """Names the content of all files of the index."""

@@ -36,7 +36,7 @@ VERSION: Final = 1
 PLAN_SHARD: Final = "plan"
 """Name of the shard that says what goes where; all others are named after their tars."""
 
-_CLAIMS: Final = ("source image", "target image", "caption", "edit prompt")
+_KEYS: Final = ("source image", "target image", "caption", "edit prompt")
 _TARGET_COLUMNS: Final = ("url", "alt_text", "caption", "sha256", "stored_sha256")
 _STORED_COLUMNS: Final = ("image_shard", "image_offset", "image_size")
 
@@ -103,7 +103,7 @@ def plan_pack(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Shar
     """Decide the splits and the tars of all pairs, or return the finished report.
 
     Nothing but the samples and the seed decides: neither the order of the reports nor how the samples were divided into
-    shards. In memory are some hundred bytes a pair and, for a moment, the embeddings of the images of pairs.
+    shards. In memory are some hundred bytes per pair and, for a moment, the embeddings of the images of pairs.
 
     Returns:
         The report of the shard ``plan``. It counts the pairs that end here: ``split_conflict``, for one of which the
@@ -133,10 +133,10 @@ def _planned(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Outpu
     ids = np.unique(np.concatenate([sources, targets]))
     images = read_images(inputs, store, ids)
     groups = _image_groups(inputs, config.duplicates, store, ids, images)
-    places = np.searchsorted(ids, targets)
-    claims = _claims(pairs, groups[np.searchsorted(ids, sources)], groups[places])
-    assignment = assign_splits(sources, _templates(pairs), claims, config.splits)
-    table = _plan_table(pairs, images.take(places), sources, assignment, config.samples_per_tar)
+    positions = np.searchsorted(ids, targets)
+    keys = _leakage_keys(pairs, groups[np.searchsorted(ids, sources)], groups[positions])
+    assignment = assign_splits(sources, _templates(pairs), keys, config.splits)
+    table = _plan_table(pairs, images.take(positions), sources, assignment, config.samples_per_tar)
     counts = dict(zip(*np.unique(table["split"].to_numpy(zero_copy_only=False), return_counts=True), strict=True))
     return Output(
         num_in=pairs.num_rows - table.num_rows,
@@ -166,8 +166,8 @@ def _templates(pairs: "pa.Table") -> Keys:
     return np.array([template_key(edit_template(*both)) for both in texts], dtype=np.uint64)
 
 
-def _claims(pairs: "pa.Table", source_groups: Int64s, target_groups: Int64s) -> Int64s:
-    """Return what each pair claims (n, 4), in the order of ``_CLAIMS``: images by group, texts by their words."""
+def _leakage_keys(pairs: "pa.Table", source_groups: Int64s, target_groups: Int64s) -> Int64s:
+    """Return the leakage keys of each pair (n, 4), in the order of ``_KEYS``: images by group, texts by their words."""
     texts = [text_key(text) for name in ("caption", "edit_prompt") for text in pairs[name].to_pylist()]
     _, numbers = np.unique(np.array(texts, dtype=np.uint64), return_inverse=True)
     # Below zero, so that no text is taken for a image.
@@ -252,8 +252,8 @@ def _input_order(pairs: "pa.Table") -> Int64s:
 
 def _conflicts(sources: Ids, assignment: Assignment) -> Iterator[Dropped]:
     for row in np.flatnonzero(assignment.splits < 0).tolist():
-        wanted, claim = SPLITS[assignment.wanted[row]], _CLAIMS[assignment.conflicts[row]]
-        detail = f"its template is in {wanted}, its {claim} in another split"
+        wanted, key = SPLITS[assignment.wanted[row]], _KEYS[assignment.conflicts[row]]
+        detail = f"its template is in {wanted}, its {key} in another split"
         yield Dropped(sample_id=id_at(sources, row), reason="split_conflict", detail=detail)
 
 

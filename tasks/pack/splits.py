@@ -1,18 +1,18 @@
-"""Train, val and test without leaks: no edit template, picture or text stands on two sides (docs/decisions/0006).
+"""Train, val and test without leaks: no edit template, image or text stands on two sides (docs/decisions/0006).
 
-Pairs link pictures to pictures, so that the connected components of a real corpus are one giant and some crumbs, and
+Pairs link images to images, so that the connected components of a real corpus are one giant and some crumbs, and
 keeping components whole would put everything into train. Instead:
 
-1. Samples of one template are a *unit*, which is never cut.
-2. Units that share pictures or texts are joined, those that share most first, as long as they stay small: small
-   components stay whole, a giant one is cut where it is thinnest.
-3. Whole clusters go to test, then to val, in an order that the seed decides, until their shares are full; units over
+1. Samples of one template are a *group*, which is never cut.
+2. Groups that share images or texts are joined into clusters, those that share most first, as long as they stay small:
+   small components stay whole, a giant one is cut where it is thinnest.
+3. Whole clusters go to test, then to val, in an order that the seed decides, until their shares are full; groups over
    the limit are train.
-4. A picture or text that is still wanted by several splits goes to one of them by a vote, in which a held-out sample
-   weighs more; samples that want what another split got are dropped. What those did not claim in the end is voted on
-   again.
+4. An image or text (a *leakage key*) that is still wanted by several splits is assigned to one of them by the weight of
+   the samples that have it, held-out ones weighing more; samples whose split did not get a key are dropped. Keys that
+   only dropped samples have are assigned again.
 
-Everything depends on the samples and the seed alone. Axis names: n = samples, k = things that a sample claims.
+Everything depends on the samples and the seed alone. Axis names: n = samples, k = leakage keys of a sample.
 """
 
 from dataclasses import dataclass
@@ -54,13 +54,13 @@ class SplitConfig:
     max_cluster_share: Share = 0.005
     """Largest cluster of templates that is kept whole, as a share of the samples; larger templates are train."""
     held_out_weight: Annotated[float, Field(ge=0.01, le=1e6)] = 4.0
-    """How many samples of train may be lost for one that is held out; see ``vote_weight``."""
+    """How many samples of train may be lost for one that is held out; see ``assigned_weight``."""
 
     @property
-    def vote_weight(self) -> float:
-        """Votes of a held-out sample, of which one in train has 1.
+    def assigned_weight(self) -> float:
+        """Weight of a held-out sample, of which one in train has 1.
 
-        ``held_out_weight``, but never so many that a hub which all splits claim alike could be taken from train, with a
+        ``held_out_weight``, but never so much that a hub which all splits want alike could be taken from train, with a
         factor of 2 to spare.
         """
         held_out = max(self.val_share, self.test_share)
@@ -79,24 +79,24 @@ class Assignment:
     clusters: Int64s
     """First sample of the cluster (n,); no cluster crosses a split."""
     conflicts: Int64s
-    """Which of the sample's k claims another split has, the first of them (n,), or -1."""
+    """Which of the sample's k keys is assigned to another split, the first of them (n,), or -1."""
 
 
-def assign_splits(ids: Ids, units: Names, claims: Int64s, config: SplitConfig) -> Assignment:
-    """Divide samples so that no unit and nothing claimed is on two sides.
+def assign_splits(ids: Ids, groups: Names, keys: Int64s, config: SplitConfig) -> Assignment:
+    """Divide samples so that no group and no leakage key is on two sides.
 
     Args:
         ids: sample ids (n,), sorted: with that, no other order can show in the result.
-        units: a number (n,) that is equal for samples which stay together (their template).
-        claims: numbers (n, k), equal for equal things, of what a sample shows or says.
+        groups: a number (n,) that is equal for samples which stay together (their template).
+        keys: numbers (n, k), equal for equal images and texts, of what a sample shows or says.
         config: the shares.
     """
-    units, claims = _numbered(units), _numbered(claims.ravel()).reshape(claims.shape)
+    groups, keys = _numbered(groups), _numbered(keys.ravel()).reshape(keys.shape)
     limit = max(1, int(config.max_cluster_share * len(ids)))
-    clusters = _clusters(units, claims, limit)
+    clusters = _clusters(groups, keys, limit)
     wanted = _held_out(ids, clusters, limit, config)
-    owners = _owners(wanted, claims, config.vote_weight)
-    foreign = owners[claims] != wanted[:, None]
+    assigned = _assigned(wanted, keys, config.assigned_weight)
+    foreign = assigned[keys] != wanted[:, None]
     conflicts = np.where(foreign.any(axis=1), foreign.argmax(axis=1), -1)
     splits = np.where(conflicts < 0, wanted, DROPPED).astype(np.int8)
     return Assignment(splits=splits, wanted=wanted, clusters=clusters, conflicts=conflicts)
@@ -108,33 +108,33 @@ def _numbered(names: Names) -> Int64s:
     return np.argsort(np.argsort(first))[inverse]
 
 
-def _clusters(units: Int64s, claims: Int64s, limit: int) -> Int64s:
+def _clusters(groups: Int64s, keys: Int64s, limit: int) -> Int64s:
     """Return for each sample the first sample of its cluster."""
-    sizes = np.bincount(units)
-    groups = CappedGroups(sizes, limit)
-    for one, other in _links(units, claims, sizes <= limit):
-        groups.join(one, other)
-    merged = groups.labels()[units]
+    sizes = np.bincount(groups)
+    capped = CappedGroups(sizes, limit)
+    for one, other in _links(groups, keys, sizes <= limit):
+        capped.join(one, other)
+    merged = capped.labels()[groups]
     _, first, inverse = np.unique(merged, return_index=True, return_inverse=True)
     return first[inverse].astype(np.int64)
 
 
-def _links(units: Int64s, claims: Int64s, small: Bools) -> list[tuple[int, int]]:
-    """Return pairs of small units that claim the same, those first that would lose most samples if they were parted."""
-    rows = np.flatnonzero(small[units])
-    num_units = len(small)
-    # One line a (thing, unit) with the number of its claims, the unit that claims the thing most often on top.
-    lines, counts = np.unique((claims[rows] * num_units + units[rows, None]).ravel(), return_counts=True)
-    things, claimers = lines // num_units, lines % num_units
-    order = np.lexsort((claimers, -counts, things))
-    things, claimers, counts = things[order], claimers[order], counts[order]
-    first = np.concatenate([[True], things[1:] != things[:-1]]) if len(things) else np.zeros(0, bool)
-    top = claimers[first][np.cumsum(first) - 1]
-    ends = np.minimum(top, claimers), np.maximum(top, claimers)
-    pairs, inverse = np.unique((ends[0] * num_units + ends[1])[~first], return_inverse=True)
+def _links(groups: Int64s, keys: Int64s, small: Bools) -> list[tuple[int, int]]:
+    """Return pairs of small groups that share keys, those first that would lose most samples if they were parted."""
+    rows = np.flatnonzero(small[groups])
+    num_groups = len(small)
+    # One line per (key, group) with the number of its samples, the group that has the key most often on top.
+    lines, counts = np.unique((keys[rows] * num_groups + groups[rows, None]).ravel(), return_counts=True)
+    shared, holders = lines // num_groups, lines % num_groups
+    order = np.lexsort((holders, -counts, shared))
+    shared, holders, counts = shared[order], holders[order], counts[order]
+    first = np.concatenate([[True], shared[1:] != shared[:-1]]) if len(shared) else np.zeros(0, bool)
+    top = holders[first][np.cumsum(first) - 1]
+    ends = np.minimum(top, holders), np.maximum(top, holders)
+    pairs, inverse = np.unique((ends[0] * num_groups + ends[1])[~first], return_inverse=True)
     weights = np.bincount(inverse, weights=counts[~first], minlength=len(pairs))
     strongest = np.lexsort((pairs, -weights))
-    return [divmod(pair, num_units) for pair in pairs[strongest].tolist()]
+    return [divmod(pair, num_groups) for pair in pairs[strongest].tolist()]
 
 
 def _held_out(ids: Ids, clusters: Int64s, limit: int, config: SplitConfig) -> Codes:
@@ -145,38 +145,38 @@ def _held_out(ids: Ids, clusters: Int64s, limit: int, config: SplitConfig) -> Co
     room = {split: round(shares[split] * len(ids)) for split in _FILLED}
     seeds = [sample_seed(config.seed, "splits", bytes(ids[name]).decode()) for name in names]
     chosen = np.full(len(ids), TRAIN, np.int8)
-    for place in np.argsort(np.array(seeds, dtype=np.int64), kind="stable"):
+    for position in np.argsort(np.array(seeds, dtype=np.int64), kind="stable"):
         if not any(room.values()):
             break
-        split = next((split for split in _FILLED if sizes[place] <= room[split]), None)
+        split = next((split for split in _FILLED if sizes[position] <= room[split]), None)
         if split is not None:
-            chosen[names[place]] = split
-            room[split] -= int(sizes[place])
+            chosen[names[position]] = split
+            room[split] -= int(sizes[position])
     return chosen[clusters]
 
 
-def _owners(wanted: Codes, claims: Int64s, weight: float) -> Int64s:
-    """Return the split that each claimed thing belongs to, after as many votes as bring something."""
-    num = int(claims.max(initial=-1)) + 1
-    owners = np.full(num, DROPPED)
+def _assigned(wanted: Codes, keys: Int64s, weight: float) -> Int64s:
+    """Return the split that each key is assigned to, after as many rounds as keep further samples."""
+    num = int(keys.max(initial=-1)) + 1
+    assigned = np.full(num, DROPPED)
     kept = np.zeros(len(wanted), bool)
     for _ in range(_ROUNDS):
-        # What a kept sample claims is decided; of the rest those vote that could still be kept.
-        could = ~kept & ((owners[claims] == wanted[:, None]) | (owners[claims] == DROPPED)).all(axis=1)
-        votes = _votes(wanted[could], claims[could], num, weight)
-        decided = np.where(owners == DROPPED, votes, owners)
-        more = could & (decided[claims] == wanted[:, None]).all(axis=1)
+        # The keys of a kept sample are assigned; of the rest those count that could still be kept.
+        could = ~kept & ((assigned[keys] == wanted[:, None]) | (assigned[keys] == DROPPED)).all(axis=1)
+        heaviest = _heaviest(wanted[could], keys[could], num, weight)
+        decided = np.where(assigned == DROPPED, heaviest, assigned)
+        more = could & (decided[keys] == wanted[:, None]).all(axis=1)
         if not more.any():
             break
         kept |= more
-        owners[claims[more]] = wanted[more, None]
-    final = _votes(wanted, claims, num, weight)
-    return np.where(owners == DROPPED, final, owners)
+        assigned[keys[more]] = wanted[more, None]
+    final = _heaviest(wanted, keys, num, weight)
+    return np.where(assigned == DROPPED, final, assigned)
 
 
-def _votes(wanted: Codes, claims: Int64s, num: int, weight: float) -> Int64s:
-    """Return the split with most votes for each thing; test before val before train when they are equal."""
-    ballots = np.bincount((claims * len(SPLITS) + wanted[:, None]).ravel(), minlength=num * len(SPLITS))
+def _heaviest(wanted: Codes, keys: Int64s, num: int, weight: float) -> Int64s:
+    """Return the split with the largest weight for each key; test before val before train when they are equal."""
+    counts = np.bincount((keys * len(SPLITS) + wanted[:, None]).ravel(), minlength=num * len(SPLITS))
     weights = np.array([1.0, weight, weight])
-    weighted = ballots.reshape(num, len(SPLITS)) * weights
+    weighted = counts.reshape(num, len(SPLITS)) * weights
     return TEST - weighted[:, ::-1].argmax(axis=1)

@@ -1,4 +1,4 @@
-"""The URLs that were seen before, as 64-bit numbers: eight bytes a URL, whatever its length."""
+"""The URLs that were seen before, as 64-bit numbers: eight bytes per URL, whatever its length."""
 
 from typing import Final
 

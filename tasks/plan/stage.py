@@ -1,7 +1,7 @@
 """Stage 0, plan: LAION-style metadata -> filtered rows without duplicate URLs, cut into shards.
 
 The rows are read in order (files by name, rows as they stand) and cut whenever a shard is full. A dropped row belongs
-to the shard in whose stretch of the input it stands, so that the shards' counts add up to the whole input.
+to the shard in whose part of the input it stands, so that the shards' counts add up to the whole input.
 """
 
 import time
@@ -33,8 +33,8 @@ PLAN: Final = TableSchema(
         *in_manifest(
             col("url", "string", "Address of the source image."),
             col("alt_text", "string", "Text that the page gives for the image.", nullable=True),
-            col("width", "int32", "Width that the metadata claims.", "pixels", nullable=True),
-            col("height", "int32", "Height that the metadata claims.", "pixels", nullable=True),
+            col("width", "int32", "Width that the metadata states.", "pixels", nullable=True),
+            col("height", "int32", "Height that the metadata states.", "pixels", nullable=True),
             col(
                 "similarity", "float32", "CLIP similarity of image and alt text in the metadata.", COSINE, nullable=True
             ),
@@ -42,7 +42,7 @@ PLAN: Final = TableSchema(
             col("pwatermark", "float32", "Probability that the image has a watermark.", UNIT_RANGE, nullable=True),
             col("aesthetic_score", "float32", "Predicted aesthetic score.", "[0, 10]", nullable=True),
             col("language", "string", "Language of the alt text.", "ISO 639-1", nullable=True),
-            col("expected_hash", "string", "Hash of the original bytes that the metadata promises.", nullable=True),
+            col("expected_hash", "string", "Hash of the original bytes that the metadata states.", nullable=True),
             col("source_file", "string", "Metadata file from which the row comes."),
             col("source_row", "int64", "Row in that file.", "from 0"),
             rename={"width": "laion_width", "height": "laion_height", "similarity": "laion_similarity"},
@@ -147,20 +147,20 @@ def _shard(number: int) -> str:
 _NUMBERS_OF_URLS: Final = 2**64
 
 
-class _Stretch:
+class _Part:
     """The part of the input that becomes one shard."""
 
     def __init__(self) -> None:
         self.rows: list[_Row] = []
-        self.lost_ids: list[str] = []
-        self.lost_reasons: list[str] = []
-        self.lost_details: list[str] = []
+        self.dropped_ids: list[str] = []
+        self.dropped_reasons: list[str] = []
+        self.dropped_details: list[str] = []
         self.start = time.monotonic()
 
-    def lose(self, name: str, reason: str, detail: str) -> None:
-        self.lost_ids.append(name)
-        self.lost_reasons.append(reason)
-        self.lost_details.append(detail)
+    def drop(self, name: str, reason: str, detail: str) -> None:
+        self.dropped_ids.append(name)
+        self.dropped_reasons.append(reason)
+        self.dropped_details.append(detail)
 
 
 class _Planner:
@@ -173,51 +173,51 @@ class _Planner:
         self._reasons: Counter[str] = Counter()
 
     def run(self) -> tuple[ShardReport, ...]:
-        stretch = _Stretch()
+        part = _Part()
         for file in self._source.files:
-            for row, reason in self._judged(file):
-                if self._is_full(stretch, reason):
-                    self._commit(stretch, is_last=False)
-                    stretch = _Stretch()
+            for row, reason in self._rows_of(file):
+                if self._is_full(part, reason):
+                    self._commit(part, is_last=False)
+                    part = _Part()
                 if reason is None:
-                    stretch.rows.append(row)
+                    part.rows.append(row)
                 else:
                     self._reasons[reason] += 1
-                    stretch.lose(row["sample_id"], reason, f"{row['source_file']} row {row['source_row']}")
-        self._refuse_empty(stretch)
-        self._commit(stretch, is_last=True)
+                    part.drop(row["sample_id"], reason, f"{row['source_file']} row {row['source_row']}")
+        self._refuse_empty(part)
+        self._commit(part, is_last=True)
         return tuple(self._reports)
 
-    def _is_full(self, stretch: _Stretch, reason: str | None) -> bool:
+    def _is_full(self, part: _Part, reason: str | None) -> bool:
         # A full shard takes the dropped rows up to the next one that is kept, so that no shard holds only those.
         if reason is None:
-            return len(stretch.rows) >= self._config.shard_size
-        return len(stretch.lost_ids) >= _MOST_DROPPED
+            return len(part.rows) >= self._config.shard_size
+        return len(part.dropped_ids) >= _MOST_DROPPED
 
-    def _refuse_empty(self, stretch: _Stretch) -> None:
-        if stretch.rows or any(report.num_out for report in self._reports):
+    def _refuse_empty(self, part: _Part) -> None:
+        if part.rows or any(report.num_out for report in self._reports):
             return
         if not self._reasons:
             raise EmptyPlanError(f"the metadata at {self._source.address} has no rows")
         counts = ", ".join(f"{reason} {count}" for reason, count in self._reasons.most_common())
         raise EmptyPlanError(f"no row of the metadata at {self._source.address} is left to download; dropped: {counts}")
 
-    def _commit(self, stretch: _Stretch, *, is_last: bool) -> None:
+    def _commit(self, part: _Part, *, is_last: bool) -> None:
         import pyarrow as pa
 
         names = pa.schema([(name, pa.string()) for name in DROPPED.names])
-        lost = pa.table([stretch.lost_ids, stretch.lost_reasons, stretch.lost_details], schema=names)
+        dropped = pa.table([part.dropped_ids, part.dropped_reasons, part.dropped_details], schema=names)
         shard = _shard(len(self._reports))
         report = STAGE.target(shard, self._store, config=self._config, inputs=(self._digest,)).commit(
-            num_in=len(stretch.rows) + len(stretch.lost_ids),
-            seconds=time.monotonic() - stretch.start,
-            table=PLAN.table(stretch.rows),
-            dropped=lost,
+            num_in=len(part.rows) + len(part.dropped_ids),
+            seconds=time.monotonic() - part.start,
+            table=PLAN.table(part.rows),
+            dropped=dropped,
             extra={"is_last": is_last},
         )
         self._reports.append(report)
 
-    def _judged(self, file: MetadataFile) -> Iterator[tuple[_Row, str | None]]:
+    def _rows_of(self, file: MetadataFile) -> Iterator[tuple[_Row, str | None]]:
         """Yield each row of a file with the reason why it is dropped, None for those that are kept."""
         names = self._config.columns.named()
         kinds: dict[str, Kind] = {column: _kind(name) for name, column in names.items()}
@@ -238,11 +238,11 @@ class _Planner:
 
     def _without_repeated(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, str | None]]:
         reasons = [self._reason(row) for row in rows]
-        kept = [place for place, reason in enumerate(reasons) if reason is None]
-        numbers = np.array([url_number(rows[place]["sample_id"]) for place in kept], dtype=np.uint64)
-        for place, is_new in zip(kept, self._seen.add(numbers), strict=True):
+        kept = [position for position, reason in enumerate(reasons) if reason is None]
+        numbers = np.array([url_number(rows[position]["sample_id"]) for position in kept], dtype=np.uint64)
+        for position, is_new in zip(kept, self._seen.add(numbers), strict=True):
             if not is_new:
-                reasons[place] = "duplicate_url"
+                reasons[position] = "duplicate_url"
         return zip(rows, reasons, strict=True)
 
     def _reason(self, row: _Row) -> str | None:
@@ -258,7 +258,7 @@ def _planned(given: _Row, file: str, position: int) -> _Row:
     url = (given["url"] or "").strip()
     row: _Row = dict.fromkeys(PLAN.names) | given
     row |= {name: _pixels(row[name]) for name in ("width", "height")}
-    # A row without a URL has no id of its own, but is counted like the others: its place stands for it.
+    # A row without a URL has no id of its own, but is counted like the others: its position stands for it.
     row |= {"url": url or None, "sample_id": sample_id(url or f"{file}#{position}")}
     row |= {"expected_hash": _content_hash(row["expected_hash"]), "source_file": file, "source_row": position}
     return row

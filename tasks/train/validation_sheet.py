@@ -41,7 +41,8 @@ class ValidationSheet:
         import torch
 
         from iedit_model.editing.batches import to_images
-        from iedit_model.editing.sampling import SamplingConfig, SeededNoise, edit_latents, embed_prompts
+        from iedit_model.editing.sampling import SeededNoise, edit_latents, embed_prompts
+        from iedit_model.editing.settings import SamplingConfig
 
         model, loop = self.networks.model, self.config.loop
         pixels = torch.from_numpy(np.stack([pair.source_pixels for pair in self.pairs])).float() / 127.5 - 1

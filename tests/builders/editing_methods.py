@@ -8,7 +8,7 @@ from iedit_model.editing.diffedit import ContrastConfig
 from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.instruct_editor import InstructSampling
 from iedit_model.editing.registry import EditorModels, EditorSettings
-from iedit_model.editing.sampling import SamplingConfig
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.models.latent_diffusion import LatentDiffusion, LatentDiffusionSpec, load_latent_diffusion
 from iedit_model.models.source import ModelSource
 from miniature.pairs import TruePair, true_pair

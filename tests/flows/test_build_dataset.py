@@ -51,7 +51,7 @@ class Built:
 def build(root: Path, corpus: TinyCorpus, settings: Mapping[str, Any]) -> Built:
     stream = io.StringIO()
     with shown(JsonLines(stream)):
-        state = build_dataset(str(root), metadata=corpus.metadata, settings=dict(settings), return_state=True)
+        state = build_dataset(str(root), metadata=corpus.metadata, config=dict(settings), return_state=True)
     version = state.result()
     assert isinstance(version, str)
     assert state.state_details.flow_run_id is not None
@@ -66,7 +66,7 @@ def build(root: Path, corpus: TinyCorpus, settings: Mapping[str, Any]) -> Built:
 
 @pytest.fixture(scope="module")
 def built(prefect: None, tiny_corpus: TinyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    limits = {"tag_limits": [{"tag": TAG, "limit": 1}], "options.caption.tags": [TAG]}
+    limits = {"tag_limits": [{"tag": TAG, "limit": 1}], "run.options.caption.tags": [TAG]}
     return build(tmp_path_factory.mktemp("built") / "root", tiny_corpus, tiny_corpus.settings() | limits)
 
 
@@ -191,7 +191,12 @@ def test_a_second_run_gives_the_same_version_and_does_nothing_again(built, tiny_
 
 @pytest.mark.slow
 def test_shard_size_and_workers_change_no_sample(built, tiny_corpus, tmp_path):
-    others = {"plan.shard_size": 17, "runner.workers": 3, "runner.downloads": 1, "download.threads": 3}
+    others = {
+        "data.plan.shard_size": 17,
+        "run.runner.workers": 3,
+        "run.runner.downloads": 1,
+        "data.download.threads": 3,
+    }
     other = build(tmp_path / "root", tiny_corpus, dict(built.settings) | others)
     assert len(other.reports("embed")) > len(built.reports("embed"))
     # Where a picture lies is all that may differ.

@@ -131,7 +131,7 @@ def test_a_site_that_is_down_fails_every_shard_and_the_build(tiny_corpus, tmp_pa
         pq.write_table(table.set_column(0, "URL", pa.array(urls)), tmp_path / "m.parquet")
         others = {"download__fetch__allowed_hosts": [host], "download__retry__retries": 0}
         for name, spared, words in (("floor", 20, "min_success_rate"), ("spared", 1000, "none of 0 images")):
-            settings = tiny_corpus.settings(**others, download__floor_from_rows=spared)
+            settings = tiny_corpus.settings(**others, data__download__floor_from_rows=spared)
             outcome = iedit_build(capsys, tmp_path / name, tmp_path / "m.parquet", settings)
             assert_one_clear_line(outcome, words)
             assert not (tmp_path / name / "versions").exists()
@@ -139,7 +139,9 @@ def test_a_site_that_is_down_fails_every_shard_and_the_build(tiny_corpus, tmp_pa
 
 @pytest.mark.slow
 def test_a_model_that_is_not_there_stops_the_build_at_once(tiny_corpus, tmp_path, capsys):
-    settings = tiny_corpus.settings(caption__model__model__name=str(tmp_path / "no_model"), plan__shard_size=10)
+    settings = tiny_corpus.settings(
+        data__caption__model__model__name=str(tmp_path / "no_model"), data__plan__shard_size=10
+    )
     outcome = iedit_build(capsys, tmp_path / "root", tiny_corpus.metadata, settings)
     assert_one_clear_line(outcome, "no_model")
     failed = [json.loads(line) for line in outcome.lines[:-1] if '"failed"' in line]
@@ -148,7 +150,7 @@ def test_a_model_that_is_not_there_stops_the_build_at_once(tiny_corpus, tmp_path
 
 @pytest.mark.slow
 def test_no_pair_left_is_an_error_and_no_version(tiny_corpus, tmp_path, capsys):
-    settings = tiny_corpus.settings(mask__gates__min_area=0.99, caption__mode="alt_text")
+    settings = tiny_corpus.settings(data__mask__gates__min_area=0.99, data__caption__mode="alt_text")
     outcome = iedit_build(capsys, tmp_path / "root", tiny_corpus.metadata, settings)
     assert_one_clear_line(outcome)
     assert not (tmp_path / "root" / "versions").exists()
@@ -169,7 +171,7 @@ def test_every_kind_of_bad_picture_and_bad_text_is_a_counted_drop(tiny_corpus, t
     )
     pq.write_table(given, tmp_path / "m.parquet")
     outcome = iedit_build(
-        capsys, tmp_path / "root", tmp_path / "m.parquet", tiny_corpus.settings(caption__mode="alt_text")
+        capsys, tmp_path / "root", tmp_path / "m.parquet", tiny_corpus.settings(data__caption__mode="alt_text")
     )
     assert outcome.code == 0, outcome.lines[-1]
     assert json.loads(outcome.out)["samples"] > 0
@@ -209,7 +211,9 @@ def test_pictures_that_rot_in_the_store_are_dropped_or_named(finished, tiny_corp
     root = Path(shutil.copytree(finished, tmp_path / "root"))
     (tar,) = root.glob("download/*/00000.*.tar")
     damaged(tar)
-    outcome = iedit_build(capsys, root, tiny_corpus.metadata, tiny_corpus.settings(caption__model__max_new_tokens=18))
+    outcome = iedit_build(
+        capsys, root, tiny_corpus.metadata, tiny_corpus.settings(data__caption__model__max_new_tokens=18)
+    )
     if outcome.code == 0:
         caption = outcome.funnel["caption"]
         assert sum(caption["dropped"].values()) > 20
@@ -222,9 +226,9 @@ def test_pictures_that_rot_in_the_store_are_dropped_or_named(finished, tiny_corp
 @pytest.mark.parametrize(
     ("pattern", "settings"),
     [
-        ("caption/*/00001.*.parquet", {"swap.max_levels": 2}),
-        ("embed/*/00001.*.parquet", {"retrieve.query.text_weight": 0.61}),
-        ("plan/*/00001.????????????????.parquet", {"download.image.size_px": 48}),
+        ("caption/*/00001.*.parquet", {"data.swap.max_levels": 2}),
+        ("embed/*/00001.*.parquet", {"data.retrieve.query.text_weight": 0.61}),
+        ("plan/*/00001.????????????????.parquet", {"data.download.image.size_px": 48}),
     ],
 )
 def test_a_table_that_rots_in_the_store_is_named(pattern, settings, finished, tiny_corpus, tmp_path, capsys):

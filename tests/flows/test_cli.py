@@ -79,12 +79,12 @@ def write(path: Path, text: str) -> str:
     ("arguments", "words"),
     [
         (["build", "--profile", "huge"], "mini, sd14"),
-        (["build", "--set", "mask.treshold=1"], "mask.threshold"),
-        (["build", "--set", "mask.threshold"], "stage.field=value"),
-        (["build", "--set", "mask.threshold=high"], '"high"'),
+        (["build", "--set", "data.mask.treshold=1"], "data.mask.threshold"),
+        (["build", "--set", "data.mask.threshold"], "section.field=value"),
+        (["build", "--set", "data.mask.threshold=high"], "'high'"),
         (["build", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["build", "--shards", "4:2"], "--shards"),
-        (["build", "--dry-run", "--set", "runner.workers=0"], "runner.workers"),
+        (["build", "--dry-run", "--set", "run.runner.workers=0"], "run.runner.workers"),
         (["config", "--set", "x=1"], "'x'"),
         (["datasets", "show", "latest"], "iedit build"),
         (["datasets", "diff", "a", "b"], "'a'"),
@@ -108,10 +108,10 @@ def test_what_is_wrong_is_one_line_and_the_exit_code_one(arguments, words, tmp_p
     "text",
     [
         "!!python/object/apply:os.system ['touch hacked']",
-        "mask: !!python/object/apply:os.system ['touch hacked']",
-        "mask: !!python/object/new:os.system ['touch hacked']",
+        "data: !!python/object/apply:os.system ['touch hacked']",
+        "data: !!python/object/new:os.system ['touch hacked']",
         "#" * (1 << 21),
-        'mask: {threshold: "\x1b[31mred"}',
+        'data: {mask: {threshold: "\x1b[31mred"}}',
         '"\\e[31mred": 1',
     ],
 )
@@ -212,7 +212,7 @@ class TestDatasets:
 
 
 def test_the_printed_configuration_is_one_that_is_taken(tmp_path, capsys):
-    assert main(["config", "--set", "mask.threshold=0.25"]) == 0
+    assert main(["config", "--set", "data.mask.threshold=0.25"]) == 0
     printed = capsys.readouterr().out
     assert main(["config", "--profile", "sd14", "--config", write(tmp_path / "c.yaml", printed)]) == 0
     assert capsys.readouterr().out == printed
@@ -232,7 +232,11 @@ def test_ctrl_c_ends_a_build_soon_with_its_own_exit_code(prefect_api, tiny_corpu
     table = pq.read_table(Path(tiny_corpus.metadata) / "00000.parquet")
     urls = pa.array([f"{tiny_corpus.running.base_url}/nothing/{n}" for n in range(table.num_rows)])
     pq.write_table(table.set_column(0, "URL", urls), tmp_path / "m.parquet")
-    slow = {"download.retry.base_s": 60, "source.site": None, "download.fetch.allowed_hosts": [tiny_corpus.host]}
+    slow = {
+        "data.download.retry.base_s": 60,
+        "data.source.site": None,
+        "data.download.fetch.allowed_hosts": [tiny_corpus.host],
+    }
     places = ["--root", str(tmp_path / "root"), "--metadata", str(tmp_path / "m.parquet")]
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli.main", "build", "--json", *places, *as_arguments(slow)],

@@ -61,8 +61,8 @@ def finished(machine: ServedMachine, tmp_path_factory: pytest.TempPathFactory) -
         write_metadata(folder / "metadata", site=running.site, base_url=running.base_url)
         corpus = TinyCorpus(running=running, metadata=str(folder / "metadata"))
         # The stage itself does not ask twice: what saves the run is that its task is tried again.
-        settings = corpus.settings(download__retry__retries=0, options__download__retry_delay_s=0.5)
-        parameters = {"root": str(folder / "root"), "metadata": corpus.metadata, "settings": settings}
+        settings = corpus.settings(data__download__retry__retries=0, run__options__download__retry_delay_s=0.5)
+        parameters = {"root": str(folder / "root"), "metadata": corpus.metadata, "config": settings}
         ran = machine.prefect(
             *("deployment", "run", DEPLOYMENT, "--params", json.dumps(parameters), "--watch", "--watch-interval", "1"),
             timeout_s=RUN_WITHIN_S,

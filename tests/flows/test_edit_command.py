@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli.edit import configure, run
-from flows.errors import SettingError
 from iedit_model.editing.methods import METHODS, masked_form
+from iedit_model.errors import ConfigError
 from tasks.edit.record import EditRecord, read_record
 from tests.builders.editing_methods import single_pairs
 
@@ -102,7 +102,7 @@ def test_repeat_takes_everything_from_the_record(photo: Path, tmp_path: Path):
     first = edited(tmp_path, str(photo), PAIR.edit_prompt, *QUICK)
     kept = (tmp_path / "out").rename(tmp_path / "first")
     assert edited(tmp_path, "--repeat", str(kept / "edit.json")) == first
-    with pytest.raises(SettingError, match="--repeat"):
+    with pytest.raises(ConfigError, match="--repeat"):
         edited(tmp_path, str(photo), "x", "--repeat", str(kept / "edit.json"))
 
 
@@ -116,7 +116,7 @@ def test_repeat_takes_everything_from_the_record(photo: Path, tmp_path: Path):
     ],
 )
 def test_options_that_do_not_go_together_are_told(photo: Path, tmp_path: Path, arguments: tuple[str, ...], said: str):
-    with pytest.raises(SettingError, match=said):
+    with pytest.raises(ConfigError, match=said):
         edited(tmp_path, *(str(photo) if one == "PHOTO" else one for one in arguments))
 
 

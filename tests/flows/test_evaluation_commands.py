@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from flows.config.checkpoints import parse_checkpoints
-from flows.config.evaluations import EVALUATIONS, resolve_evaluation
-from flows.errors import ProfileError, SettingError
+from flows.config.profiles import PROFILES, resolve
+from iedit_model.errors import ConfigError
 from storage import ShardStore
 from tasks.evaluate.errors import EvalSetError, RegressionError, UnknownEvaluationError
 from tasks.evaluate.history import append_history, pinned_baseline
@@ -125,14 +125,14 @@ def test_checkpoints_are_named_by_training_and_seed(tmp_path):
         ("iedit", 1): "c",
         ("global_ldm_loc", 0): "d=e",
     }
-    with pytest.raises(SettingError, match="twice"):
+    with pytest.raises(ConfigError, match="twice"):
         parse_checkpoints(["a", "iedit@0=b"])
 
 
 def test_both_profiles_differ_in_values_alone():
-    plans = {name: make().plan for name, make in EVALUATIONS.items()}
+    plans = {name: make().evaluate.plan for name, make in PROFILES.items()}
     assert set(plans) == {"mini", "sd14"}
     assert plans["mini"].methods == plans["sd14"].methods
     assert plans["sd14"].size_px == 384
-    with pytest.raises(ProfileError):
-        resolve_evaluation("nothing")
+    with pytest.raises(ConfigError):
+        resolve("nothing")

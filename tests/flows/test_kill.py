@@ -109,7 +109,7 @@ class Process:
 
 
 def test_a_build_that_is_killed_twenty_times_ends_with_the_same_bytes(prefect_api, tiny_corpus, tmp_path):
-    settings = tiny_corpus.settings(plan__shard_size=12, pack__samples_per_tar=8)
+    settings = tiny_corpus.settings(data__plan__shard_size=12, data__pack__samples_per_tar=8)
     arguments = ["--metadata", tiny_corpus.metadata, *as_arguments(settings)]
     calm = Process([*arguments, "--root", str(tmp_path / "calm")], prefect_api)
     calm.reached.wait(timeout=_LONGEST_S)

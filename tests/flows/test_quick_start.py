@@ -39,7 +39,7 @@ def _heavy_after(code: str) -> list[str]:
 @pytest.mark.parametrize("profile", ["mini", "sd14"])
 def test_a_profile_is_made_without_network_and_heavy_libraries(profile):
     assert (
-        _heavy_after(f"from flows.config.profiles import resolve; resolve({profile!r}, {{'mask.threshold': 0.3}})")
+        _heavy_after(f"from flows.config.profiles import resolve; resolve({profile!r}, {{'data.mask.threshold': 0.3}})")
         == []
     )
 

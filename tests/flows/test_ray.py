@@ -18,7 +18,7 @@ def test_a_small_ray_cluster_gives_the_same_bytes_as_threads(prefect_api, tiny_c
     found = {}
     for kind in ("threads", "ray"):
         tiny_corpus.running.reset()
-        settings = tiny_corpus.settings(runner__kind=kind, runner__workers=1, runner__downloads=1)
+        settings = tiny_corpus.settings(run__runner__kind=kind, run__runner__workers=1, run__runner__downloads=1)
         places = ["--root", str(tmp_path / kind), "--metadata", tiny_corpus.metadata]
         ran = subprocess.run(
             [sys.executable, "-m", "flows.cli.main", "build", *places, *as_arguments(settings)],

@@ -29,11 +29,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.
 MODEL = "tiny"
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = {
-    "plan.methods": ["iedit"],
+    "evaluate.plan.methods": ["iedit"],
     # Fewer or weaker steps leave the picture as it was, whatever the weights are.
-    "plan.settings.sampling.num_inference_steps": 4,
-    "plan.settings.sampling.strength": 0.8,
-    "plan.summary.bootstrap.num_resamples": 200,
+    "evaluate.plan.settings.sampling.num_inference_steps": 4,
+    "evaluate.plan.settings.sampling.strength": 0.8,
+    "evaluate.plan.summary.bootstrap.num_resamples": 200,
     "runner.workers": 1,
     "options.retries": 0,
 }
@@ -83,7 +83,7 @@ class Laboratory:
             str(self.models),
             model=MODEL,
             sets=[str(self.pairs)],
-            settings=SETTINGS,
+            config=SETTINGS,
             return_state=True,
         )
         flow_run = state.state_details.flow_run_id

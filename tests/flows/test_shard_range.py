@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.config.shard_range import chosen_shards, parse_shard_range
-from flows.errors import SettingError
+from iedit_model.errors import ConfigError
 
 ENDS = st.none() | st.integers(0, 30)
 
@@ -18,7 +18,7 @@ def test_a_range_takes_what_a_slice_takes_or_says_why_not(ends, number):
     if expected:
         assert chosen_shards(shards, text) == expected
     else:
-        with pytest.raises(SettingError):
+        with pytest.raises(ConfigError):
             chosen_shards(shards, text)
 
 
@@ -27,7 +27,7 @@ def test_a_number_takes_that_shard_alone(place):
     if place < 20:
         assert chosen_shards(range(20), f" {place} ") == (place,)
     else:
-        with pytest.raises(SettingError, match="20 shard"):
+        with pytest.raises(ConfigError, match="20 shard"):
             chosen_shards(range(20), str(place))
 
 
@@ -37,10 +37,10 @@ def test_nothing_given_takes_all():
 
 @pytest.mark.parametrize("text", ["", "a", "-1", "1:-1", "0:4:2", "1.5", "1,2", "4:4", "5:2", "0x1", ":0", "1 : 2"])
 def test_what_is_no_range_is_refused_with_an_example(text):
-    with pytest.raises(SettingError, match="0:4"):
+    with pytest.raises(ConfigError, match="0:4"):
         parse_shard_range(text)
 
 
 def test_other_digits_than_ascii_are_refused():
-    with pytest.raises(SettingError):
+    with pytest.raises(ConfigError):
         parse_shard_range("٣:٤")

@@ -10,16 +10,14 @@ import pytest
 
 from benchmarks.true_pair_version import build_version, true_pairs
 from flows.cli.train import configure, run
-from flows.config.evaluations import resolve_evaluation
-from flows.config.profiles import load_profile
-from flows.config.trainings import named_trainings, resolve_training
+from flows.config.profiles import load_profile, named_trainings, resolve
 from flows.config.tree import TagLimit
-from flows.errors import ProfileError, SettingError
 from flows.reporting.train_progress import TrainJson, TrainLines, training_shown
+from iedit_model.errors import ConfigError
 from iedit_model.training.config import paper, stable, table2_rows
 from storage import ShardStore, VersionInfo
 
-SMALL = ("rows.where=null", "train.batch_size=2", "train.warmup_steps=1", "loop.sinks=[]")
+SMALL = ("train.rows.where=null", "train.train.batch_size=2", "train.train.warmup_steps=1", "train.loop.sinks=[]")
 
 
 @pytest.fixture(scope="module")
@@ -47,35 +45,36 @@ def test_every_row_of_table_2_with_weights_of_its_own_can_be_trained() -> None:
     rows = {name: row for name, row in table2_rows().items() if row.weights_of is None}
     assert set(named_trainings()) >= {"paper", "stable", *rows}
     for name, row in rows.items():
-        config = resolve_training("mini", name)
+        config = resolve("mini", training=name).train
         assert (config.train, config.rows.prompts) == (row.config, row.data)
-        assert resolve_training("mini", f"stable/{name}").train.loss.noise_loss == row.config.loss.noise_loss
-    assert resolve_training("mini", "paper").train == paper()
-    assert resolve_training("mini", "stable").train == stable()
+        assert resolve("mini", training=f"stable/{name}").train.train.loss.noise_loss == row.config.loss.noise_loss
+    assert resolve("mini", training="paper").train.train == paper()
+    assert resolve("mini", training="stable").train.train == stable()
 
 
 def test_profiles_differ_in_models_and_precision_and_settings_go_over_them() -> None:
-    real = resolve_training("sd14", "paper", {"train.loss.t_min": 300, "compute": {"device": "cpu"}})
+    real = resolve("sd14", {"train.train.loss.t_min": 300, "train.compute": {"device": "cpu"}}, training="paper").train
     assert (real.model.name, real.train.precision) == ("CompVis/stable-diffusion-v1-4", "fp16")
     assert (real.train.loss.t_min, real.compute.device) == (300, "cpu")
-    with pytest.raises(ProfileError, match="there are mini, sd14"):
-        resolve_training("maxi", "paper")
-    with pytest.raises(SettingError, match="there is no training 'papers'"):
-        resolve_training("mini", "papers")
-    with pytest.raises(SettingError, match=r"train\.loss\.tmin.*did you mean train\.loss\.t_min"):
-        resolve_training("mini", "paper", {"train.loss.tmin": 3})
+    with pytest.raises(ConfigError, match="there are mini, sd14"):
+        resolve("maxi", training="paper")
+    with pytest.raises(ConfigError, match="there is no training 'papers'"):
+        resolve("mini", training="papers")
+    with pytest.raises(ConfigError, match=r"train\.train\.loss\.tmin.*did you mean train\.train\.loss\.t_min"):
+        resolve("mini", {"train.train.loss.tmin": 3}, training="paper")
 
 
 @pytest.mark.parametrize("profile", ["mini", "sd14"])
 def test_a_training_takes_as_long_as_it_takes_and_has_the_gpu_for_itself(profile: str) -> None:
-    options = load_profile(profile).options.train
+    options = load_profile(profile).run.options.train
     assert (options.retries, options.retry_delay_s, options.timeout_s) == (2, 30.0, None)
     assert options.tags == ("iedit-gpu",)
 
 
 def test_all_flows_of_the_real_models_obey_one_limit_of_the_gpu() -> None:
-    limits = load_profile("sd14").tag_limits
-    assert limits == resolve_evaluation("sd14").tag_limits == (TagLimit(tag="iedit-gpu", limit=1),)
+    run = load_profile("sd14").run
+    assert run.tag_limits == (TagLimit(tag="iedit-gpu", limit=1),)
+    assert run.options.train.tags == run.options.evaluate.tags == run.options.caption.tags == ("iedit-gpu",)
 
 
 def test_the_command_trains_and_tells_machines_what_it_did(
@@ -95,8 +94,8 @@ def test_the_command_trains_and_tells_machines_what_it_did(
 
 
 def test_a_wrong_setting_is_told_before_anything_starts(root: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="learning_rate"):
-        run(small(root, tmp_path / "run", "--set", "train.learning_rate=-1"))
+    with pytest.raises(ConfigError, match="learning_rate"):
+        run(small(root, tmp_path / "run", "--set", "train.train.learning_rate=-1"))
     assert not (tmp_path / "run").exists()
 
 
@@ -118,14 +117,14 @@ def test_the_flow_trains_resumes_and_shows_its_curve(
     from flows.train import train
 
     settings = {
-        "train": {"batch_size": 2, "warmup_steps": 1, "num_steps": 3, "schedule": "constant"},
-        "loop.sinks": [],
-        "rows.where": None,
+        "train.train": {"batch_size": 2, "warmup_steps": 1, "num_steps": 3, "schedule": "constant"},
+        "train.loop.sinks": [],
+        "train.rows.where": None,
     }
     stream = io.StringIO()
     with training_shown(TrainJson(stream)):
-        report = train(root, str(tmp_path), settings=settings)
-        longer = train(root, str(tmp_path), settings=settings | {"train.num_steps": 4})
+        report = train(root, str(tmp_path), config=settings)
+        longer = train(root, str(tmp_path), config=settings | {"train.train.num_steps": 4})
     assert (report.status, report.step, longer.step) == ("finished", 3, 4)
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [event["done"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]

@@ -28,17 +28,17 @@ class TinyCorpus:
     def settings(self, **others: Any) -> dict[str, Any]:
         """Return the settings of a tiny build; a name in ``others`` has ``__`` where the setting has a dot."""
         return {
-            "source.site": None,
-            "download.fetch.allowed_hosts": [self.host],
-            "download.retry.base_s": 0.01,
-            "plan.shard_size": SHARD_SIZE,
-            "swap.min_corpus_count": 3,
+            "data.source.site": None,
+            "data.download.fetch.allowed_hosts": [self.host],
+            "data.download.retry.base_s": 0.01,
+            "data.plan.shard_size": SHARD_SIZE,
+            "data.swap.min_corpus_count": 3,
             # So few pictures hold hardly a good target: the gates of a real corpus would leave no pair.
-            "retrieve.gates.target_text_min": None,
-            "retrieve.gates.directional_min": None,
-            "mask.gates.min_area": None,
-            "mask.gates.min_outside_similarity": None,
-            "mask.threshold": 0.3,
+            "data.retrieve.gates.target_text_min": None,
+            "data.retrieve.gates.directional_min": None,
+            "data.mask.gates.min_area": None,
+            "data.mask.gates.min_outside_similarity": None,
+            "data.mask.threshold": 0.3,
             **{name.replace("__", "."): value for name, value in others.items()},
         }
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from iedit_model.editing.sampling import (
     PromptEmbeds,
-    SamplingConfig,
     SeededNoise,
     blend,
     build_scheduler,
@@ -17,6 +16,7 @@ from iedit_model.editing.sampling import (
     edit_timesteps,
     guided_prediction,
 )
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusion
 from tests.builders.tiny_models import LATENT_SHAPE, PROMPT_SHAPE, tiny_unet, tiny_vae

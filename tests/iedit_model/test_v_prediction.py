@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from iedit_model.editing.diffedit import diffedit_latents
 from iedit_model.editing.pipeline import IEditPipeline
-from iedit_model.editing.sampling import SamplingConfig, embed_prompts
+from iedit_model.editing.sampling import embed_prompts
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.editing.text_to_image import DrawConfig, draw_images
 from iedit_model.schedule import alphas_cumprod_from_config
 from tests.builders.editing_methods import WEIGHTS, mini_ldm, single_pairs

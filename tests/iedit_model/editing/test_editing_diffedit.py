@@ -8,14 +8,8 @@ import torch
 from diffusers import DDIMInverseScheduler
 
 from iedit_model.editing.diffedit import ContrastConfig, DiffEditSpec, contrast_mask, diffedit_latents, invert
-from iedit_model.editing.sampling import (
-    PromptEmbeds,
-    SamplingConfig,
-    SeededNoise,
-    build_scheduler,
-    edit_timesteps,
-    embed_prompts,
-)
+from iedit_model.editing.sampling import PromptEmbeds, SeededNoise, build_scheduler, edit_timesteps, embed_prompts
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.errors import ConfigError
 from iedit_model.models.latent_diffusion import LatentDiffusionSpec
 from iedit_model.models.source import ModelSource

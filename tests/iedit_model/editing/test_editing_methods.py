@@ -14,7 +14,8 @@ from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.instructions import instruction_of, swap_instruction
 from iedit_model.editing.methods import METHODS, build_editor, method_info
 from iedit_model.editing.registry import EditorModels, editor_spec
-from iedit_model.editing.sampling import SamplingConfig, SeededNoise
+from iedit_model.editing.sampling import SeededNoise
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.errors import ConfigError, EditError, WeightsError
 from iedit_model.models.source import ModelSource
 from miniature.judge import Judge

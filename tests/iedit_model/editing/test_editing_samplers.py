@@ -8,14 +8,8 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler, DPMSolverMultistepSch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from iedit_model.editing.sampling import (
-    SamplerName,
-    SamplingConfig,
-    add_noise,
-    build_inverse_scheduler,
-    build_scheduler,
-    edit_timesteps,
-)
+from iedit_model.editing.sampling import add_noise, build_inverse_scheduler, build_scheduler, edit_timesteps
+from iedit_model.editing.settings import SamplerName, SamplingConfig
 from iedit_model.errors import ScheduleError
 from tests.references.editing_equations import alphas_cumprod
 

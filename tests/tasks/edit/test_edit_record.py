@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from iedit_model.editing.edit_masks import MaskConfig
 from iedit_model.editing.framing import FramingConfig
 from iedit_model.editing.registry import EditorModels, EditorSettings
-from iedit_model.editing.sampling import SamplingConfig
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.errors import ConfigError
 from iedit_model.models.source import ModelSource
 from tasks.edit.record import (

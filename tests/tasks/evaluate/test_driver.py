@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from iedit_model.editing.registry import EditorModels, EditorSettings
-from iedit_model.editing.sampling import SamplingConfig
+from iedit_model.editing.settings import SamplingConfig
 from iedit_model.errors import ConfigError
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from iedit_model.models.devices import DeviceConfig

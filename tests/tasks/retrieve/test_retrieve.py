@@ -279,7 +279,7 @@ def test_a_second_run_returns_the_finished_report_and_writes_nothing(tmp_path: P
     assert _run(store, reports, RetrieveConfig(top_k=3))[0].fingerprint != first[0].fingerprint
 
 
-def test_regating_a_stored_table_equals_retrieving_with_those_gates(tmp_path: Path):
+def test_other_gates_choose_other_targets(tmp_path: Path):
     images, texts = clusters(80, 6, seed=3), clusters(80, 6, seed=4)
     pictures = by_id(
         [replace(corpus_image(i, images[i], texts[i]), caption_text=texts[i - 1].tolist()) for i in range(80)]
