@@ -18,12 +18,12 @@ from flows.reporting.progress import Progress, Several, current_progress
 from flows.reporting.run_progress import RunProgress
 from storage import ShardReport, ShardStore
 from tasks.evaluate.driver import (
-    Slice,
-    SliceReports,
-    edit_slice,
+    EvaluationPart,
+    ShardReports,
+    edit_part,
     reference_features,
     run_evaluation,
-    score_slice,
+    score_part,
 )
 from tasks.evaluate.history import append_history
 from tasks.evaluate.plan import FULL_METHOD, EvaluationPlan
@@ -85,7 +85,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _AsTaskRuns:
-    """Runs the work of an evaluation as task runs: two for each slice, one for each set's references."""
+    """Runs the work of an evaluation as task runs: two for each shard, one for each set's references."""
 
     run: RunConfig
     root: str
@@ -100,23 +100,23 @@ class _AsTaskRuns:
         self.progress.finish(report)
         return report
 
-    def slices(self, slices: Sequence[Slice]) -> dict[str, SliceReports]:
-        """Edit and score slices, several at a time; those that fail are left out, unless they are too many by now."""
-        parts = {part.shard: part for part in slices}
+    def parts(self, parts: Sequence[EvaluationPart]) -> dict[str, ShardReports]:
+        """Edit and score shards, several at a time; those that fail are left out, unless they are too many by now."""
+        by_shard = {part.shard: part for part in parts}
 
         def edit(shard: str, done: Mapping[str, ShardReport]) -> Future:  # noqa: ARG001 - the first step
-            return self._submit("edit", shard, partial(edit_slice, parts[shard]))
+            return self._submit("edit", shard, partial(edit_part, by_shard[shard]))
 
         def score(shard: str, done: Mapping[str, ShardReport]) -> Future:
-            return self._submit("score", shard, partial(score_slice, parts[shard], done["edit"]))
+            return self._submit("score", shard, partial(score_part, by_shard[shard], done["edit"]))
 
         steps = [
             Step(stage="edit", submit=edit, shown_as="evaluate"),
             Step(stage="score", submit=score, shown_as="evaluate"),
         ]
-        begun: dict[str, Done] = {shard: {} for shard in parts}
+        begun: dict[str, Done] = {shard: {} for shard in by_shard}
         done = self.fan_out.run(begun, steps)
-        return {shard: SliceReports(edits=found["edit"], scores=found["score"]) for shard, found in done.items()}
+        return {shard: ShardReports(edits=found["edit"], scores=found["score"]) for shard, found in done.items()}
 
     def _submit(self, stage: str, shard: str, work: Callable[[ShardStore], ShardReport]) -> Future:
         bound = partial(_done_here, work=work, root=self.root, threads=self.run.runner.model_threads)

@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from flows.config.profiles import TRAIN
 
     config = config_of(options, TRAIN, train__train__num_steps=options.steps)
+    _tell_version(options)
     with training_telling(as_json=options.json):
         report = _trained(options, config)
     if options.json:
@@ -44,6 +45,15 @@ def run(options: argparse.Namespace) -> int:
     else:
         _tell(report, options)
     return 0 if report.status == "finished" else _INTERRUPTED
+
+
+def _tell_version(options: argparse.Namespace) -> None:
+    from flows.reporting.version_text import find_version
+    from storage import Files, VersionStore
+
+    info = find_version(VersionStore(Files(options.root)), options.dataset)
+    if not options.json:
+        print(f"dataset version {info.id}: {info.num_samples:,} pairs", flush=True)
 
 
 def _trained(options: argparse.Namespace, config: dict[str, Any]) -> "TrainReport":

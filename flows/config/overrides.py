@@ -5,6 +5,7 @@ days.
 """
 
 import difflib
+import re
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 
 _MAX_FILE_BYTES: Final = 1 << 20
+_EXPONENT: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _BAD_VALUES: Final = (ValueError, RecursionError)
 """What the YAML reader raises for dates that do not exist, endless numbers and deep nesting."""
 
@@ -154,6 +156,8 @@ def _yaml(text: str, *, what: str) -> Any:
                 raise ConfigError(f"{what} has {twice[0]!r:.80} twice in one section")
             return super().construct_mapping(node, deep=deep)
 
+    # YAML 1.1 takes 1e-5, which has no dot, for a word.
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, *_BAD_VALUES) as error:

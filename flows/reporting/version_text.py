@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from storage import UnknownVersionError, VersionInfo, VersionStore
 
 LATEST = "latest"
-"""What stands for the version that was written last."""
+"""What stands for the full version that was written last."""
 
 
 def find_version(versions: VersionStore, name: str) -> VersionInfo:
@@ -18,19 +18,20 @@ def find_version(versions: VersionStore, name: str) -> VersionInfo:
 
 
 def latest_version(versions: VersionStore) -> str:
-    """Return the id of the version whose file was written last.
+    """Return the id of the newest full version: one that is no subset and no takedown of another.
 
     Raises:
-        UnknownVersionError: there is no version yet.
+        UnknownVersionError: there is no version yet, or none but parts of versions that are gone.
     """
     written = {
         path.split("/")[1]: stat.modified
         for path, stat in versions.files.stats("versions").items()
         if path.endswith("/version.json")
     }
-    if not written:
-        raise UnknownVersionError(f"there is no version in {versions.files.root} yet: make one with iedit build")
-    return max(sorted(written), key=lambda version: written[version])
+    for version in sorted(written, key=lambda name: (-written[name], name)):
+        if versions.load(version).parent is None:
+            return version
+    raise UnknownVersionError(f"there is no version in {versions.files.root} yet: make one with iedit build")
 
 
 def funnel_lines(info: VersionInfo) -> list[str]:

@@ -95,14 +95,14 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ordering:
-    """Whether methods stand in a claimed order."""
+    """Whether methods stand in a reported order."""
 
     methods: tuple[str, ...]
-    """Best first, as claimed."""
+    """Best first, as reported."""
     means: tuple[float, ...]
     """Their means on the values that all define."""
     holds: bool
-    """Whether the means stand strictly in the claimed order."""
+    """Whether the means stand strictly in the reported order."""
     probability: float
     """Share of the resamples in which they do."""
     num_values: int
@@ -205,11 +205,11 @@ def ordering(
     *,
     higher_is_better: bool = True,
 ) -> Ordering:
-    """Return whether the methods' means stand strictly in the claimed order, and in which share of the resamples.
+    """Return whether the methods' means stand strictly in the reported order, and in which share of the resamples.
 
     Args:
-        values: one array a method; others than those claimed are not read.
-        methods: the claim, best first.
+        values: one array a method; others than those reported are not read.
+        methods: the ranking, best first.
         resamples: the shared draws.
         higher_is_better: whether the best method has the largest mean.
 

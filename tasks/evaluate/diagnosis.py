@@ -16,7 +16,7 @@ from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_
 from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.results import ALL_SETS, NOT_TRAINED, Results, align, results_of
-from tasks.evaluate.summary import ClaimResult
+from tasks.evaluate.summary import RankingResult
 
 MASK_BORDERS: Final = (0.1, 0.25)
 """Borders of small, middle and large masks, share of the frame."""
@@ -26,76 +26,76 @@ Keep = Callable[[dict[str, Any]], bool]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """The weakest step of a claim on a part of the edits."""
+    """The weakest step of a ranking on a part of the edits."""
 
     part: str
     """Which part, in words: ``kind = colour``."""
     difference: Interval
-    """The method that is claimed to be better minus the next one, in the metric's stored unit."""
+    """The method that is reported to be better minus the next one, in the metric's stored unit."""
     metric: str
     num_edits: int
 
 
-def diagnose(evaluation: Evaluation, claim: ClaimResult, *, resamples: int = 2000) -> list[Diagnosis]:
-    """Take a claim apart: the two neighbours of its order that stand worst against it, on every part of the edits.
+def diagnose(evaluation: Evaluation, ranking: RankingResult, *, resamples: int = 2000) -> list[Diagnosis]:
+    """Take a ranking apart: the two neighbours of its order that stand worst against it, on every part of the edits.
 
     Args:
         evaluation: the numbers.
-        claim: one of ``evaluation.summary.claims``.
+        ranking: one of ``evaluation.summary.rankings``.
         resamples: draws of the intervals.
 
     Returns:
         One entry a part with at least two source images.
     """
     results = evaluation.results
-    sets = results.evalsets if claim.evalset == ALL_SETS else [claim.evalset]
-    first, second = weakest_step(claim)
-    parts = _parts(results, claim, sets, (first, second))
+    sets = results.evalsets if ranking.evalset == ALL_SETS else [ranking.evalset]
+    first, second = weakest_step(ranking)
+    parts = _parts(results, ranking, sets, (first, second))
     found = [_compared(results, part, metric, keep, (first, second), sets, resamples) for part, metric, keep in parts]
     return [diagnosis for diagnosis in found if diagnosis is not None]
 
 
 def _parts(
-    results: Results, claim: ClaimResult, sets: Sequence[str], methods: tuple[str, str]
+    results: Results, ranking: RankingResult, sets: Sequence[str], methods: tuple[str, str]
 ) -> list[tuple[str, str, Keep]]:
     """Return (words, metric, which rows) of every part."""
-    bare = claim.metric.partition("@")[0]
-    parts: list[tuple[str, str, Keep]] = [("all edits", claim.metric, _everything)]
-    parts += [(f"metric {other}", other, _everything) for other in results.metrics if _is_other(other, bare, claim)]
+    bare = ranking.metric.partition("@")[0]
+    parts: list[tuple[str, str, Keep]] = [("all edits", ranking.metric, _everything)]
+    parts += [(f"metric {other}", other, _everything) for other in results.metrics if _is_other(other, bare, ranking)]
     if len(sets) > 1:
-        parts += [(f"set {name}", claim.metric, equals("evalset", name)) for name in sets]
+        parts += [(f"set {name}", ranking.metric, equals("evalset", name)) for name in sets]
     for column in ("kind", "seed"):
         values = sorted({value for value in results.values(column) if value is not None})
-        parts += [(f"{column} = {value}", claim.metric, equals(column, value)) for value in values if len(values) > 1]
+        parts += [(f"{column} = {value}", ranking.metric, equals(column, value)) for value in values if len(values) > 1]
     trained = sorted({seed for method in methods for seed in results.train_seeds(method)} - {NOT_TRAINED})
-    parts += [(f"training seed {seed}", claim.metric, _trained_with(seed)) for seed in trained if len(trained) > 1]
+    parts += [(f"training seed {seed}", ranking.metric, _trained_with(seed)) for seed in trained if len(trained) > 1]
     if "mask_area" in results.metrics:
         low, high = MASK_BORDERS
         parts += [
-            (f"mask below {low:.0%} of the frame", claim.metric, within("mask_area", 0, low)),
-            (f"mask of {low:.0%} to {high:.0%}", claim.metric, within("mask_area", low, high)),
-            (f"mask above {high:.0%}", claim.metric, within("mask_area", high, math.inf)),
+            (f"mask below {low:.0%} of the frame", ranking.metric, within("mask_area", 0, low)),
+            (f"mask of {low:.0%} to {high:.0%}", ranking.metric, within("mask_area", low, high)),
+            (f"mask above {high:.0%}", ranking.metric, within("mask_area", high, math.inf)),
         ]
     return parts
 
 
-def failed_claims(evaluation: Evaluation) -> list[ClaimResult]:
+def failed_rankings(evaluation: Evaluation) -> list[RankingResult]:
     """Return the paper's orderings that do not hold here."""
-    return [claim for claim in evaluation.summary.claims if not claim.ordering.holds]
+    return [ranking for ranking in evaluation.summary.rankings if not ranking.ordering.holds]
 
 
-def weakest_step(claim: ClaimResult) -> tuple[str, str]:
-    """Return the neighbours of a claimed order that stand worst against it: where it breaks, if it does."""
-    ordering = claim.ordering
+def weakest_step(ranking: RankingResult) -> tuple[str, str]:
+    """Return the neighbours of a reported order that stand worst against it: where it breaks, if it does."""
+    ordering = ranking.ordering
     gaps = [before - after for before, after in pairwise(ordering.means)]
     return list(pairwise(ordering.methods))[int(np.argmin(gaps))]
 
 
-def _is_other(metric: str, bare: str, claim: ClaimResult) -> bool:
+def _is_other(metric: str, bare: str, ranking: RankingResult) -> bool:
     """Return whether a metric says the same thing in another way: another encoder, another definition."""
     name = metric.partition("@")[0]
     same_kind = name == bare or (bare.startswith("ssim_") and name.startswith("ssim_") and name.endswith("_outside"))
-    return same_kind and metric != claim.metric
+    return same_kind and metric != ranking.metric
 
 
 def _everything(_: dict[str, Any]) -> bool:

@@ -1,6 +1,6 @@
-"""An evaluation from its plan to its record: which slices, references and points of the trade-off it is made of.
+"""An evaluation from its plan to its record: which shards, references and points of the trade-off it is made of.
 
-How the slices are worked on is the caller's: here in this process (``InThisProcess``), or as task runs of a flow.
+How the shards are worked on is the caller's: here in this process (``InThisProcess``), or as task runs of a flow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,64 +34,64 @@ SWEPT: Final = ("sdedit", "iedit", "iedit_m")
 """Methods of the trade-off curve."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many slices are done, and of how many."""
+"""Told what is being done, how many shards are done, and of how many."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Slice:
+class EvaluationPart:
     """Some pairs of a set under one method: what is edited, then scored, as a whole."""
 
     row: MethodPlan
     evalset: EvalSet
     plan: EvaluationPlan
     name: str
-    """Number of the slice within its set: ``00003``."""
+    """Number of the shard within its set: ``00003``."""
 
     @property
     def shard(self) -> str:
-        """Name that no other slice of the same plan has."""
+        """Name that no other shard of the same plan has."""
         return f"{self.row.name} {self.evalset.info.name} {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SliceReports:
-    """What became of one slice."""
+class ShardReports:
+    """What became of one shard."""
 
     edits: ShardReport
     scores: ShardReport
 
 
-class SliceRunner(Protocol):
+class ShardRunner(Protocol):
     """How the work of an evaluation is run."""
 
     def reference(self, evalset: EvalSet, plan: EvaluationPlan) -> ShardReport:
         """Return the features of a set's source images, see ``reference_features``."""
         ...
 
-    def slices(self, slices: Sequence[Slice]) -> Mapping[str, SliceReports]:
-        """Edit and score slices (``edit_slice``, ``score_slice``); return ``Slice.shard`` -> its reports."""
+    def parts(self, parts: Sequence[EvaluationPart]) -> Mapping[str, ShardReports]:
+        """Edit and score shards (``edit_part``, ``score_part``); return ``EvaluationPart.shard`` -> its reports."""
         ...
 
 
 class InThisProcess:
-    """Works on one slice after the other, here: for an evaluation from Python, without an orchestrator."""
+    """Works on one shard after the other, here: for an evaluation from Python, without an orchestrator."""
 
     def __init__(self, store: ShardStore, *, progress: Progress | None = None) -> None:
-        """Keep where the shards go, and who is told before each slice."""
+        """Keep where the shards go, and who is told before each shard."""
         self._store, self._progress = store, progress
 
     def reference(self, evalset: EvalSet, plan: EvaluationPlan) -> ShardReport:
         """Return the features of a set's source images."""
         return reference_features(evalset, plan, self._store)
 
-    def slices(self, slices: Sequence[Slice]) -> Mapping[str, SliceReports]:
-        """Edit and score slices in their order."""
-        found: dict[str, SliceReports] = {}
-        for part in slices:
+    def parts(self, parts: Sequence[EvaluationPart]) -> Mapping[str, ShardReports]:
+        """Edit and score shards in their order."""
+        found: dict[str, ShardReports] = {}
+        for part in parts:
             if self._progress is not None:
-                self._progress(f"{part.row.name} on {part.evalset.info.name}", len(found), len(slices))
-            edits = edit_slice(part, self._store)
-            found[part.shard] = SliceReports(edits=edits, scores=score_slice(part, edits, self._store))
+                self._progress(f"{part.row.name} on {part.evalset.info.name}", len(found), len(parts))
+            edits = edit_part(part, self._store)
+            found[part.shard] = ShardReports(edits=edits, scores=score_part(part, edits, self._store))
         return found
 
 
@@ -114,7 +114,7 @@ def run_evaluation(
     model: str,
     strengths: Sequence[float] = (),
     created: str | None = None,
-    runner: SliceRunner | None = None,
+    runner: ShardRunner | None = None,
 ) -> FinishedEvaluation:
     """Evaluate every method on every set, and write the evaluation.
 
@@ -128,10 +128,10 @@ def run_evaluation(
         model: name of the model, the history's key.
         strengths: points of the trade-off curve.
         created: ISO 8601 with its zone; None is the moment when everything is scored.
-        runner: how the slices are run, with the same store; None runs them in this process.
+        runner: how the shards are run, with the same store; None runs them in this process.
 
     Raises:
-        MissingScoresError: there is no method, or slices are missing.
+        MissingScoresError: there is no method, or shards are missing.
         ConfigError: a strength is outside [0, 1].
         WeightsError: a model cannot be had.
         EvalSetError: a set cannot be read.
@@ -201,16 +201,16 @@ def finish_evaluation(
 
 
 def run_methods(
-    rows: Sequence[MethodPlan], plan: EvaluationPlan, evalsets: Sequence[EvalSet], runner: SliceRunner
+    rows: Sequence[MethodPlan], plan: EvaluationPlan, evalsets: Sequence[EvalSet], runner: ShardRunner
 ) -> list[MethodScores]:
     """Return the shards of every method on every set."""
     parts = [
-        Slice(row=row, evalset=evalset, plan=plan, name=name)
+        EvaluationPart(row=row, evalset=evalset, plan=plan, name=name)
         for row in rows
         for evalset in evalsets
-        for name in _slice_names(evalset, plan)
+        for name in _shard_names(evalset, plan)
     ]
-    found = runner.slices(parts)
+    found = runner.parts(parts)
     return [_method_scores(row, evalset, parts, found) for row in rows for evalset in evalsets]
 
 
@@ -221,7 +221,7 @@ def run_sweep(
     store: ShardStore,
     strengths: Sequence[float],
     *,
-    runner: SliceRunner,
+    runner: ShardRunner,
     methods: Sequence[str] = SWEPT,
 ) -> list[SweepPoint]:
     """Return the points of the trade-off curve; of several training seeds the first is taken.
@@ -239,8 +239,8 @@ def run_sweep(
     return points
 
 
-def edit_slice(part: Slice, store: ShardStore) -> ShardReport:
-    """Edit a slice, or return its finished report; loads what it needs once a process.
+def edit_part(part: EvaluationPart, store: ShardStore) -> ShardReport:
+    """Edit a shard, or return its finished report; loads what it needs once a process.
 
     Raises:
         EvalSetError: the set cannot be read.
@@ -251,8 +251,8 @@ def edit_slice(part: Slice, store: ShardStore) -> ShardReport:
     return edit_shard(part.evalset, pairs, part.row.editing, store, build_editor(part.row.spec), shard=part.name)
 
 
-def score_slice(part: Slice, edits: ShardReport, store: ShardStore) -> ShardReport:
-    """Score the edits of a slice, or return the finished report; loads the networks once a process.
+def score_part(part: EvaluationPart, edits: ShardReport, store: ShardStore) -> ShardReport:
+    """Score the edits of a shard, or return the finished report; loads the networks once a process.
 
     Raises:
         EvalSetError: the set cannot be read.
@@ -273,14 +273,14 @@ def model_identities(rows: Sequence[MethodPlan], plan: EvaluationPlan) -> dict[s
     return {**found, "scoring": networks_fingerprint(plan.scoring)}
 
 
-def _slice_names(evalset: EvalSet, plan: EvaluationPlan) -> list[str]:
+def _shard_names(evalset: EvalSet, plan: EvaluationPlan) -> list[str]:
     return [f"{index:05d}" for index in range(len(pair_shards(evalset, pairs_per_shard=plan.pairs_per_shard)))]
 
 
 def _method_scores(
-    row: MethodPlan, evalset: EvalSet, parts: Sequence[Slice], found: Mapping[str, SliceReports]
+    row: MethodPlan, evalset: EvalSet, parts: Sequence[EvaluationPart], found: Mapping[str, ShardReports]
 ) -> MethodScores:
-    """Return what a method reached on a set, from the reports of its slices in order."""
+    """Return what a method reached on a set, from the reports of its shards in order."""
     own = [part.shard for part in parts if part.row is row and part.evalset is evalset]
     reports = [found[shard] for shard in own if shard in found]
     return MethodScores(

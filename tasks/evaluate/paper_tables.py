@@ -99,14 +99,14 @@ PAPER_TABLES: Final[tuple[PaperTable, ...]] = (TABLE_1A, TABLE_1B, TABLE_2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """An ordering that the paper claims."""
+class ReportedRanking:
+    """An ordering that the paper rankings."""
 
     name: str
     text: str
-    """The claim in words."""
+    """The ranking in words."""
     place: str
-    """Where the paper claims it."""
+    """Where the paper rankings it."""
     table: str
     """Table whose rows it is about."""
     metric: str
@@ -115,7 +115,7 @@ class Claim:
 
     @property
     def paper_holds(self) -> bool:
-        """Whether the paper's own numbers stand in the claimed order."""
+        """Whether the paper's own numbers stand in the reported order."""
         table = next(table for table in PAPER_TABLES if table.name == self.table)
         column = PAPER_METRICS.index(self.metric)
         values = [row.values[column] for method in self.methods if (row := table.row(method)) is not None]
@@ -123,12 +123,12 @@ class Claim:
         return all(sign * (first - second) > 0 for first, second in pairwise(values))
 
 
-def _claims() -> tuple[Claim, ...]:
+def _rankings() -> tuple[ReportedRanking, ...]:
     found = []
     for table, where in (("table1a", "generated"), ("table1b", "real")):
         for metric, title in (("clip_score", "CLIPScore"), ("ssim_zero_fill_outside", "SSIM-notM")):
             found.append(
-                Claim(
+                ReportedRanking(
                     name=f"{table}_{metric}",
                     text=f"{title} on {where} images: iEdit-M above iEdit above SDEdit",
                     place="Section 4.3",
@@ -139,7 +139,7 @@ def _claims() -> tuple[Claim, ...]:
             )
     rows = [row.method for row in TABLE_2.rows]
     found.append(
-        Claim(
+        ReportedRanking(
             name="mask_loss_over_ldm_loss",
             text="CLIPScore: L_mask above L_LDM",
             place="Section 4.4, rows 4 and 3",
@@ -149,7 +149,7 @@ def _claims() -> tuple[Claim, ...]:
         )
     )
     found += [
-        Claim(
+        ReportedRanking(
             name=f"masked_inference_over_{other}",
             text=f"CLIPScore: masked inference above {TABLE_2.rows[rows.index(other)].title}",
             place="Section 4.4, last row",
@@ -160,7 +160,7 @@ def _claims() -> tuple[Claim, ...]:
         for other in rows[:-1]
     ]
     found += [
-        Claim(
+        ReportedRanking(
             name=f"edit_data_over_caption_data_{metric}",
             text=f"{title}: edit data above caption data",
             place="Section 4.4, rows 2 and 1",
@@ -173,6 +173,6 @@ def _claims() -> tuple[Claim, ...]:
     return tuple(found)
 
 
-CLAIMS: Final[Sequence[Claim]] = _claims()
-"""Every ordering that is checked. One of them ("edit data above caption data" in CLIPScore) is claimed in the text and
+REPORTED_RANKINGS: Final[Sequence[ReportedRanking]] = _rankings()
+"""Every ordering that is checked. One of them ("edit data above caption data" in CLIPScore) is reported in the text and
 contradicted by the table beside it: ``paper_holds`` says so."""

@@ -38,7 +38,7 @@ class EvaluationPlan:
     with_masks: tuple[str, ...] = field(default_factory=lambda: _names(lambda method: method.gets_set_masks))
     """Methods that are given the set's masks, as the paper does for DALL-E 2."""
     pairs_per_shard: PositiveInt = 64
-    """Pairs of a slice: one task run each."""
+    """Pairs of a shard: one task run each."""
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.methods) - set(METHODS)):

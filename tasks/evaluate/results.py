@@ -32,7 +32,7 @@ class MethodScores:
     method: str
     train_seed: int = NOT_TRAINED
     edits: tuple[ShardReport, ...]
-    """Reports of ``edit_shard``, one a slice."""
+    """Reports of ``edit_shard``, one a shard."""
     scores: tuple[ShardReport, ...]
     """Reports of ``score_shard``, in the same order."""
     seeds: tuple[int, ...]

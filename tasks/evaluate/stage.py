@@ -1,6 +1,6 @@
 """Stage 10, evaluate: a method and pairs of an evaluation set -> edited images, then their scores.
 
-Both halves work on a shard: a slice of the set's pairs with all seeds. The images are kept, so that another metric
+Both halves work on a shard: a shard of the set's pairs with all seeds. The images are kept, so that another metric
 costs no new edit. What a method cannot edit (an automatic mask that comes out empty) is dropped with its reason and
 stays a row without values in the results.
 """
@@ -67,7 +67,7 @@ def edit_shard(
     *,
     shard: str,
 ) -> ShardReport:
-    """Edit a slice of a set with all seeds, or return the finished report.
+    """Edit a shard of a set with all seeds, or return the finished report.
 
     Args:
         evalset: the set.
@@ -75,7 +75,7 @@ def edit_shard(
         config: size, seeds and masks.
         store: where the edited images go.
         editor: the method.
-        shard: name of the slice: ``00000``.
+        shard: name of the shard: ``00000``.
 
     Returns:
         The report; ``extra["seconds_per_edit"]`` is the mean wall time. Dropped are edits for which the method says

@@ -24,7 +24,7 @@ from iedit_model.metrics.bootstrap import (
 )
 from iedit_model.metrics.catalogue import metric_info
 from tasks.evaluate.errors import MissingScoresError
-from tasks.evaluate.paper_tables import CLAIMS, Claim
+from tasks.evaluate.paper_tables import REPORTED_RANKINGS, ReportedRanking
 from tasks.evaluate.results import ALL_SETS, Aligned, Results, align
 from tasks.evaluate.set_metrics import SetMetric
 
@@ -57,10 +57,10 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimResult:
-    """Whether an ordering that the paper claims holds here."""
+class RankingResult:
+    """Whether an ordering that the paper rankings holds here."""
 
-    claim: Claim
+    ranking: ReportedRanking
     evalset: str
     metric: str
     """With the encoder."""
@@ -85,7 +85,7 @@ class Summary:
 
     cells: tuple[Cell, ...]
     comparisons: tuple[Comparison, ...]
-    claims: tuple[ClaimResult, ...]
+    rankings: tuple[RankingResult, ...]
     set_metrics: Mapping[str, tuple[SetMetric, ...]]
     """Set -> distances of its methods."""
     num_pairs: Mapping[str, int]
@@ -144,7 +144,7 @@ def summarise(
     return Summary(
         cells=tuple(cells),
         comparisons=tuple(comparisons),
-        claims=tuple(_claims(results, config, groups, origins)),
+        rankings=tuple(_rankings(results, config, groups, origins)),
         set_metrics={name: tuple(found) for name, found in (distances or {}).items()},
         num_pairs=pairs,
         num_sources=sources,
@@ -204,32 +204,32 @@ def _comparisons(
     return found
 
 
-def _claims(
+def _rankings(
     results: Results, config: SummaryConfig, groups: Mapping[str, Sequence[str]], origins: Mapping[str, str]
-) -> list[ClaimResult]:
-    """Check each claim on every set of its table's kind, where its methods were scored."""
+) -> list[RankingResult]:
+    """Check each ranking on every set of its table's kind, where its methods were scored."""
     wanted = {"table1a": "generated", "table1b": "real"}
     found = []
-    for claim in CLAIMS:
+    for ranking in REPORTED_RANKINGS:
         for name, members in groups.items():
             origin = origins.get(name)
-            fits = origin == wanted[claim.table] if claim.table in wanted else name == ALL_SETS or len(groups) == 1
-            if not fits or set(claim.methods) - set(_methods_of(results, members)):
+            fits = origin == wanted[ranking.table] if ranking.table in wanted else name == ALL_SETS or len(groups) == 1
+            if not fits or set(ranking.methods) - set(_methods_of(results, members)):
                 continue
-            encoder = config.training_clip if claim.metric.startswith("clip_") else None
+            encoder = config.training_clip if ranking.metric.startswith("clip_") else None
             try:
-                metric = results.find_metric(claim.metric, encoder)
+                metric = results.find_metric(ranking.metric, encoder)
             except MissingScoresError:
                 continue
-            aligned = align(results, metric, claim.methods, members)
+            aligned = align(results, metric, ranking.methods, members)
             resamples = _Draws(config.bootstrap).of(aligned)
             found.append(
-                ClaimResult(
-                    claim=claim,
+                RankingResult(
+                    ranking=ranking,
                     evalset=name,
                     metric=metric,
-                    ordering=ordering(aligned.by_method, claim.methods, resamples),
-                    paper_holds=claim.paper_holds,
+                    ordering=ordering(aligned.by_method, ranking.methods, resamples),
+                    paper_holds=ranking.paper_holds,
                 )
             )
     return found

@@ -19,10 +19,10 @@ from tasks.evaluate.report.view import (
     FunnelRow,
     ReportConfig,
     WorstCases,
-    claim_views,
     edit_rows,
     gallery_keys,
     metric_plots,
+    ranking_views,
     trade_off,
     trend_plots,
     worst_cases,
@@ -31,7 +31,7 @@ from tasks.evaluate.results import ALL_SETS, MethodScores, SweepPoint
 
 _SECTIONS: Final = (
     ("tables", "Tables"),
-    ("claims", "Claims"),
+    ("rankings", "Reported rankings"),
     ("metrics", "Metrics"),
     ("plots", "Plots"),
     ("gallery", "Gallery"),
@@ -114,7 +114,7 @@ def _context(
         "metric_tables": metric_tables(evaluation),
         "comparisons": _comparisons(evaluation),
         "strata": strata_tables(evaluation),
-        "claims": claim_views(evaluation),
+        "rankings": ranking_views(evaluation),
         "plots": {name: [_drawn(svg) for svg in plots] for name, plots in metric_plots(evaluation).items()},
         "trade_off": None if curve is None else Markup(curve),  # noqa: S704 - escaped where it is drawn
         "trends": [_drawn(svg) for svg in trends],

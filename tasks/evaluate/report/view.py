@@ -31,7 +31,7 @@ from tasks.evaluate.report.names import (
 from tasks.evaluate.report.plots import Curve, CurvePoint, Dot, TrendPoint, curve_plot, dot_plot, trend_plot
 from tasks.evaluate.report.tables import distance_of
 from tasks.evaluate.results import SweepPoint, align
-from tasks.evaluate.summary import ClaimResult
+from tasks.evaluate.summary import RankingResult
 
 
 @configuration
@@ -69,8 +69,8 @@ class WorstCases:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimView:
-    """One claim of the paper as the page says it."""
+class RankingView:
+    """One ranking of the paper as the page says it."""
 
     text: str
     place: str
@@ -81,22 +81,22 @@ class ClaimView:
     numbers: str
     paper: str
     broken_at: str
-    """The step that breaks; empty for a claim that holds."""
+    """The step that breaks; empty for a ranking that holds."""
     parts: tuple[tuple[str, str, str, int], ...]
-    """What is compared, difference, interval and number of edits on every part, for a claim that does not hold."""
+    """What is compared, difference, interval and number of edits on every part, for a ranking that does not hold."""
 
 
-def claim_views(evaluation: Evaluation) -> list[ClaimView]:
-    """Return every claim with what our numbers say to it."""
+def ranking_views(evaluation: Evaluation) -> list[RankingView]:
+    """Return every ranking with what our numbers say to it."""
     found = []
-    for result in evaluation.summary.claims:
+    for result in evaluation.summary.rankings:
         factor = metric_info(result.metric).display_factor
         means = zip(result.ordering.methods, result.ordering.means, strict=True)
         numbers = ", ".join(f"{method_title(method)} {mean * factor:.2f}" for method, mean in means)
         found.append(
-            ClaimView(
-                text=result.claim.text,
-                place=result.claim.place,
+            RankingView(
+                text=result.ranking.text,
+                place=result.ranking.place,
                 evalset=result.evalset,
                 verdict="holds" if result.ordering.holds else "does not hold",
                 holds=result.ordering.holds,
@@ -110,7 +110,7 @@ def claim_views(evaluation: Evaluation) -> list[ClaimView]:
     return found
 
 
-def _parts(evaluation: Evaluation, claim: ClaimResult) -> tuple[tuple[str, str, str, int], ...]:
+def _parts(evaluation: Evaluation, ranking: RankingResult) -> tuple[tuple[str, str, str, int], ...]:
     return tuple(
         (
             found.part,
@@ -118,7 +118,7 @@ def _parts(evaluation: Evaluation, claim: ClaimResult) -> tuple[tuple[str, str, 
             shown_interval(found.metric, found.difference),
             found.num_edits,
         )
-        for found in diagnose(evaluation, claim)
+        for found in diagnose(evaluation, ranking)
     )
 
 

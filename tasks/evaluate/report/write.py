@@ -10,7 +10,7 @@ from storage import ShardStore
 from tasks.evaluate.record import FOLDER, Evaluation
 from tasks.evaluate.report.page import ReportExtras, report_html
 from tasks.evaluate.report.tables import Table, TableRow, metric_tables, paper_tables
-from tasks.evaluate.report.view import ReportConfig, claim_views
+from tasks.evaluate.report.view import ReportConfig, ranking_views
 from tasks.evaluate.results import MethodScores
 
 _LATEX = {
@@ -35,12 +35,12 @@ _SPECIAL = re.compile("|".join(re.escape(character) for character in _LATEX))
 
 
 def report_json(evaluation: Evaluation) -> bytes:
-    """Return the tables, the claims and the summary behind them as JSON."""
+    """Return the tables, the rankings and the summary behind them as JSON."""
     content: dict[str, Any] = {
         "evaluation": evaluation.id,
         "model": evaluation.model,
         "tables": [asdict(table) for table in (*paper_tables(evaluation), *metric_tables(evaluation))],
-        "claims": [asdict(claim) for claim in claim_views(evaluation)],
+        "rankings": [asdict(ranking) for ranking in ranking_views(evaluation)],
         "summary": evaluation.summary.to_json(),
         "provenance": asdict(evaluation.provenance),
     }
@@ -93,16 +93,17 @@ def _exports_line(cells: Sequence[str]) -> str:
 def evaluation_text(evaluation: Evaluation) -> str:
     """Return the paper's tables with our numbers, and which of its orderings hold."""
     parts = [table_text(table) for table in paper_tables(evaluation)]
-    claims = claim_views(evaluation)
+    rankings = ranking_views(evaluation)
     lines = [
-        f"{claim.verdict:>13} ({claim.confidence} of resamples): {claim.text} [{claim.evalset}]: {claim.numbers}"
-        for claim in claims
+        f"{ranking.verdict:>13} ({ranking.confidence} of resamples): {ranking.text} [{ranking.evalset}]: "
+        f"{ranking.numbers}"
+        for ranking in rankings
     ]
     lines += [
-        f"{'':>13} {claim.text} [{claim.evalset}] breaks at {claim.broken_at}: "
-        + ", ".join(f"{part} {difference} {interval}".rstrip() for part, difference, interval, _ in claim.parts)
-        for claim in claims
-        if not claim.holds
+        f"{'':>13} {ranking.text} [{ranking.evalset}] breaks at {ranking.broken_at}: "
+        + ", ".join(f"{part} {difference} {interval}".rstrip() for part, difference, interval, _ in ranking.parts)
+        for ranking in rankings
+        if not ranking.holds
     ]
     if lines:
         parts.append("\n".join(["The paper's orderings:", *lines]))

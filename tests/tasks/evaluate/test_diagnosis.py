@@ -1,4 +1,4 @@
-"""How a claim that fails is found and taken apart."""
+"""How a ranking that fails is found and taken apart."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import Files
-from tasks.evaluate.diagnosis import diagnose, failed_claims, weakest_step
+from tasks.evaluate.diagnosis import diagnose, failed_rankings, weakest_step
 from tasks.evaluate.provenance import Provenance
 from tasks.evaluate.record import write_evaluation
 from tasks.evaluate.results import results_of
@@ -46,11 +46,11 @@ def test_a_claim_that_fails_is_found_and_taken_apart_where_it_breaks(tmp_path):
         ("iedit_m", 1): 67.0,
     }
     made = evaluation(tmp_path, levels)
-    failed = failed_claims(made)
-    assert "table1b_clip_score" in {claim.claim.name for claim in failed}
-    claim = next(claim for claim in failed if claim.claim.name == "table1b_clip_score")
-    assert weakest_step(claim) == ("iedit", "sdedit")
-    parts = {diagnosis.part: diagnosis for diagnosis in diagnose(made, claim)}
+    failed = failed_rankings(made)
+    assert "table1b_clip_score" in {ranking.ranking.name for ranking in failed}
+    ranking = next(ranking for ranking in failed if ranking.ranking.name == "table1b_clip_score")
+    assert weakest_step(ranking) == ("iedit", "sdedit")
+    parts = {diagnosis.part: diagnosis for diagnosis in diagnose(made, ranking)}
     # iEdit above SDEdit is the step that breaks, and one training seed of two is what breaks it.
     assert parts["all edits"].difference.value == pytest.approx(-0.5)
     assert parts["training seed 0"].difference.value == pytest.approx(-2)
@@ -64,11 +64,11 @@ def test_a_claim_that_fails_is_found_and_taken_apart_where_it_breaks(tmp_path):
 
 def test_a_claim_that_holds_is_no_failure(tmp_path):
     levels = {("sdedit", None): 62.0, ("iedit", 0): 64.0, ("iedit_m", 0): 66.0}
-    assert failed_claims(evaluation(tmp_path, levels)) == []
+    assert failed_rankings(evaluation(tmp_path, levels)) == []
 
 
 def test_a_claim_of_which_no_edit_is_left_has_no_parts(tmp_path):
     levels = {("sdedit", None): 62.0, ("iedit", 0): 60.0, ("iedit_m", 0): 66.0}
     made = evaluation(tmp_path, levels)
     emptied = replace(made, results=results_of(made.results.table.slice(0, 0)))
-    assert diagnose(emptied, failed_claims(made)[0]) == []
+    assert diagnose(emptied, failed_rankings(made)[0]) == []

@@ -1,4 +1,4 @@
-"""The stage evaluate: edits and scores of a slice, their values, their accounts and their reruns."""
+"""The stage evaluate: edits and scores of a shard, their values, their accounts and their reruns."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Means, intervals, comparisons and claims of results whose values are known."""
+"""Means, intervals, comparisons and rankings of results whose values are known."""
 
 import json
 import math
@@ -62,25 +62,25 @@ def test_what_all_methods_share_cancels_in_a_difference_and_not_in_a_mean():
 def test_the_claims_of_the_papers_table_are_checked_on_the_set_of_its_kind():
     results = made_up(PAPER_LIKE, evalsets=("generated", "real"))
     summary = summarise(results, CONFIG, origins={"generated": "generated", "real": "real"})
-    claims = {(claim.claim.name, claim.evalset): claim for claim in summary.claims}
-    assert {name for name, _ in claims} == {
+    rankings = {(ranking.ranking.name, ranking.evalset): ranking for ranking in summary.rankings}
+    assert {name for name, _ in rankings} == {
         *("table1a_clip_score", "table1a_ssim_zero_fill_outside", "table1b_clip_score"),
         *("table1b_ssim_zero_fill_outside", "masked_inference_over_iedit"),
     }
-    first = claims["table1a_clip_score", "generated"]
+    first = rankings["table1a_clip_score", "generated"]
     assert first.ordering.holds
     assert first.ordering.probability > 0.9
     assert first.metric == "clip_score@mini"
-    assert claims["masked_inference_over_iedit", ALL_SETS].ordering.holds
+    assert rankings["masked_inference_over_iedit", ALL_SETS].ordering.holds
 
 
 def test_an_ordering_that_does_not_hold_is_said_not_to():
     upside_down = {("sdedit", None): 70.0, ("iedit", 0): 66.0, ("iedit_m", 0): 65.0}
     summary = summarise(made_up(upside_down), CONFIG, origins={"real": "real"})
-    claim = next(claim for claim in summary.claims if claim.claim.name == "table1b_clip_score")
-    assert not claim.ordering.holds
-    assert claim.ordering.probability == 0
-    assert claim.paper_holds
+    ranking = next(ranking for ranking in summary.rankings if ranking.ranking.name == "table1b_clip_score")
+    assert not ranking.ordering.holds
+    assert ranking.ordering.probability == 0
+    assert ranking.paper_holds
 
 
 def test_what_failed_is_counted_and_leaves_the_rest_alone():

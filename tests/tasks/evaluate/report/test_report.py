@@ -18,7 +18,7 @@ from tasks.evaluate.report.names import in_order, method_label, method_title, pe
 from tasks.evaluate.report.page import ReportExtras
 from tasks.evaluate.report.plots import Dot, TrendPoint, dot_plot, trend_plot
 from tasks.evaluate.report.tables import metric_tables, paper_tables, strata_tables
-from tasks.evaluate.report.view import FunnelRow, ReportConfig, claim_views, edit_rows, worst_cases
+from tasks.evaluate.report.view import FunnelRow, ReportConfig, edit_rows, ranking_views, worst_cases
 from tasks.evaluate.report.write import escape_latex, evaluation_text, latex_table, write_report
 from tasks.evaluate.results import SweepPoint
 from tests.builders.chromium import needs_browser, page_after_scripts
@@ -281,10 +281,10 @@ def test_settings_without_meaning_are_refused():
 def test_a_claim_that_fails_says_where_it_breaks(tmp_path):
     levels = {("sdedit", None): 66.0, ("iedit", 0): 64.0, ("iedit_m", 0): 68.0}
     made_up_one = evaluated(Files(str(tmp_path)), levels=levels)
-    claim = next(view for view in claim_views(made_up_one) if view.text.startswith("CLIPScore on real"))
-    assert not claim.holds
-    assert claim.broken_at == "iEdit above SDEdit"
-    assert claim.parts[0][:2] == ("all edits", "\N{MINUS SIGN}2.00")
+    ranking = next(view for view in ranking_views(made_up_one) if view.text.startswith("CLIPScore on real"))
+    assert not ranking.holds
+    assert ranking.broken_at == "iEdit above SDEdit"
+    assert ranking.parts[0][:2] == ("all edits", "\N{MINUS SIGN}2.00")
     text = evaluation_text(made_up_one)
     assert "breaks at iEdit above SDEdit: all edits \N{MINUS SIGN}2.00" in text
     assert "SDEdit" in text.splitlines()[2]
