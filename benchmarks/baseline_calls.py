@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tasks.download.stage import DownloadConfig
-from tasks.images.layout import layout_descriptors, layout_pixels
+from tasks.embed.layout import layout_descriptors, layout_pixels
 
 Floats = npt.NDArray[np.float32]
 Sample = Mapping[str, Any]

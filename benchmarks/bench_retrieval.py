@@ -33,7 +33,7 @@ from miniature.pair_truth import PairTruth, PromptError, judge_pair
 from miniature.web import Site
 from miniature.world import Scene
 from storage import ShardReport
-from tasks.images.image_index import load_image_index
+from tasks.images import load_image_index
 from tasks.index.vector_index import open_index
 from tasks.mask.scores import Bools, blurred, mask_iou, outside_similarity, read_mask
 from tasks.mask.stage import MaskConfig, MaskGates, mask_shard

@@ -26,8 +26,7 @@ from tasks.index.vector_index import SearchSettings, open_index
 from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
 from tasks.retrieve.stage import retrieval, retrieve_shard
 from tasks.swap.stage import SwapConfig, swap_shard
-from tasks.swap.word_counts import read_counts
-from tasks.words import count_words
+from tasks.swap.words import count_words, read_counts
 
 _WARM_ROWS = 200
 _INDEX = IndexConfig(search=SearchSettings(threads=1))

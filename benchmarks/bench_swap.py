@@ -12,10 +12,8 @@ from pathlib import Path
 
 from benchmarks.report import print_provenance, print_rows
 from miniature.world import World
-from tasks.swap.config import SwapConfig
-from tasks.swap.result import Swap
-from tasks.swap.swapper import Swapper
-from tasks.swap.word_counts import count_terms
+from tasks.swap.swapper import Swap, SwapConfig, Swapper
+from tasks.swap.words import count_terms
 
 CAPTIONS = Path(__file__).parents[1] / "tests" / "assets" / "tagged_captions.jsonl"
 

@@ -29,7 +29,7 @@ from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import ModelSource
 from iedit_model.training.config import LayerPolicy, LossConfig, TrainConfig
 from storage import ShardStore, VersionInfo
-from tasks.train.acceleration import build_accelerator
+from tasks.train.learner import build_accelerator
 from tasks.train.networks import load_networks
 from tasks.train.preparation import prepare_run
 from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, TrainRunConfig

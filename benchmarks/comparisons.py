@@ -25,10 +25,9 @@ from storage import ShardReport, ShardStore, iter_tar, read_tar_member, split_me
 from storage.reports import stage_folder
 from tasks.caption import caption_shard
 from tasks.download.stage import download_shard
+from tasks.embed.layout import layout_descriptors, layout_pixels
 from tasks.embed.stage import embed_shard
-from tasks.images.image_index import load_image_index
-from tasks.images.layout import layout_descriptors, layout_pixels
-from tasks.images.stored_images import StoredImage, read_image, stored_images
+from tasks.images import StoredImage, load_image_index, read_image, stored_images
 from tasks.index.vector_index import open_index
 from tasks.mask.stage import MaskConfig, MaskGates, mask_shard
 from tasks.pack.stage import PackInputs, pack_shard, plan_pack, tar_names

@@ -19,8 +19,7 @@ from tasks.embed.stage import embed_shard
 from tasks.index.stage import build_index
 from tasks.plan.stage import PlanConfig, plan_shards
 from tasks.swap.stage import swap_shard
-from tasks.swap.word_counts import read_counts
-from tasks.words import count_words
+from tasks.swap.words import count_words, read_counts
 
 FAULTS = FaultShares.only(copy=0.03, near_copy=0.03)
 """The faults of the web that bear on retrieval: images that are there twice. The others only cost time."""

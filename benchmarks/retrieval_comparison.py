@@ -14,10 +14,8 @@ from flows.config.tree import DataConfig
 from storage import ShardReport, ShardStore, sample_id
 from tasks.caption import CAPTION
 from tasks.download.stage import DOWNLOAD
-from tasks.embed.queries import query_embeds
-from tasks.embed.rows import read_embeds
-from tasks.embed.stage import embed_schema
-from tasks.embed.vectors import unit_rows
+from tasks.embed.stage import embed_schema, read_embeds
+from tasks.embed.vectors import query_embeds, unit_rows
 from tasks.index.stage import build_index
 from tasks.index.vector_index import VectorIndex, open_index
 from tasks.retrieve.candidates import Batch, find_candidates

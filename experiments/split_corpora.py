@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from tasks.corpus import Ids
-from tasks.pack.components import components
+from tasks.pack.splits import components
 
 
 def ids_of(num: int, seed: int = 0) -> Ids:

@@ -6,7 +6,6 @@ Read in this order: ``ids`` (names that follow from content), ``files`` (atomic 
 nor fsspec.
 """
 
-from storage.canonical import Json, canonical_json, canonical_value, json_document
 from storage.diff import SampleChange, VersionDiff, diff_versions
 from storage.errors import (
     AccountingError,
@@ -29,13 +28,33 @@ from storage.errors import (
 from storage.files import Files, FileStat
 from storage.filters import canonical_filter, parse_filter
 from storage.garbage import Garbage, collect_garbage
-from storage.ids import digest_of, file_sha256, fingerprint, folder_identity, sample_id, sample_seed
+from storage.ids import (
+    Json,
+    canonical_json,
+    canonical_value,
+    digest_of,
+    file_sha256,
+    fingerprint,
+    folder_identity,
+    json_document,
+    sample_id,
+    sample_seed,
+)
 from storage.lineage import StageRecord, StageRun, VersionInfo
 from storage.parquet import filtered, parquet_bytes, read_parquet
 from storage.reports import Dropped, FileEntry, ShardReport
-from storage.schema import SAMPLE_ID, Column, TableSchema, col, in_manifest, validated
 from storage.shards import ShardStore, ShardTarget
-from storage.tables import DROPPED, SAMPLE_PARTS, manifest_schema
+from storage.tables import (
+    DROPPED,
+    SAMPLE_ID,
+    SAMPLE_PARTS,
+    Column,
+    TableSchema,
+    col,
+    in_manifest,
+    manifest_schema,
+    validated,
+)
 from storage.tars import TarMember, WrittenTar, iter_tar, read_tar_member, write_tar
 from storage.verify import Problem, split_member, verify_version
 from storage.versions import VersionStore

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from storage.arrow import compute
-from storage.canonical import Json
 from storage.errors import MissingFileError
+from storage.ids import Json
 from storage.lineage import StageRecord, VersionInfo
 from storage.parquet import read_parquet
 from storage.reports import DROPPED_TABLE, TABLE, file_path
-from storage.schema import TableSchema
+from storage.tables import TableSchema, compute
 from storage.versions import VersionStore
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import ast
 import difflib
 from typing import TYPE_CHECKING, Any
 
-from storage.arrow import compute
 from storage.errors import FilterError
-from storage.schema import TableSchema
+from storage.tables import TableSchema, compute
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc

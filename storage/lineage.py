@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from storage.canonical import Json, canonical_value, json_document
 from storage.errors import CorruptFileError, VersionError
-from storage.ids import digest_of
+from storage.ids import Json, canonical_value, digest_of, json_document
 from storage.reports import FileEntry, ShardReport
 
 FORMAT = 1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storage.errors import CorruptFileError, FilterError, SchemaError
-from storage.schema import TableSchema, validated
+from storage.tables import TableSchema, validated
 
 if TYPE_CHECKING:
     import pyarrow as pa

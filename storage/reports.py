@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.canonical import json_document
 from storage.errors import AccountingError, CorruptFileError, SchemaError, ShardNameError
-from storage.ids import digest_of
+from storage.ids import digest_of, json_document
 
 Scalar = str | int | float | bool | None
 

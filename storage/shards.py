@@ -28,8 +28,7 @@ from storage.reports import (
     marker_path,
     stage_folder,
 )
-from storage.schema import TableSchema, validated
-from storage.tables import DROPPED
+from storage.tables import DROPPED, TableSchema, validated
 from storage.tars import WrittenTar
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, Self
 
 from storage.errors import AddressError, CorruptFileError, ForbiddenMemberError, TruncatedTarError
-from storage.files import Files
-from storage.paths import checked_path
+from storage.files import Files, checked_path
 
 _BLOCK = tarfile.BLOCKSIZE
 _RECORD = tarfile.RECORDSIZE

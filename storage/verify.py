@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from storage.errors import CorruptFileError, MissingFileError, SchemaError
 from storage.lineage import VersionInfo
 from storage.reports import FileEntry
-from storage.schema import TableSchema, validated
-from storage.tables import SAMPLE_PARTS
+from storage.tables import SAMPLE_PARTS, TableSchema, validated
 from storage.tars import TarMember, iter_tar
 from storage.versions import VersionStore, manifest_path
 

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from storage.arrow import compute
 from storage.errors import (
     AccountingError,
     EmptyVersionError,
@@ -26,8 +25,7 @@ from storage.ids import digest_of
 from storage.lineage import StageRecord, StageRun, VersionInfo, version_id
 from storage.parquet import filtered, parquet_bytes, read_parquet, read_schema
 from storage.reports import FileEntry, is_log
-from storage.schema import TableSchema
-from storage.tables import PACKED_COLUMNS, SHARD_FILES
+from storage.tables import PACKED_COLUMNS, SHARD_FILES, TableSchema, compute
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError
 from iedit_model.models.captioner import Captioner, CaptionerSpec, load_captioner
 from storage import SAMPLE_ID, Dropped, ShardReport, ShardStore, TableSchema, col, in_manifest
-from tasks.images.stored_images import BatchConfig, ImagePass, stored_images
+from tasks.images import BatchConfig, ImagePass, stored_images
 from tasks.stage import Job, Output, Stage, Workspace
 
 VERSION: Final = 1

@@ -5,9 +5,12 @@ TaskError
 │   └── EmptyPlanError  metadata of which no row is left to download
 ├── ShardError          a whole shard failed, so that nothing of it counts as done
 ├── WordNetError        no usable WordNet 3.0 can be found or set up
-├── FetchError          why a URL gave no picture (tasks/download/errors.py)
-├── TrainingError       what stops a training (tasks/train/errors.py)
-├── EvalSetError        an evaluation set that cannot be used (tasks/evaluate/sets/errors.py)
+├── FetchError          why a URL gave no image (tasks/download/errors.py)
+├── TrainingError       what stops a training
+│   ├── TrainingRowsError       no sample to train on, or samples that do not fit together
+│   ├── RunFolderError          the folder of a run belongs to another run, is in use or is damaged
+│   ├── MissingPackageError     an option needs a package that is not installed
+│   └── DivergedError           the loss or a gradient is not finite, or exploded
 └── EvaluationError     what stops an evaluation or fails it (tasks/evaluate/errors.py)
 
 Errors of a single module stand in that module and derive from TaskError too.
@@ -45,3 +48,32 @@ class ShardError(TaskError):
     """A whole shard failed and nothing of it counts as done; the message says why and counts the failures."""
 
     retryable = True
+
+
+class TrainingError(TaskError):
+    """Root of all errors of the train stage."""
+
+    stops_run = True
+
+
+class TrainingRowsError(TrainingError):
+    """No sample is left to train on, or the samples do not fit together; the message says why."""
+
+
+class RunFolderError(TrainingError):
+    """The folder of a run belongs to another configuration, is in use or is damaged."""
+
+
+class MissingPackageError(TrainingError):
+    """An option needs a package that is not installed; the message names both."""
+
+
+class DivergedError(TrainingError):
+    """The loss or a gradient is not finite, or many times what it was; the run stopped before using it."""
+
+    def __init__(self, message: str, *, step: int, sample_ids: tuple[str, ...], checkpoint: str | None) -> None:
+        """Keep the optimiser step, the samples of its batch and the last good checkpoint (a path, None before any)."""
+        super().__init__(message)
+        self.step = step
+        self.sample_ids = sample_ids
+        self.checkpoint = checkpoint

@@ -4,7 +4,7 @@ from typing import Final
 
 from storage import DROPPED, TableSchema, manifest_schema
 from storage.tables import SHARD_FILES
-from tasks import caption, words
+from tasks import caption
 from tasks.download import stage as download
 from tasks.embed import stage as embed
 from tasks.index import stage as index
@@ -14,6 +14,7 @@ from tasks.plan import stage as plan
 from tasks.retrieve import stage as retrieve
 from tasks.stage import AnyStage
 from tasks.swap import stage as swap
+from tasks.swap import words
 
 DATASET: Final[tuple[AnyStage, ...]] = (
     plan.STAGE,  # cuts the metadata into shards

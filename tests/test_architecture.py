@@ -55,7 +55,7 @@ UNCALLED = {
     "metric_versions",
     "mse_and_psnr",
     "unregister",
-    "failed_claims",
+    "failed_rankings",
     "from_values",
     "layout_descriptor",
     "release_index",

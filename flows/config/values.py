@@ -42,7 +42,7 @@ from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.generated import GENERATED_PROMPTS
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
-from tasks.images.stored_images import BatchConfig
+from tasks.images import BatchConfig
 from tasks.index.stage import IndexConfig
 from tasks.mask.stage import MaskConfig, MaskGates
 from tasks.pack.stage import PackConfig

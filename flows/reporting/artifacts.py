@@ -9,8 +9,8 @@ from flows.reporting.image_artifact import publish_picture
 from flows.reporting.progress import Tally
 from storage import StageRecord, VersionInfo, VersionStore
 from storage.files import Files
-from tasks.dataset.contact_sheet import pair_sheet
 from tasks.dataset.dataset_card import dataset_card
+from tasks.dataset.gallery import pair_sheet
 
 _PAIRS_SHOWN: Final = 12
 

@@ -1,10 +1,12 @@
 """A page of pairs to look at: images, masks, prompts and scores of a dataset version in one self-contained file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+from markupsafe import Markup, escape
 from pydantic import Field
 
 from iedit_model.configuration import configuration
@@ -12,14 +14,127 @@ from iedit_model.errors import ImageFileError, MaskError
 from iedit_model.imaging.decode import STORED_FORMATS, decode_image
 from iedit_model.imaging.encode import SMALL_PX, image_url
 from iedit_model.imaging.mask_files import decode_levels
-from iedit_model.imaging.sheet import mask_overlay, shrunk_levels
+from iedit_model.imaging.pages import render_page
+from iedit_model.imaging.sheet import SheetCell, contact_sheet, mask_overlay, overlaid, shrunk_levels
 from storage import SAMPLE_PARTS, Column, CorruptFileError, VersionInfo, VersionStore
 from storage.atomic import replace_bytes
-from tasks.dataset.gallery_page import PageCard, PageColumn, html_page
 from tasks.pack.packed_sample import read_sample
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageColumn:
+    """One column that can be sorted and filtered by."""
+
+    name: str
+    title: str
+    """What it means."""
+    choices: tuple[str, ...] | None = None
+    """Its values if it is a word, None for a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageCard:
+    """One pair as it is shown."""
+
+    row: Mapping[str, Any]
+    """Its row of the manifest."""
+    images: Mapping[str, str]
+    """``s``, ``t`` (source, target), ``sm``, ``tm`` (their masks) -> data URL; a broken part is missing."""
+    is_small: bool
+    """Whether its images have so few pixels that each should be seen."""
+
+
+def html_page(
+    title: str, summary: str, cards: Iterable[PageCard], columns: Sequence[PageColumn], *, footer: str
+) -> str:
+    """Return the page.
+
+    Args:
+        title: heading, as text.
+        summary: sentence below it, as text.
+        cards: the pairs, in the order in which they are first shown.
+        columns: what can be sorted and filtered by, and is listed on each card if it is a number.
+        footer: last line, as text.
+    """
+    shown = [
+        {
+            "row": card.row,
+            "images": {name: Markup(url) for name, url in card.images.items()},  # noqa: S704 - base64
+            "is_small": card.is_small,
+            "numbers": [_value(card.row[column.name]) for column in columns],
+        }
+        for card in cards
+    ]
+    return render_page(
+        "tasks.dataset",
+        "gallery.html.j2",
+        script="gallery.js",
+        title=title,
+        summary=summary,
+        cards=shown,
+        columns=columns,
+        footer=footer,
+        marked=marked,
+    )
+
+
+def marked(text: str, word: str, other: str, tag: str) -> Markup:
+    """Return ``text`` as HTML with the exchanged word marked.
+
+    Args:
+        text: the caption or the edit prompt.
+        word: the word of it that was exchanged.
+        other: the other of the two texts: the word stands where they begin to differ.
+        tag: ``del`` or ``ins``.
+    """
+    same = next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+    start = text.find(word, max(0, same - len(word))) if word else -1
+    if start < 0:
+        return escape(text)
+    end = start + len(word)
+    return Markup("{0}<{3}>{1}</{3}>{2}").format(text[:start], text[start:end], text[end:], tag)
+
+
+def _value(value: Any) -> Any:
+    """Return a value for JSON: numbers that are none become None."""
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+_COLUMNS: Final = 2
+_COLUMNS_READ: Final = ("sample_id", "caption", "edit_prompt", "tar", "tar_offset", "tar_size")
+
+
+def pair_sheet(versions: VersionStore, version: VersionInfo, *, limit: int = 12) -> "Image":
+    """Return a sheet of the first pairs by sample id, which is as good as a random sample.
+
+    Args:
+        versions: where the version lies.
+        version: the version.
+        limit: most pairs, 1 or more. A pair whose bytes are damaged leaves a gap.
+    """
+    hashes = tuple(f"{part}_member_sha256" for part in SAMPLE_PARTS)
+    rows = versions.manifest(version, columns=(*_COLUMNS_READ, *hashes)).slice(0, limit).to_pylist()
+    cells = [
+        SheetCell(images=_images(versions, row), lines=(row["caption"], "> " + row["edit_prompt"])) for row in rows
+    ]
+    return contact_sheet(cells, columns=_COLUMNS)
+
+
+def _images(versions: VersionStore, row: dict[str, Any]) -> "list[Image]":
+    shown: list[Image] = []
+    try:
+        parts = read_sample(versions.files, row)
+        for part in ("source", "target"):
+            image = decode_image(parts[part], formats=tuple(STORED_FORMATS))
+            shown += [image, overlaid(image, decode_levels(parts[f"{part}_mask"]))]
+    except (CorruptFileError, ImageFileError, MaskError):
+        return shown
+    return shown
+
 
 _WORDS: Final = ("split", "relation", "pos", "caption_source")
 _TEXTS: Final = (

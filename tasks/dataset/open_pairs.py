@@ -20,7 +20,7 @@ from webdataset.gopen import gopen_schemes
 
 from storage import Files, VersionStore, sample_seed, split_member
 from tasks.errors import TaskError
-from tasks.images.stored_images import decode_image
+from tasks.images import decode_image
 
 _SCHEME: Final = "iedit"
 

@@ -34,8 +34,7 @@ from storage import (
     split_member,
     write_tar,
 )
-from storage.arrow import compute
-from storage.tables import SHARD_FILES
+from storage.tables import SHARD_FILES, compute
 from tasks.corpus import url_key
 from tasks.errors import TaskError
 from tasks.pack.plan import STAGE

@@ -15,6 +15,7 @@ from iedit_model.errors import ConfigError, ImageFileError
 from iedit_model.imaging.decode import LIMITS, ImageLimits, decode_image
 from iedit_model.imaging.encode import encode_image
 from iedit_model.imaging.mask_files import encode_mask, read_mask
+from iedit_model.imaging.sheet import SheetCell, contact_sheet, overlaid
 from storage.atomic import replace_bytes
 from tasks.edit.record import (
     RECORD_NAME,
@@ -26,10 +27,37 @@ from tasks.edit.record import (
     record_bytes,
     recorded,
 )
-from tasks.edit.sheet import edit_sheet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+TILE_PX: Final = 256
+"""Longer side of a tile."""
+_MAX_COLUMNS: Final = 6
+
+
+def edit_sheet(
+    title: str, source: "Image", mask: Mask | None, results: Sequence["Image"], labels: Sequence[str]
+) -> "Image":
+    """Return the sheet: source | mask | results, at most six tiles per row, under a title.
+
+    Args:
+        title: the edit in words; what does not fit is cut off.
+        source: RGB.
+        mask: (height, width) of the source, shown as an overlay; None leaves the tile out.
+        results: RGB, in the source's size.
+        labels: one per result.
+    """
+    scale = TILE_PX / max(source.size)
+    tile = max(1, round(source.width * scale)), max(1, round(source.height * scale))
+    cells = [SheetCell(images=[image], lines=[label]) for label, image in zip(labels, results, strict=True)]
+    if mask is not None:
+        shown = overlaid(source, np.rint(mask * 255).astype(np.uint8), tile_size=tile)
+        cells.insert(0, SheetCell(images=[shown], lines=["mask"]))
+    cells.insert(0, SheetCell(images=[source], lines=["source"]))
+    return contact_sheet(cells, columns=_MAX_COLUMNS, tile_size=tile, title=title)
+
 
 SHEET_NAME: Final = "sheet.png"
 SOURCE_STEM: Final = "source"

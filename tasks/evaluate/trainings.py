@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from iedit_model.models.source import ModelSource
+from tasks.errors import RunFolderError
 from tasks.evaluate.plan import Checkpoints
-from tasks.train.errors import RunFolderError
-from tasks.train.run_folder import RunFolder
-from tasks.train.run_manifest import MANIFEST_NAME
+from tasks.train.run_folder import MANIFEST_NAME, RunFolder
 
 _UNKNOWN: Final = "weights without a record of their training"
 _NOISE_LOSSES: Final = {"ldm": "L_LDM", "paired": "L_paired", "mask": "L_mask"}

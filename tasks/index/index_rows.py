@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from storage import Dropped, ShardReport, ShardStore
 from tasks.corpus import Ids, packed_ids
-from tasks.embed.queries import MeanAccumulator, ModalityMeans
-from tasks.embed.rows import EmbedTableError, Float16s, read_embeds
-from tasks.embed.vectors import FLAWS, Int64s, find_flaws
+from tasks.embed.stage import EmbedTableError, Float16s, read_embeds
+from tasks.embed.vectors import FLAWS, Int64s, MeanAccumulator, ModalityMeans, find_flaws
 from tasks.errors import TaskError
 
 _BLOCK_ROWS: Final = 65_536

@@ -5,7 +5,7 @@ stored, the facts that exclude candidates, the means of the two modalities. Rows
 division into shards does not show in any byte.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -13,25 +13,84 @@ from typing import Annotated, Any, Final
 import numpy as np
 from pydantic import Field
 
-from iedit_model.configuration import configuration
+from iedit_model.configuration import Seed, Share, configuration
 from storage import SAMPLE_ID, ShardReport, ShardStore, TableSchema, col
 from tasks.corpus import read_facts
-from tasks.embed.queries import QueryConfig, query_embeds
-from tasks.embed.vectors import Float64s, Int64s
+from tasks.embed.stage import Float16s
+from tasks.embed.vectors import Float64s, Int64s, QueryConfig, gathered_cosines, query_embeds, unit_rows
 from tasks.errors import TaskError
 from tasks.index.index_rows import Gathered, gather, id_table, list_images, save_array
-from tasks.index.inverted_lists import ListConfig, exact_index, list_index
-from tasks.index.recall import RecallConfig, kth_scores, recall
 from tasks.index.vector_index import (
     FACTS_BLOB,
     FAISS_BLOB,
     LAYOUTS_BLOB,
     MEANS_BLOB,
     VECTORS_BLOB,
+    ListConfig,
     Neighbours,
     SearchSettings,
+    exact_index,
+    list_index,
 )
 from tasks.stage import Job, Output, Stage, Workspace
+
+Search = Callable[[Float64s, int], Int64s]
+"""Queries (n, d) and k -> positions (n, k), -1 where there is none."""
+
+_TOLERANCE: Final = 2e-6
+"""The full search runs in float32; a neighbour that is worse by less is as good."""
+_BLOCK_ROWS: Final = 16_384
+
+
+@configuration
+class RecallConfig:
+    """How the recall is measured, and how high it must be."""
+
+    least: Share = 0.95
+    """Share of the true neighbours in [0, 1] that must be found, else the stage fails."""
+    queries: Annotated[int, Field(ge=1, le=10**6)] = 256
+    """Images whose queries are tried."""
+    top_k: Annotated[int, Field(ge=1, le=2048)] = 20
+    """Neighbours of each that should be found; the retrieval's ``top_k``."""
+    text_weights: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.8)
+    """Text weights of the queries; the worst one counts."""
+    seed: Seed = 0
+    """Decides which images."""
+
+    def sample(self, num_rows: int) -> Int64s:
+        """Return the sorted positions of the images whose queries are tried."""
+        size = min(self.queries, num_rows)
+        rng = np.random.default_rng(self.seed)
+        return np.sort(rng.choice(num_rows, size, replace=False, shuffle=False)).astype(np.int64)
+
+
+def kth_scores(vectors: Float16s, queries: Float64s, k: int) -> Float64s:
+    """Return the k-th highest cosine (n,) of each query with all vectors (rows, d), k at most the number of rows."""
+    best = np.zeros((len(queries), 0), np.float32)
+    rows = queries.astype(np.float32)
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = rows @ unit_rows(vectors[start : start + _BLOCK_ROWS]).astype(np.float32).T
+        best = np.concatenate([best, block], axis=1)
+        if best.shape[1] > k:
+            best = np.partition(best, best.shape[1] - k, axis=1)[:, -k:]
+    return best.min(axis=1).astype(np.float64)
+
+
+def recall(search: Search, vectors: Float16s, queries: Float64s, kth: Float64s, k: int) -> float:
+    """Return the share in [0, 1] of the k nearest neighbours that ``search`` finds; ties with the k-th all count.
+
+    Args:
+        search: what is measured.
+        vectors: the whole corpus (rows, d), unit norm.
+        queries: unit rows (n, d), n > 0.
+        kth: ``kth_scores`` of them.
+        k: neighbours of a query, at most the rows of the corpus.
+    """
+    positions = search(queries, k)
+    [scores] = gathered_cosines(vectors, positions, [queries])
+    found = (scores >= kth[:, None] - _TOLERANCE) & (positions >= 0)
+    return float(found.sum(axis=1).mean() / k)
+
 
 VERSION: Final = 1
 

@@ -16,8 +16,7 @@ from iedit_model.models.segmenter import PromptedImage, Segmenter, SegmenterSpec
 from storage import SAMPLE_ID, Column, Dropped, ShardReport, ShardStore, TableSchema, col, digest_of, in_manifest
 from storage.tables import UNIT_RANGE
 from tasks.corpus import CorpusError
-from tasks.images.image_index import ImageIndex, load_image_index
-from tasks.images.stored_images import BatchConfig, ImagePass, StoredImage
+from tasks.images import BatchConfig, ImageIndex, ImagePass, StoredImage, load_image_index
 from tasks.mask.scores import Levels, MaskScores, blurred, mask_iou, outside_similarity, read_mask, score_mask
 from tasks.stage import Job, Output, Stage, Workspace
 

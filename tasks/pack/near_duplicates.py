@@ -18,7 +18,7 @@ from pydantic import Field
 
 from iedit_model.configuration import Cosine, configuration
 from tasks.embed.vectors import rounded_scores, row_cosines
-from tasks.pack.components import Int64s, components
+from tasks.pack.splits import Int64s, components
 
 Keys = npt.NDArray[np.uint64]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from storage import SAMPLE_PARTS, CorruptFileError, Files, TableSchema, iter_tar, split_member
-from storage.arrow import compute
+from storage.tables import compute
 from tasks.errors import TaskError
 
 if TYPE_CHECKING:

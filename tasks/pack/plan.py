@@ -1,5 +1,7 @@
 """The first half of stage 8: which pairs go into which tar of which split, decided over the whole dataset at once."""
 
+import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -19,18 +21,51 @@ from storage import (
     col,
     in_manifest,
 )
-from storage.arrow import compute
+from storage.tables import compute
 from tasks.corpus import Ids, packed_ids
-from tasks.embed.rows import read_embeds
-from tasks.pack.components import Int64s
+from tasks.embed.stage import read_embeds
 from tasks.pack.near_duplicates import DuplicateConfig, Keys, Pictures, duplicate_groups
 from tasks.pack.rows import PackInputError, PackInputs, id_at, places_of, read_copies, read_images, read_pairs
-from tasks.pack.splits import SPLITS, Assignment, SplitConfig, assign_splits
-from tasks.pack.templates import edit_template, template_key, text_key
+from tasks.pack.splits import SPLITS, Assignment, Int64s, SplitConfig, assign_splits
 from tasks.stage import Job, Output, Stage, Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*|[^\w\s]")
+_NUMBER = re.compile(r"\d+")
+
+
+def edit_template(caption: str, edit_prompt: str) -> str:
+    """Return what both texts share at their beginnings and ends, with ``_`` in between.
+
+    Case, spacing, numbers, final full stops and the choice of "a" or "an" make no difference.
+    """
+    old, new = _words(caption), _words(edit_prompt)
+    shorter = min(len(old), len(new))
+    start = next((i for i in range(shorter) if old[i] != new[i]), shorter)
+    end = next((i for i in range(shorter - start) if old[-1 - i] != new[-1 - i]), shorter - start)
+    return " ".join((*old[:start], "_", *old[len(old) - end :]))
+
+
+def text_key(text: str) -> int:
+    """Return 64 bits that are equal for texts which say the same word for word; differences as for templates."""
+    return template_key(" ".join(_words(text)))
+
+
+def template_key(template: str) -> int:
+    """Return 64 bits of a template."""
+    digest = hashlib.blake2b(template.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _words(text: str) -> list[str]:
+    words = [_NUMBER.sub("0", word) for word in _WORD.findall(text.casefold())]
+    while words and words[-1] == ".":
+        words.pop()
+    return ["a" if word == "an" else word for word in words]
+
 
 VERSION: Final = 1
 PLAN_SHARD: Final = "plan"

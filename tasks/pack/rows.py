@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from storage import ShardReport, ShardStore, TableSchema
-from storage.arrow import compute
+from storage.tables import compute
 from tasks.corpus import Ids, packed_ids
 from tasks.errors import TaskError
-from tasks.pack.components import Int64s
+from tasks.pack.splits import Int64s
 
 if TYPE_CHECKING:
     import pyarrow as pa

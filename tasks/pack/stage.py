@@ -23,7 +23,7 @@ from storage import (
     manifest_schema,
     write_tar,
 )
-from storage.arrow import compute
+from storage.tables import compute
 from tasks.pack.packed_sample import BadPartError, image_part, json_columns, json_records, mask_part
 from tasks.pack.plan import PACK, PLAN_SHARD, STAGE, PackConfig, plan_pack, tar_names
 from tasks.pack.rows import MASK_COLUMNS, PackInputError, PackInputs, manifest_rows

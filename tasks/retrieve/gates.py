@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from iedit_model.configuration import Cosine, configuration
 from storage import SAMPLE_ID, Dropped, TableSchema, col, in_manifest
-from storage.arrow import compute
-from storage.tables import COSINE
+from storage.tables import COSINE, compute
 from tasks.embed.vectors import Bools, Int64s, rounded_scores
-from tasks.retrieve.exclusions import EXCLUSIONS
+from tasks.retrieve.candidates import EXCLUSIONS
 from tasks.retrieve.pair_scores import MissingScoreError
 
 if TYPE_CHECKING:

@@ -1,14 +1,18 @@
-"""What is measured on each candidate pair: text, image and directional similarity, layout.
+"""The scores of each candidate pair (text, image, direction, layout), and the re-ranking by their weighted sum.
 
-Axis names in this file: n = sources, w = candidates of a source, d = dimension of the embeddings, l = of the layouts.
+The paper takes the nearest neighbour as it is; see docs/decisions/0005-retrieval-query.md for why we do not. Axis names
+in this file: n = sources, w = candidates of a source, d = dimension of the embeddings, l = of the layouts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from tasks.embed.rows import EmbedRows
-from tasks.embed.vectors import Float64s, Int64s, gathered_cosines, row_cosines, unit_rows
+from iedit_model.configuration import configuration
+from tasks.embed.stage import EmbedRows
+from tasks.embed.vectors import Bools, Float64s, Int64s, gathered_cosines, rounded_scores, row_cosines, unit_rows
 from tasks.errors import TaskError
 from tasks.index.vector_index import VectorIndex
 
@@ -84,3 +88,50 @@ def measure_pairs(
         directional=directional,
         layout=layout,
     )
+
+
+@configuration
+class RerankConfig:
+    """Weights of the scores; they are divided by their sum, so that a ranking score is a mean of cosines."""
+
+    similarity: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    """Query against target image. The paper ranks by this alone."""
+    target_text: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Target image against the edit prompt."""
+    image: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Source image against target image."""
+    directional: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Change of the images against change of the texts; needs ``caption_embeds``."""
+    layout: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Agreement of the layouts; needs ``layout_embeds``."""
+
+    def __post_init__(self) -> None:
+        if not sum(getattr(self, field.name) for field in fields(self)):
+            raise ValueError("the weights are all 0, so that nothing would be ranked")
+
+
+def ranking_scores(scores: PairScores, config: RerankConfig) -> Float64s:
+    """Return the mean of the scores (n, w) under the weights, in [-1, 1].
+
+    Raises:
+        MissingScoreError: a weighted score was not measured.
+    """
+    total = np.zeros_like(scores.similarity)
+    weights = {field.name: getattr(config, field.name) for field in fields(config)}
+    for name, weight in weights.items():
+        if weight:
+            score = getattr(scores, name)
+            if score is None:
+                raise MissingScoreError(
+                    f"rerank.{name} is {weight}, but the embed stage stored no {NEEDED_COLUMN[name]}: "
+                    "set it to 0 or embed again with that column"
+                )
+            total += weight * score
+    return total / sum(weights.values())
+
+
+def reranked(scores: Float64s, positions: Int64s, eligible: Bools) -> Int64s:
+    """Return the order (n, w) of each row: eligible ones by (-score in steps of 1e-6, position), then the rest."""
+    places = np.broadcast_to(np.arange(positions.shape[1]), positions.shape)
+    keys = np.where(eligible, -rounded_scores(scores), 0)
+    return np.lexsort((np.where(eligible, positions, places), keys, ~eligible), axis=-1)

@@ -14,17 +14,24 @@ from pydantic import Field
 from iedit_model.configuration import configuration
 from storage import Dropped, ShardReport, ShardStore
 from tasks.corpus import Ids
-from tasks.embed.queries import QUERIES, QueryConfig, QueryMode, query_embeds
-from tasks.embed.rows import EmbedRows, read_embeds
-from tasks.embed.vectors import FLAWS, Bools, Float64s, Int64s, find_flaws, unit_rows
-from tasks.index.open_index_cache import resident_index
+from tasks.embed.stage import EmbedRows, read_embeds
+from tasks.embed.vectors import (
+    FLAWS,
+    QUERIES,
+    Bools,
+    Float64s,
+    Int64s,
+    QueryConfig,
+    QueryMode,
+    find_flaws,
+    query_embeds,
+    unit_rows,
+)
 from tasks.index.stage import IndexConfig
-from tasks.index.vector_index import IndexMismatchError, VectorIndex
-from tasks.retrieve.candidates import Batch, find_candidates
-from tasks.retrieve.exclusions import EXCLUSIONS, ExclusionConfig
+from tasks.index.vector_index import IndexMismatchError, VectorIndex, resident_index
+from tasks.retrieve.candidates import EXCLUSIONS, Batch, ExclusionConfig, find_candidates
 from tasks.retrieve.gates import RETRIEVE, GateConfig, dropped_rows, gated
-from tasks.retrieve.pair_scores import PairScores, measure_pairs
-from tasks.retrieve.rerank import RerankConfig, ranking_scores, reranked
+from tasks.retrieve.pair_scores import PairScores, RerankConfig, measure_pairs, ranking_scores, reranked
 from tasks.stage import Job, Output, Stage, Workspace
 
 if TYPE_CHECKING:

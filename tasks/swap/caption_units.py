@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from tasks.swap.inflection import Number, is_mass, looks_singular, singular_forms
-from tasks.swap.replacements import SwapPos
 from tasks.swap.tagger import Token
 from tasks.swap.wordlists import (
     COLOUR_ATTRIBUTES,
@@ -20,7 +19,7 @@ from tasks.swap.wordlists import (
     VISIBLE_LEXNAMES,
     word_set,
 )
-from tasks.swap.wordnet import RankedSense, Sense, WordNet
+from tasks.swap.wordnet import RankedSense, Sense, SwapPos, WordNet
 
 _LONGEST_LEMMA: Final = 4
 """Words of the longest WordNet lemma that is looked for ("hot air balloon" has three)."""

@@ -14,10 +14,8 @@ from typing import Final
 from iedit_model.errors import ConfigError
 from storage import SAMPLE_ID, Dropped, ShardReport, ShardStore, TableSchema, col, in_manifest, sample_seed
 from tasks.stage import Job, Output, Stage, Workspace
-from tasks.swap.config import SwapConfig
-from tasks.swap.result import SwapDrop
-from tasks.swap.swapper import Swapper
-from tasks.swap.word_counts import WordCounts, read_counts
+from tasks.swap.swapper import SwapConfig, SwapDrop, Swapper
+from tasks.swap.words import WordCounts, read_counts
 
 VERSION: Final = 1
 """Raised by hand whenever the same caption, seed, configuration and vocabulary may give another edit prompt."""
@@ -77,8 +75,8 @@ def swap_shard(
         config: the settings.
         store: where the captions are and the edit prompts go.
         swapper: one made of the same configuration and counts; by default the process's own, see ``load_swapper``.
-        counts: the words of the whole corpus (``tasks.words``), needed from ``config.min_corpus_count`` 1 on; with 0,
-            as in the paper, they are not looked at.
+        counts: the words of the whole corpus (``tasks.swap.words``), needed from ``config.min_corpus_count`` 1 on;
+            with 0, as in the paper, they are not looked at.
 
     Returns:
         The report; dropped are captions without an edit prompt, with the reasons of ``DropReason``.

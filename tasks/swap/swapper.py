@@ -4,21 +4,135 @@ A pure function of the caption, a seed, the configuration and the corpus's vocab
 """
 
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
 
+from pydantic import Field
+
+from iedit_model.configuration import Share, configuration
 from iedit_model.errors import ConfigError
-from tasks.swap.adjective_replacements import AdjectiveReplacements
-from tasks.swap.caption_check import read_caption
 from tasks.swap.caption_units import Unit, find_units
-from tasks.swap.config import SwapConfig
 from tasks.swap.inflection import indefinite_article, is_mass, looks_singular, match_case, plural, singular_forms
-from tasks.swap.noun_replacements import NounReplacements
-from tasks.swap.replacements import Admission, Replacement, Tier
-from tasks.swap.result import Swap, SwapDrop
+from tasks.swap.replacements import (
+    AdjectiveReplacements,
+    Admission,
+    NounReplacements,
+    RelationName,
+    Replacement,
+    SensePolicy,
+    Tier,
+)
 from tasks.swap.tagger import Tagger, Token, load_tagger
 from tasks.swap.wordlists import PAIRED
 from tasks.swap.wordnet import WordNet, load_wordnet
+
+
+@configuration
+class SwapConfig:
+    """What decides the edit prompts; every field is part of the fingerprint."""
+
+    seed: int = 0
+    """Mixed with the sample id into the seed of each caption."""
+    min_corpus_count: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """How often the corpus's captions must hold a replacement, so that a target can exist; 0 asks nothing (paper)."""
+    max_levels: Annotated[int, Field(ge=1, le=10)] = 2
+    """Hypernym levels to climb for a co-hyponym when nearer ones are missing; 1 takes only true siblings."""
+    noun_weight: Annotated[float, Field(ge=0, le=1e9)] = 0.5
+    """Weight of swapping a noun when the caption offers both; any unit, only the ratio to the other counts."""
+    adjective_weight: Annotated[float, Field(ge=0, le=1e9)] = 0.5
+    """Weight of swapping an adjective when the caption offers both."""
+    sense_policy: SensePolicy = "corpus"
+    """Sense of the swapped noun: "first" the most frequent (the paper's simplest reading), "visible" the most frequent
+    that can be seen, "corpus" of the first visible ones that whose neighbours the corpus holds. Without a vocabulary
+    the last two are the same."""
+    min_sense_share: Share = 0.2
+    """Share in [0, 1] of a replacement's own uses that must have the sense in question ("boot" is no part of a car)."""
+    only_contrasting: bool = True
+    """Swap adjectives among satellites only where these exclude one another (red, blue; not huge, vast)."""
+    extra_stop_words: tuple[str, ...] = ()
+    """Further lower-case words that are neither swapped nor brought in."""
+    max_characters: Annotated[int, Field(ge=1, le=10_000)] = 500
+    """Longest caption, characters."""
+    max_words: Annotated[int, Field(ge=1, le=1000)] = 60
+    """Longest caption, tokens."""
+    min_known_share: Share = 0.6
+    """Least share in [0, 1] of a caption's words that must be English."""
+
+    def __post_init__(self) -> None:
+        if self.noun_weight + self.adjective_weight == 0:
+            raise ValueError("noun_weight and adjective_weight are both 0, so nothing could be swapped")
+        for word in self.extra_stop_words:
+            if word != word.lower():
+                raise ValueError(f"extra_stop_words holds {word!r}, expected lower-case words")
+
+
+DropReason = Literal["empty", "too_long", "malformed", "not_english", "no_candidate_word", "no_replacement"]
+"""Why a caption has no edit prompt:
+
+- ``empty``: no letter in it
+- ``too_long``: more characters or words than the configuration allows
+- ``malformed``: control characters, direction overrides or halves of surrogate pairs
+- ``not_english``: too few known words
+- ``no_candidate_word``: no noun or adjective of something that can be seen
+- ``no_replacement``: candidates, but nothing fits in the place of any
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swap:
+    """An edit prompt and how it came about; all texts as they stand in the captions."""
+
+    caption: str
+    edit_prompt: str
+    swapped_from: str
+    swapped_to: str
+    relation: RelationName
+    pos: Literal["noun", "adjective"]
+    source_synset: str
+    """NLTK's name of the sense of ``swapped_from``: "bus.n.01"."""
+    target_synset: str
+    level: int
+    """Steps up in WordNet to what both words have in common; 0 for a direct antonym."""
+    source_diff: str
+    """Difference prompt of the source: the noun, or the adjective with the noun that it describes."""
+    target_diff: str
+    """Difference prompt of the target."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwapDrop:
+    """A caption without an edit prompt."""
+
+    caption: str
+    reason: DropReason
+    detail: str = ""
+    """What was found, for a person; at most 200 characters."""
+
+
+_MALFORMED: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def read_caption(caption: str, config: SwapConfig, tagger: Tagger) -> list[Token] | SwapDrop:
+    """Return the tagged tokens of a caption that a swap can work on, else why it cannot."""
+    if len(caption) > config.max_characters:
+        detail = f"{len(caption)} characters, at most {config.max_characters}"
+        return SwapDrop(caption=caption[: config.max_characters], reason="too_long", detail=detail)
+    if (found := _MALFORMED.search(caption)) is not None:
+        detail = f"character U+{ord(found.group()):04X} at place {found.start()}"
+        return SwapDrop(caption=caption, reason="malformed", detail=detail)
+    if not any(character.isalpha() for character in caption):
+        return SwapDrop(caption=caption, reason="empty")
+    tokens = tagger(caption)
+    if len(tokens) > config.max_words:
+        return SwapDrop(caption=caption, reason="too_long", detail=f"{len(tokens)} words, at most {config.max_words}")
+    words = [token.lower for token in tokens if token.text[0].isalpha()]
+    known = sum(tagger.knows(word) for word in words)
+    if known < config.min_known_share * len(words):
+        return SwapDrop(caption=caption, reason="not_english", detail=f"{known} of {len(words)} words are known")
+    return tokens
+
 
 _DETAIL_CHARACTERS: Final = 200
 _BETWEEN: Final = " \t\r\n\u00a0\"'(\u2018\u201c"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from iedit_model.batching import map_batches, prefetch
 from iedit_model.training.batch import EditBatch
 from storage import CorruptFileError, Files, ShardReport, ShardStore, ShardTarget, VersionInfo, digest_of, fingerprint
+from tasks.errors import TrainingRowsError
 from tasks.train.encodings import Encoding, encode_pairs, encoded, to_batch_range
-from tasks.train.errors import TrainingRowsError
 from tasks.train.run_config import CacheConfig, PromptSource
 from tasks.train.train_rows import PairSample, TrainRows, read_pair
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from storage import ShardStore, VersionInfo, VersionStore
-from tasks.train.acceleration import autocast_unet, set_up_unet
+from tasks.errors import TrainingRowsError
 from tasks.train.encoding_cache import BatchSource, CachedBatches, CacheFiller, CacheReport, EncodingCache, LiveBatches
 from tasks.train.encodings import build_encodings, encode_pairs
-from tasks.train.errors import TrainingRowsError
-from tasks.train.learner import Learner, PipelineWriter
+from tasks.train.learner import Learner, PipelineWriter, autocast_unet, set_up_unet
 from tasks.train.networks import Networks, load_networks
 from tasks.train.run_config import TrainRunConfig
-from tasks.train.run_folder import RunFolder
-from tasks.train.run_manifest import check_same_run, describe_run
+from tasks.train.run_folder import RunFolder, check_same_run, describe_run
 from tasks.train.step_meter import StepMeter
 from tasks.train.train_log import TrainProgress
 from tasks.train.train_rows import TrainRows, read_pair, read_rows

@@ -17,7 +17,7 @@ from iedit_model.training.batch import EditBatch
 from iedit_model.training.config import LossConfig
 from iedit_model.training.train_step import Draws, draw_step
 from storage import sample_seed
-from tasks.train.errors import TrainingRowsError
+from tasks.errors import TrainingRowsError
 
 
 @dataclass(frozen=True, kw_only=True)

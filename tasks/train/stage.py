@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from storage import ShardStore, VersionStore
 from tasks.train.encoding_cache import CacheReport
 from tasks.train.run_config import TrainRunConfig
-from tasks.train.run_folder import RunFolder
-from tasks.train.run_manifest import MANIFEST_NAME
+from tasks.train.run_folder import MANIFEST_NAME, RunFolder
 from tasks.train.train_log import MetricSink, NullProgress, TrainProgress, open_sinks
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def train(
         WeightsError: a model cannot be had.
         ConfigError: settings contradict one another.
     """
-    from tasks.train.acceleration import build_accelerator
+    from tasks.train.learner import build_accelerator
     from tasks.train.preparation import prepare_run
 
     info = VersionStore(store.files).load(version)

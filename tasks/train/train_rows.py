@@ -10,10 +10,10 @@ import numpy.typing as npt
 from iedit_model.errors import ImageFileError, MaskError
 from iedit_model.imaging.mask_files import decode_levels
 from storage import SAMPLE_PARTS, CorruptFileError, Files, VersionInfo, VersionStore
-from storage.arrow import compute
-from tasks.images.stored_images import ImageError, decode_stored
+from storage.tables import compute
+from tasks.errors import TrainingRowsError
+from tasks.images import ImageError, decode_stored
 from tasks.pack.packed_sample import read_sample
-from tasks.train.errors import TrainingRowsError
 from tasks.train.run_config import PromptSource, RowsConfig
 
 if TYPE_CHECKING:

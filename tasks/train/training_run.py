@@ -15,15 +15,14 @@ from iedit_model.training.config import LossConfig
 from iedit_model.training.train_models import TrainModels
 from iedit_model.training.train_step import StepOutput, calibrate_lambda_perc, step_with_draws
 from iedit_model.training.trainable import LayerPlan
+from tasks.errors import DivergedError
 from tasks.train.encoding_cache import BatchSource
-from tasks.train.errors import DivergedError
 from tasks.train.learner import Learner, PipelineWriter
-from tasks.train.loss_curve import loss_curve
 from tasks.train.run_config import TrainRunConfig
 from tasks.train.run_folder import RunFolder, SavedState
 from tasks.train.sample_order import SampleOrder, draw_positions, step_positions
 from tasks.train.step_meter import StepMeter
-from tasks.train.train_log import MetricSink, TrainLog, TrainProgress
+from tasks.train.train_log import MetricSink, TrainLog, TrainProgress, loss_curve
 from tasks.train.validation_sheet import ValidationSheet
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from iedit_model.models.source import ModelSource
 from iedit_model.training.config import LossConfig, TrainConfig
 from miniature.family.latent_diffusion import ldm_pipeline
 from storage import ShardStore, VersionInfo
-from tasks.train.acceleration import build_accelerator
+from tasks.train.learner import build_accelerator
 from tasks.train.preparation import PreparedRun, prepare_run
 from tasks.train.run_config import ComputeConfig, LoopConfig, TrainRunConfig
 from tasks.train.run_folder import RunFolder

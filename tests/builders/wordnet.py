@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.swap.wordnet_files import cache_folder, find_wordnet
+from tasks.swap.wordnet import cache_folder, find_wordnet
 from tests.references.wordnet_relations import read_wordnet
 
 

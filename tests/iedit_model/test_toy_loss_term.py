@@ -9,9 +9,8 @@ import pytest
 from benchmarks.true_pair_version import build_version, true_pairs
 from iedit_model.training.terms import TERMS, LossTerm, needed_models
 from storage import ShardStore
-from tasks.train.loss_curve import loss_curve
 from tasks.train.stage import train
-from tasks.train.train_log import read_log
+from tasks.train.train_log import loss_curve, read_log
 from tests.builders.tiny_pipeline import PLAIN, tiny_run, tiny_train, write_tiny_pipeline
 
 TOTAL_VARIATION = '''

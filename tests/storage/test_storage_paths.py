@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import AddressError
-from storage.paths import checked_path, normal_root
+from storage.files import checked_path, normal_root
 
 
 @pytest.mark.parametrize("path", ["a", "a/b.tar", "plan/0123/x.done.json", ".hidden", "a b/ü.json", "..."])

@@ -13,7 +13,7 @@ from iedit_model.models.source import ModelSource
 from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.caption import CaptionConfig, caption_shard
-from tasks.images.stored_images import BatchConfig
+from tasks.images import BatchConfig
 from tests.builders.stored_images import download, id_of, noise, png
 from tests.builders.vision_folders import CAPTIONER
 

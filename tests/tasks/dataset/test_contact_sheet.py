@@ -11,7 +11,7 @@ from iedit_model.imaging.decode import decode_image
 from iedit_model.imaging.mask_files import decode_levels
 from iedit_model.imaging.sheet import fitting_text, overlaid, scaled_image
 from storage import ShardStore, VersionInfo, VersionStore
-from tasks.dataset.contact_sheet import pair_sheet
+from tasks.dataset.gallery import pair_sheet
 from tasks.pack.packed_sample import read_sample
 from tasks.pack.stage import PackConfig
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.planted_pairs import planted
 from iedit_model.errors import ConfigError
 from storage import ShardStore, VersionInfo, VersionStore, collect_garbage
-from tasks.dataset.card_text import in_words
-from tasks.dataset.dataset_card import CardConfig, dataset_card, write_card
+from tasks.dataset.dataset_card import CardConfig, dataset_card, in_words, write_card
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
 from tasks.stages import MANIFEST, stage_names

@@ -20,8 +20,7 @@ from iedit_model.errors import ConfigError
 from iedit_model.imaging.pages import page_environment
 from iedit_model.imaging.sheet import mask_overlay
 from storage import FilterError, ShardStore, UnknownVersionError, VersionInfo, VersionStore
-from tasks.dataset.gallery import GalleryConfig, gallery_html, write_gallery
-from tasks.dataset.gallery_page import PageCard, PageColumn, html_page, marked
+from tasks.dataset.gallery import GalleryConfig, PageCard, PageColumn, gallery_html, html_page, marked, write_gallery
 from tasks.pack.stage import PackConfig
 
 HOSTILE = '</script><script>alert(1)</script> "a red\' bus" </li><img src=x onerror=alert(2)> &lt;'

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from benchmarks.planted_pairs import planted
 from storage import SAMPLE_PARTS, Files, ShardStore, VersionInfo, VersionStore
 from tasks.dataset.open_pairs import UnknownSplitError, open_pairs
-from tasks.images.stored_images import decode_image
+from tasks.images import decode_image
 from tasks.pack.packed_sample import read_sample
 from tasks.pack.stage import PackConfig
 

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from iedit_model.imaging.sheet import GAP_PX, LINE_PX, PAPER, overlaid
-from tasks.edit.sheet import TILE_PX, edit_sheet
+from tasks.edit.edit import TILE_PX, edit_sheet
 
 
 def plain(colour: str, size: tuple[int, int] = (64, 32)) -> Image.Image:

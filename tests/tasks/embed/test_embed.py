@@ -12,10 +12,9 @@ from iedit_model.models.source import ModelSource
 from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.corpus import CorpusError
-from tasks.embed.rows import EmbedRows, read_embeds
-from tasks.embed.stage import EmbedConfig, embed_shard
-from tasks.images.layout import LAYOUT_DIM, layout_descriptor
-from tasks.images.stored_images import BatchConfig
+from tasks.embed.layout import LAYOUT_DIM, layout_descriptor
+from tasks.embed.stage import EmbedConfig, EmbedRows, embed_shard, read_embeds
+from tasks.images import BatchConfig
 from tests.builders.stored_images import captioned, download, id_of, png, swapped
 from tests.builders.vision_folders import CLIP
 

@@ -6,8 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
-from tasks.embed.queries import QUERIES, MeanAccumulator, ModalityMeans, QueryConfig, query_embeds
-from tasks.embed.vectors import find_flaws, gathered_cosines, rounded_scores, unit_rows
+from tasks.embed.vectors import (
+    QUERIES,
+    MeanAccumulator,
+    ModalityMeans,
+    QueryConfig,
+    find_flaws,
+    gathered_cosines,
+    query_embeds,
+    rounded_scores,
+    unit_rows,
+)
 from tests.builders.planted_corpus import clusters, half
 
 ZERO = ModalityMeans(image=np.zeros(2), text=np.zeros(2))

@@ -17,13 +17,14 @@ from PIL import Image
 
 from iedit_model.errors import ConfigError
 from storage import CorruptFileError, MissingFileError, ShardStore
-from tasks.images.image_index import build_image_index, load_image_index
-from tasks.images.stored_images import (
+from tasks.images import (
     BatchConfig,
     ImageError,
     ImagePass,
     UnknownImageError,
+    build_image_index,
     decode_stored,
+    load_image_index,
     read_image,
     stored_images,
 )

@@ -12,13 +12,11 @@ import pytest
 from iedit_model.errors import ConfigError
 from storage import MissingFileError, ShardReport, ShardStore
 from tasks.corpus import CorpusError, caption_key, content_key, url_key
-from tasks.embed.rows import EmbedTableError
+from tasks.embed.stage import EmbedTableError
 from tasks.embed.vectors import unit_rows
 from tasks.index.index_rows import EmptyIndexError
-from tasks.index.inverted_lists import ListConfig, list_index
-from tasks.index.recall import RecallConfig, kth_scores, recall
-from tasks.index.stage import IndexConfig, IndexRecallError, build_index
-from tasks.index.vector_index import IndexMismatchError, Neighbours, SearchSettings, open_index
+from tasks.index.stage import IndexConfig, IndexRecallError, RecallConfig, build_index, kth_scores, recall
+from tasks.index.vector_index import IndexMismatchError, ListConfig, Neighbours, SearchSettings, list_index, open_index
 from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, corpus_image
 
 CPU = SearchSettings(gpu="never", threads=1)

@@ -9,9 +9,8 @@ import pytest
 
 from storage import MissingFileError, ShardReport, ShardStore
 from tasks.embed.vectors import unit_rows
-from tasks.index.open_index_cache import release_index, resident_index
 from tasks.index.stage import IndexConfig, build_index
-from tasks.index.vector_index import SearchSettings
+from tasks.index.vector_index import SearchSettings, release_index, resident_index
 from tests.builders.planted_corpus import by_id, clusters, commit_corpus, corpus_image, half
 
 CPU = SearchSettings(gpu="never", threads=1)

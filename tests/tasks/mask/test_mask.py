@@ -18,8 +18,7 @@ from miniature.pairs import true_pair
 from miniature.world import World
 from storage import ShardReport, ShardStore
 from tasks.corpus import CorpusError
-from tasks.images.image_index import build_image_index
-from tasks.images.stored_images import BatchConfig, UnknownImageError
+from tasks.images import BatchConfig, UnknownImageError, build_image_index
 from tasks.mask.scores import (
     MaskShapeError,
     blurred,

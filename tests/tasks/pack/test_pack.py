@@ -31,10 +31,10 @@ from storage import (
 from tasks.data_format import data_format
 from tasks.pack.near_duplicates import DuplicateConfig
 from tasks.pack.packed_sample import json_columns, read_sample
+from tasks.pack.plan import edit_template
 from tasks.pack.rows import PackInputError
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig, PackInputs, pack_shard, plan_pack, tar_names, write_dataset
-from tasks.pack.templates import edit_template
 from tasks.stages import MANIFEST
 from tests.references.split_rules import crossings
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from experiments.split_corpora import groups_of, heavy_tailed, ids_of, miniature_like
 from iedit_model.errors import ConfigError
-from tasks.pack.components import CappedGroups, components
-from tasks.pack.splits import SPLITS, TEST, TRAIN, VAL, Assignment, SplitConfig, assign_splits
+from tasks.pack.splits import SPLITS, TEST, TRAIN, VAL, Assignment, CappedGroups, SplitConfig, assign_splits, components
 from tests.references.split_rules import crossings, groups
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.pack.templates import edit_template, template_key, text_key
+from tasks.pack.plan import edit_template, template_key, text_key
 
 WORDS = st.lists(st.sampled_from(["red", "blue", "bus", "dog", "on", "the", "grass"]), min_size=0, max_size=5)
 

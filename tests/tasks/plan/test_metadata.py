@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.errors import MetadataError
-from tasks.plan.metadata import READERS, Kind, Metadata
-from tasks.plan.parquet_reader import MAX_CELL_BYTES
+from tasks.plan.metadata import MAX_CELL_BYTES, READERS, Kind, Metadata
 
 COLUMNS: dict[str, Kind] = {"URL": "text", "WIDTH": "number", "hash": "hash"}
 

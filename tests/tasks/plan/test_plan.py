@@ -127,7 +127,7 @@ def test_any_cut_keeps_the_same_rows_and_counts(
     store = ShardStore.at(folder / "store")
     config = PlanConfig(shard_size=size, filters=SCORE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.plan.parquet_reader.ROWS_PER_BATCH", batch)
+        patch.setattr("tasks.plan.metadata.ROWS_PER_BATCH", batch)
         if not kept:
             with pytest.raises(EmptyPlanError):
                 plan_shards(str(folder / "meta"), config, store)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import sample_id
-from tasks.plan.seen import SeenNumbers, url_number
+from tasks.plan.stage import SeenNumbers, url_number
 
 
 @settings(deadline=None, max_examples=100)

@@ -3,9 +3,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from iedit_model.errors import ConfigError
-from tasks.images.layout import LAYOUT_DIM, LayoutError, layout_descriptor, layout_descriptors
-from tasks.retrieve.pair_scores import MissingScoreError, PairScores
-from tasks.retrieve.rerank import RerankConfig, ranking_scores, reranked
+from tasks.embed.layout import LAYOUT_DIM, LayoutError, layout_descriptor, layout_descriptors
+from tasks.retrieve.pair_scores import MissingScoreError, PairScores, RerankConfig, ranking_scores, reranked
 
 
 def _scores(**changed) -> PairScores:

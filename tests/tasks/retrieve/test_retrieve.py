@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
 from storage import ShardReport, ShardStore
-from tasks.embed.queries import QueryConfig
+from tasks.embed.vectors import QueryConfig
 from tasks.index.stage import IndexConfig, build_index
 from tasks.index.vector_index import IndexMismatchError, SearchSettings, open_index
-from tasks.retrieve.exclusions import ExclusionConfig
+from tasks.retrieve.candidates import ExclusionConfig
 from tasks.retrieve.gates import GateConfig
-from tasks.retrieve.pair_scores import MissingScoreError
-from tasks.retrieve.rerank import RerankConfig
+from tasks.retrieve.pair_scores import MissingScoreError, RerankConfig
 from tasks.retrieve.stage import RetrieveConfig, retrieval, retrieve_shard
 from tests.builders.planted_corpus import Reports, by_id, clusters, commit_corpus, corpus_image, half
 from tests.references.brute_force import CorpusImage, Rules, retrieve

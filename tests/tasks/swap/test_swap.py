@@ -12,11 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
-from tasks.swap.config import SwapConfig
 from tasks.swap.inflection import indefinite_article
-from tasks.swap.result import Swap, SwapDrop
-from tasks.swap.swapper import Swapper, swap_caption
-from tasks.swap.word_counts import count_terms
+from tasks.swap.swapper import Swap, SwapConfig, SwapDrop, Swapper, swap_caption
+from tasks.swap.words import count_terms
 from tests.builders.wordnet import open_wordnet
 from tests.references.wordnet_relations import (
     are_antonyms,

@@ -11,10 +11,8 @@ import pytest
 
 from miniature.vocabulary import BACKGROUNDS, COLOURS, GROUP_OF, NOUNS
 from miniature.world import World
-from tasks.swap.config import SwapConfig
-from tasks.swap.result import Swap, SwapDrop
-from tasks.swap.swapper import Swapper
-from tasks.swap.word_counts import count_terms
+from tasks.swap.swapper import Swap, SwapConfig, SwapDrop, Swapper
+from tasks.swap.words import count_terms
 
 WORDINGS = 6
 
@@ -107,7 +105,7 @@ def test_another_process_with_another_hash_seed_gets_the_same_prompts() -> None:
     code = (
         "import json, sys\n"
         "from tasks.swap.swapper import Swap, SwapConfig, Swapper\n"
-        "from tasks.swap.word_counts import count_terms\n"
+        "from tasks.swap.words import count_terms\n"
         "captions = json.load(sys.stdin)\n"
         "swapper = Swapper(SwapConfig(min_corpus_count=1, max_levels=2), count_terms(captions[::-1]))\n"
         "results = {place: swapper(captions[place], seed=place) for place in reversed(range(len(captions)))}\n"

@@ -11,11 +11,9 @@ from iedit_model.errors import ConfigError
 from miniature.world import World
 from storage import ShardReport, ShardStore, sample_id, sample_seed
 from tasks.caption import CAPTION
-from tasks.swap.result import Swap
 from tasks.swap.stage import SwapConfig, load_swapper, swap_shard
-from tasks.swap.swapper import Swapper
-from tasks.swap.word_counts import WordCounts, count_terms, read_counts
-from tasks.words import count_shard_words, count_words
+from tasks.swap.swapper import Swap, Swapper
+from tasks.swap.words import WordCounts, count_shard_words, count_terms, count_words, read_counts
 
 STRANGE = {
     "german": "ein kleiner hund sitzt auf einem grossen stuhl",

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.swap.wordlists import WRONG_LINKS
-from tasks.swap.wordnet import Pos, WordNet, _open_reader, _read_counts, load_wordnet
-from tasks.swap.wordnet_files import cache_folder, find_wordnet
+from tasks.swap.wordnet import Pos, WordNet, _open_reader, _read_counts, cache_folder, find_wordnet, load_wordnet
 from tests.builders.wordnet import open_wordnet
 from tests.references.wordnet_relations import above
 

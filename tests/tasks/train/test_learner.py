@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from iedit_model.training.trainable import plan_layers
-from tasks.train.errors import RunFolderError
+from tasks.errors import RunFolderError
 from tasks.train.learner import Learner, ema_decay_at
 from tests.builders.tiny_models import PROMPT_SHAPE, tiny_unet
 from tests.builders.tiny_pipeline import tiny_train

@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 from iedit_model.training.config import LayerPolicy, paper
 from storage import Json, ShardStore, VersionInfo, canonical_value
 from storage.lineage import version_id
+from tasks.errors import RunFolderError
 from tasks.mask.stage import MaskGates
 from tasks.retrieve.stage import retrieval
-from tasks.swap.config import SwapConfig
-from tasks.train.errors import RunFolderError
+from tasks.swap.swapper import SwapConfig
 from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig
-from tasks.train.run_folder import RunFolder, SavedState
-from tasks.train.run_manifest import run_deviations
+from tasks.train.run_folder import RunFolder, SavedState, run_deviations
 from tasks.train.stage import train
 from tasks.train.train_log import read_log
 from tests.builders.tiny_pipeline import PLAIN, prepared, tiny_run, tiny_train

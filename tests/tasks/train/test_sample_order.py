@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from iedit_model.training.batch import EditBatch
 from iedit_model.training.config import LossConfig
-from tasks.train.errors import TrainingRowsError
+from tasks.errors import TrainingRowsError
 from tasks.train.sample_order import SampleOrder, draw_positions, step_positions
 
 

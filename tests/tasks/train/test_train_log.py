@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from iedit_model.training.config import TrainConfig
 from storage import CorruptFileError, SchemaError
 from tasks.charts import COLOURS, INK
-from tasks.train.loss_curve import HEIGHT_PX, WIDTH_PX, loss_curve, smoothed
 from tasks.train.step_meter import StepMeter, peak_tflops
-from tasks.train.train_log import TrainLog, read_log
+from tasks.train.train_log import HEIGHT_PX, WIDTH_PX, TrainLog, loss_curve, read_log, smoothed
 
 
 def test_a_log_that_goes_on_earlier_takes_the_later_steps_anew(tmp_path: Path) -> None:

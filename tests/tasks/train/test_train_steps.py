@@ -12,7 +12,7 @@ from benchmarks.true_pair_version import build_version, true_pairs
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import LossConfig
 from storage import ShardStore, VersionInfo
-from tasks.train.errors import DivergedError, MissingPackageError, TrainingRowsError
+from tasks.errors import DivergedError, MissingPackageError, TrainingRowsError
 from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig
 from tasks.train.run_folder import RunFolder
 from tasks.train.stage import train

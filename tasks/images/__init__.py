@@ -1,1 +1,0 @@
-"""Stored images, shared by every stage that decodes them."""
