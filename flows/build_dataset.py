@@ -6,15 +6,13 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
+from flows.config.arguments import chosen_shards
 from flows.config.profiles import BUILD, Profile, Recipe, resolve
-from flows.config.shard_range import chosen_shards
 from flows.config.tree import Config
-from flows.engine.fan_out import Done
-from flows.engine.runner import TaskRuns, task_runs
+from flows.engine.runner import Done, TaskRuns, task_runs
 from flows.engine.stage_runs import StageRuns
 from flows.reporting.artifacts import publish_version
-from flows.reporting.progress import Progress, Several, Tally, current_progress
-from flows.reporting.run_progress import RunProgress
+from flows.reporting.progress import Progress, RunProgress, Several, Tally, current_progress
 from flows.source import open_source
 from storage import ShardReport, VersionInfo
 from tasks.pack import plan as pack

@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Final
 
-from flows.config.mini_evalsets import REAL_INFO, make_real_set
 from flows.config.tree import EvaluationConfig
+from flows.config.values import REAL_INFO
 from flows.errors import SourceError
 from iedit_model.editing.text_to_image import DrawConfig
+from iedit_model.imaging.encode import encode_image
+from miniature.evalsets import real_pairs
+from miniature.pairs import TruePair
 from tasks.evaluate.sets.evalset import EvalSet
-from tasks.evaluate.sets.folder import PAIRS, open_evalset
+from tasks.evaluate.sets.folder import PAIRS, NewPair, open_evalset, write_evalset
 
 FOLDER: Final = "evalsets"
 """Under the root of the store."""
@@ -66,4 +69,31 @@ def draw_generated_set(
         GeneratedConfig(prompts=config.generated.prompts, draw=draw or DrawConfig(), seed=seed),
         load_latent_diffusion(LatentDiffusionSpec(model=models.base, device=device)),
         segmenter=load_segmenter(SegmenterSpec(model=segmenter, device=device)) if segmenter else None,
+    )
+
+
+def make_real_set(root: str | Path) -> EvalSet:
+    """Write the miniature's real set: 52 pairs of 30 scenes that training never saw, the true mask with each.
+
+    Raises:
+        EvalSetExistsError: another set is there.
+    """
+    pairs = [_real_pair(number, index, pair) for number, (index, pair) in enumerate(real_pairs())]
+    return write_evalset(root, REAL_INFO, pairs)
+
+
+def _real_pair(number: int, index: int, pair: TruePair) -> NewPair:
+    thing, changed = pair.source.objects[pair.position], pair.target.objects[pair.position]
+    return NewPair(
+        pair_id=f"{number:04d}",
+        image_id=f"scene-{index:03d}",
+        image=encode_image(pair.source.render()),
+        source_prompt=pair.source.caption,
+        edit_prompt=pair.edit_prompt,
+        word=thing.noun,
+        replacement=changed.noun if pair.kind == "noun" else changed.phrase,
+        instruction=pair.instruction,
+        kind=pair.kind,
+        mask=pair.source.masks()[pair.position],
+        mask_origin="truth",
     )

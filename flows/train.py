@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from flows.config.profiles import TRAIN, Profile, resolve
 from flows.config.tree import RunnerConfig
 from flows.engine.runner import task_runs
-from flows.reporting.image_artifact import publish_picture
+from flows.reporting.artifacts import publish_picture
 from flows.reporting.train_progress import current_train_progress
 from flows.reporting.version_text import find_version
 from storage import ShardStore, VersionStore

@@ -1,4 +1,4 @@
-"""``iedit build``: metadata to a dataset version."""
+"""``iedit build``: metadata to a dataset version; ``iedit retry-failed`` asks again for what failed on the way."""
 
 import argparse
 import contextlib
@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.cli.options import add_config, add_root, config_of
-from flows.config.shard_range import parse_shard_range
+from flows.cli.options import Command, add_config, add_root, config_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build and print the version."""
+    from flows.config.arguments import parse_shard_range
     from flows.config.profiles import BUILD
 
     config = config_of(options, BUILD, metadata=options.metadata)
@@ -49,6 +49,12 @@ def run(options: argparse.Namespace) -> int:
         )
     _tell_result(options, version)
     return 0
+
+
+def retry_failed(options: argparse.Namespace) -> int:
+    """Ask again for images that failed for a transient reason, then build on; images that are there stay."""
+    options.retry_downloads = True
+    return run(options)
 
 
 def _dry_run(options: argparse.Namespace, config: dict[str, Any]) -> int:
@@ -101,3 +107,6 @@ def _tell_result(options: argparse.Namespace, version: str) -> None:
 
 def _shown_root(root: str) -> str:
     return root if "://" in root else str(Path(root).resolve())
+
+
+COMMANDS = {"build": Command(configure, run), "retry-failed": Command(configure, retry_failed)}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import add_config, add_root, config_of
+from flows.cli.options import Command, add_config, add_root, config_of
 
 if TYPE_CHECKING:
     from tasks.train.stage import TrainReport
@@ -101,3 +101,6 @@ def training_telling(*, as_json: bool) -> Iterator[None]:
     else:
         with training_shown(TrainLines()):
             yield
+
+
+COMMANDS = {"train": Command(configure, run)}

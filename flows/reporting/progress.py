@@ -4,17 +4,85 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TextIO, TypeVar, cast
+from uuid import UUID
 
-from flows.reporting.context import Surrounding
-from flows.reporting.one_line import one_line
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+from flows.errors import one_line
 from storage import ShardReport
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
+
+
+Value = TypeVar("Value")
+
+
+class Surrounding(Generic[Value]):
+    """A value for as long as a context lasts; flows that are called inside see it, other threads do not."""
+
+    def __init__(self, name: str, default: Callable[[], Value]) -> None:
+        """Name it, and say what is taken where nobody set one."""
+        self._set: ContextVar[Value | None] = ContextVar(name, default=None)
+        self._default = default
+
+    def current(self) -> Value:
+        """Return what was set last and still holds, or the default."""
+        value = self._set.get()
+        return self._default() if value is None else value
+
+    @contextmanager
+    def holding(self, value: Value) -> Iterator[None]:
+        """Set the value until the end of the context."""
+        token = self._set.set(value)
+        try:
+            yield
+        finally:
+            self._set.reset(token)
+
+
+_EVERY_S: Final = 2.0
+
+
+class RunProgress:
+    """Share of the shards of all stages begun so far that are done."""
+
+    def __init__(self, description: str) -> None:
+        """Create the artifact; must be called inside a flow run."""
+        made = create_progress_artifact(progress=0.0, key="progress", description=description)
+        self._artifact = cast("UUID", made)  # outside of a coroutine it is no coroutine
+        self._begun = self._ended = 0
+        self._stage = ""
+        self._last = time.monotonic()
+
+    def begin(self, stage: str, shards: int) -> None:
+        """Count the shards in."""
+        self._stage = stage
+        self._begun += shards
+
+    def finish(self, report: ShardReport) -> None:
+        """Move the bar on."""
+        self._stage = report.stage
+        self._move()
+
+    def fail(self, stage: str, shard: str, reason: str) -> None:  # noqa: ARG002 - the bar says only how many
+        """Move the bar on."""
+        self._stage = stage
+        self._move()
+
+    def _move(self) -> None:
+        self._ended += 1
+        now = time.monotonic()
+        if now - self._last >= _EVERY_S or self._ended >= self._begun:
+            self._last = now
+            share = 100 * self._ended / max(1, self._begun)
+            said = f"{self._stage}: {self._ended} of {self._begun} shard runs done"
+            update_progress_artifact(self._artifact, progress=min(100.0, share), description=said)
 
 
 class Progress(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
-from flows.reporting.context import Surrounding
+from flows.reporting.progress import Surrounding
 from tasks.train.train_log import NullProgress, TrainProgress
 
 if TYPE_CHECKING:

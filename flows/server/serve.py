@@ -15,7 +15,7 @@ from typing import Final
 import flows
 from flows.config.profiles import PROFILES
 from flows.errors import ServeError
-from flows.server.processes import end_process
+from flows.server.temporary import end_process
 
 PROJECT: Final = Path(flows.__file__).parents[1]
 """Folder of ``prefect.yaml``; flow runs work in it."""

@@ -16,14 +16,26 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from flows.errors import ServeError
-from flows.reporting.one_line import one_line
-from flows.server.processes import end_process
+from flows.errors import ServeError, one_line
 
 if TYPE_CHECKING:
     import uvicorn
+
+
+_GRACE_S: Final = 20.0
+
+
+def end_process(process: "subprocess.Popen[Any]", *, grace_s: float = _GRACE_S) -> None:
+    """Ask a process to end, kill it where it does not within ``grace_s`` seconds, and wait until it is gone."""
+    process.terminate()
+    try:
+        process.wait(timeout=grace_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
 
 _START_S: Final = 180.0
 _POLL_S: Final = 0.05

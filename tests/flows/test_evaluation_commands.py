@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.config.checkpoints import parse_checkpoints
+from flows.config.arguments import parse_checkpoints
 from flows.config.profiles import PROFILES, resolve
 from iedit_model.errors import ConfigError
 from storage import ShardStore

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.engine.fan_out import Done, FanOut, Lane, Step
+from flows.engine.runner import Done, FanOut, Lane, Step
 from flows.errors import ShardsFailedError
 from flows.reporting.progress import Tally
 from storage import DiskFullError, SchemaError, ShardReport

@@ -14,8 +14,7 @@ import pytest
 from benchmarks.planted_pairs import planted
 from flows.build_dataset import pack_version
 from flows.config.tree import OptionsByStage, RunnerConfig, TaskOptions
-from flows.engine.fan_out import FanOut
-from flows.engine.runner import TaskRuns
+from flows.engine.runner import FanOut, TaskRuns
 from flows.engine.stage_runs import StageRuns
 from flows.errors import ShardsFailedError
 from flows.reporting.progress import Tally
