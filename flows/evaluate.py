@@ -10,14 +10,14 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
-from flows.config.arguments import checkpoint_source, parse_checkpoints
+from flows.config.overrides import checkpoint_source, parse_checkpoints
 from flows.config.profiles import EVALUATE, Profile, resolve
 from flows.config.tree import EvaluationConfig, RunConfig
 from flows.engine.runner import Done, FanOut, Future, Step, TaskRuns, task_runs
 from flows.errors import SourceError
-from flows.evalset_sources import open_set
 from flows.reporting.artifacts import publish_evaluation
-from flows.reporting.progress import Progress, RunProgress, Several, current_progress
+from flows.reporting.progress import CompositeProgress, Progress, RunProgress, current_progress
+from flows.sources import open_set
 from iedit_model.models.source import ModelSource
 from storage import ShardReport, ShardStore, canonical_json
 from tasks.evaluate.driver import (
@@ -79,7 +79,7 @@ def evaluate(
     weights = parse_checkpoints(checkpoints or ())
     store = ShardStore.at(root)
     evalsets = [open_set(name, root, chosen) for name in chosen.sets]
-    progress = Several([current_progress(), RunProgress("evaluate")])
+    progress = CompositeProgress([current_progress(), RunProgress("evaluate")])
     with task_runs(run.runner, run.tag_limits) as runs:
         done = run_evaluation(
             plan,

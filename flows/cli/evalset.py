@@ -104,7 +104,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _make_real(options: argparse.Namespace) -> int:
-    from flows.evalset_sources import make_real_set
+    from flows.sources import make_real_set
 
     print(set_text(make_real_set(options.folder)))
     return 0
@@ -112,7 +112,7 @@ def _make_real(options: argparse.Namespace) -> int:
 
 def _make_generated(options: argparse.Namespace) -> int:
     from flows.config.profiles import EVALUATE, resolve
-    from flows.evalset_sources import draw_generated_set
+    from flows.sources import draw_generated_set
     from iedit_model.editing.text_to_image import DrawConfig
 
     config = resolve(options.profile, config_of(options, EVALUATE)).evaluate

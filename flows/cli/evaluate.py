@@ -36,13 +36,13 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the tables and where the report is."""
     config = _config(options)
     strengths = numbers("--strengths", options.strengths)
-    from flows.cli.build import telling
-    from flows.config.arguments import parse_checkpoints
+    from flows.cli.build import progress_output
+    from flows.config.overrides import parse_checkpoints
 
     parse_checkpoints(options.checkpoint or ())
-    from flows.server.temporary import orchestrator
+    from flows.server import orchestrator
 
-    with telling(as_json=False), orchestrator():
+    with progress_output(as_json=False), orchestrator():
         from flows.evaluate import evaluate
 
         done = evaluate(

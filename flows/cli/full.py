@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from flows.cli.build import telling
+from flows.cli.build import progress_output
 from flows.cli.evaluate import numbers, print_evaluation
 from flows.cli.options import Command, add_config, add_root, config_of
-from flows.cli.train import training_telling
 
 
 def configure_demo(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +19,11 @@ def configure_demo(parser: argparse.ArgumentParser) -> None:
 def run_demo(options: argparse.Namespace) -> int:
     """Run the flow full and print the tables, the report and the gallery."""
     from flows.config.profiles import ALL
-    from flows.server.temporary import orchestrator
+    from flows.server import orchestrator
 
     config = config_of(options, ALL, train__train__num_steps=options.steps)
     print(f"building a dataset, fine-tuning and evaluating in {options.root}; minutes on two cores", flush=True)
-    with telling(as_json=False), training_telling(as_json=False), orchestrator():
+    with progress_output(as_json=False), orchestrator():
         from flows.full import full
 
         done = full(
@@ -69,11 +68,11 @@ def run_reproduce(options: argparse.Namespace) -> int:
     seeds = [int(seed) for seed in numbers("--seeds", options.seeds)]
     strengths = numbers("--strengths", options.strengths)
     from flows.config.profiles import ALL
-    from flows.server.temporary import orchestrator
+    from flows.server import orchestrator
 
     config = config_of(options, ALL, metadata=options.metadata, train__train__num_steps=options.steps)
 
-    with telling(as_json=False), training_telling(as_json=False), orchestrator():
+    with progress_output(as_json=False), orchestrator():
         from flows.full import reproduce
 
         done = reproduce(

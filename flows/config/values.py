@@ -235,9 +235,7 @@ def _mini_evaluation() -> EvaluationConfig:
     )
     return EvaluationConfig(
         plan=plan,
-        generated=GeneratedSet(
-            info=GENERATED_INFO, prompts=tuple(_generated_prompt(edit) for edit in generated_edits())
-        ),
+        generated=GeneratedSet(info=GENERATED_INFO, prompts=_generated_prompts()),
         sets=(REAL_INFO.name, GENERATED_INFO.name),
     )
 
@@ -304,6 +302,10 @@ def _options(options: TaskOptions, *, train: TaskOptions, evaluate: TaskOptions)
         train=train,
         evaluate=evaluate,
     )
+
+
+def _generated_prompts() -> tuple[GeneratedPrompt, ...]:
+    return tuple(_generated_prompt(edit) for edit in generated_edits())
 
 
 def _generated_prompt(edit: GeneratedEdit) -> GeneratedPrompt:

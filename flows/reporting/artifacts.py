@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows.reporting.progress import Tally
+from flows.reporting.progress import StageTotals
 from flows.reporting.version_text import find_version
 from iedit_model.imaging.encode import data_url
 from storage import ShardStore, StageRecord, VersionInfo, VersionStore
@@ -90,10 +90,10 @@ def funnel_of(store: ShardStore, version: str | None) -> list[FunnelRow]:
 _PAIRS_SHOWN: Final = 12
 
 
-def publish_version(version: VersionInfo, root: str, tally: Tally) -> None:
+def publish_version(version: VersionInfo, root: str, totals: StageTotals) -> None:
     """Create the artifacts of a finished build: funnel, gallery and dataset card."""
     create_table_artifact(
-        key="funnel", table=funnel_rows(version, tally), description=f"From URLs to pairs: version {version.id}"
+        key="funnel", table=funnel_rows(version, totals), description=f"From URLs to pairs: version {version.id}"
     )
     versions = VersionStore(Files(root))
     sheet = pair_sheet(versions, version, limit=_PAIRS_SHOWN)
@@ -110,13 +110,13 @@ def publish_version(version: VersionInfo, root: str, tally: Tally) -> None:
     )
 
 
-def funnel_rows(version: VersionInfo, tally: Tally) -> list[dict[str, Any]]:
+def funnel_rows(version: VersionInfo, totals: StageTotals) -> list[dict[str, Any]]:
     """Return the funnel as rows: stage, in, out, dropped by reason, and samples a second of one worker."""
-    return [_row(record, tally) for record in version.stages]
+    return [_row(record, totals) for record in version.stages]
 
 
-def _row(record: StageRecord, tally: Tally) -> dict[str, Any]:
-    speed = tally.per_second(record.stage)
+def _row(record: StageRecord, totals: StageTotals) -> dict[str, Any]:
+    speed = totals.per_second(record.stage)
     return {
         "stage": record.stage,
         "in": record.num_in,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.arguments import checkpoint_source
+from flows.config.overrides import checkpoint_source
 from flows.errors import SourceError
 from flows.evaluate import newest_run
 
