@@ -28,14 +28,12 @@ from benchmarks.corpus import build_corpus
 from benchmarks.report import CONSOLE, print_provenance, print_rows
 from benchmarks.side_by_side import SideBySide, side_by_side
 from flows.config.profiles import resolve
-from flows.server.environment import apply_defaults
 from miniature.web import FaultShares, MetadataShares, Site
 
 
 def main() -> None:
     """Time the asked stages and print the tables."""
     options = _options()
-    apply_defaults()
     print_provenance("stages against the libraries' own calls")
     import torch
 

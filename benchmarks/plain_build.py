@@ -12,8 +12,7 @@ from functools import partial
 from flows.config.overrides import parse_assignments
 from flows.config.profiles import resolve
 from flows.config.tree import Config, DataConfig
-from flows.server.environment import apply_defaults
-from flows.source import open_source
+from flows.sources import open_source
 from storage import ShardReport, ShardStore, VersionInfo
 from tasks.pack import plan as pack
 from tasks.pack.rows import PackInputs
@@ -75,7 +74,6 @@ def _through(
 
 def main() -> None:
     """Build and print the id."""
-    apply_defaults()
     root, *assignments = sys.argv[1:]
     print(plain_build(resolve("mini", parse_assignments(assignments)), root).id)
 

@@ -29,7 +29,7 @@ from experiments.edit_cases import EditCase, cases_of
 from experiments.edit_scores import WEIGHTS, Sampling, edit_and_score
 from experiments.experiment_table import BASELINE, difference_of, mean_of
 from experiments.prompt_truth import prompt_truth
-from flows.reproduce import SEEDS, trained_rows
+from flows.full import SEEDS, trained_rows
 from tasks.evaluate.plan import FULL_METHOD
 
 SAMPLING: Final = Sampling(strength=0.5, num_steps=20)

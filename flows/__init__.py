@@ -1,5 +1,18 @@
 """When: order, fan-out, retries and the command line. No arithmetic, no file formats."""
 
-from flows.server.environment import apply_defaults
+import os
+from typing import Final
 
-apply_defaults()
+DEFAULTS: Final = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Environment variables that are set where the user has not set them: no telemetry, no search for updates."""
+
+# Before the libraries are imported, which read them at their import.
+for _name, _value in DEFAULTS.items():
+    os.environ.setdefault(_name, _value)

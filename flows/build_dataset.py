@@ -6,16 +6,14 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
+from flows.config.overrides import chosen_shards
 from flows.config.profiles import BUILD, Profile, Recipe, resolve
-from flows.config.shard_range import chosen_shards
 from flows.config.tree import Config
-from flows.engine.fan_out import Done
-from flows.engine.runner import TaskRuns, task_runs
+from flows.engine.runner import Done, TaskRuns, task_runs
 from flows.engine.stage_runs import StageRuns
 from flows.reporting.artifacts import publish_version
-from flows.reporting.progress import Progress, Several, Tally, current_progress
-from flows.reporting.run_progress import RunProgress
-from flows.source import open_source
+from flows.reporting.progress import CompositeProgress, Progress, RunProgress, StageTotals, current_progress
+from flows.sources import open_source
 from storage import ShardReport, VersionInfo
 from tasks.pack import plan as pack
 from tasks.pack.stage import write_dataset
@@ -57,13 +55,13 @@ def build_dataset(
     resolved = resolve(profile, config, recipe=recipe, metadata=metadata, uses=BUILD)
     run = resolved.run
     with open_source(resolved.data.source) as address, task_runs(run.runner, run.tag_limits) as runs:
-        tally = Tally()
-        progress = Several([current_progress(), RunProgress("build-dataset"), tally])
+        totals = StageTotals()
+        progress = CompositeProgress([current_progress(), RunProgress("build-dataset"), totals])
         stages = stage_runs(resolved, root, runs, progress, retry=retry_downloads)
         planned, input_digest = plan_metadata(stages, address, shards)
         done = stages.through(planned, [stage for stage in DATASET if stage not in (plan.STAGE, pack.STAGE)])
         version = pack_version(stages, done, DATASET, input_digest)
-    publish_version(version, root, tally)
+    publish_version(version, root, totals)
     get_run_logger().info("version %s: %s pairs in %s", version.id, f"{version.num_samples:,}", root)
     return version.id
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 from flows.build_dataset import build_dataset
 from flows.config.overrides import merged
 from flows.config.profiles import Profile, Recipe, resolve
-from flows.reporting.progress import Several, Tally, current_progress, shown
+from flows.reporting.progress import CompositeProgress, StageTotals, current_progress, shown
 from flows.reporting.version_text import table_lines
-from flows.source import open_source
+from flows.sources import open_source
 from storage import Files, ShardReport, ShardStore, StageRecord, VersionStore
 from tasks.plan.stage import STAGE, plan_shards
 
@@ -66,8 +66,8 @@ def estimate(
         plan = plan_shards(address, data.plan, ShardStore.at(f"{folder}/plan"))
         whole = _planned(plan.reports, _sizes(Files(f"{folder}/plan")))
         share = min(1.0, max(SHARE, LEAST / whole.num_out))
-        tally = Tally()
-        with shown(Several([current_progress(), tally])):
+        totals = StageTotals()
+        with shown(CompositeProgress([current_progress(), totals])):
             version = build_dataset(
                 f"{folder}/store",
                 profile=profile,
@@ -78,7 +78,7 @@ def estimate(
         files = Files(f"{folder}/store")
         records = VersionStore(files).load(version).stages
         sizes = _sizes(files)
-    stages = (whole, *_scaled(records, tally.seconds, sizes, whole))
+    stages = (whole, *_scaled(records, totals.seconds, sizes, whole))
     return Estimate(
         share=share,
         pairs=stages[-1].num_out,

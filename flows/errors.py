@@ -9,6 +9,16 @@ FlowError
 from typing import ClassVar
 
 
+def one_line(text: str, *, limit: int = 1000) -> str:
+    """Return a text without line breaks and runs of spaces, cut to ``limit`` characters.
+
+    What a terminal would obey (escape sequences in a file's or a column's name) is written out.
+    """
+    words = " ".join(text.split())
+    shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in words)
+    return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
+
+
 class FlowError(Exception):
     """Root of all errors that a flow or a command raises on purpose."""
 

@@ -1,7 +1,8 @@
 """The flow full: build a dataset, fine-tune on it, evaluate against the baselines; all in a row."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
@@ -9,6 +10,8 @@ from flows.build_dataset import build_dataset
 from flows.config.profiles import BUILD, EVALUATE, TRAIN, TRAININGS, Profile, Recipe, section
 from flows.evaluate import evaluate
 from flows.train import train
+from iedit_model.training.config import table2_rows
+from tasks.evaluate.plan import FULL_METHOD
 
 
 @flow(name="full", persist_result=False)
@@ -50,3 +53,60 @@ def full(
         version=version,
         config=section(config, EVALUATE),
     )
+
+
+SEEDS = (0, 1, 2)
+
+
+@flow(name="reproduce", persist_result=False)
+def reproduce(
+    root: str,
+    profile: Profile = "mini",
+    training: Literal["stable", "paper"] | None = None,
+    seeds: list[int] | None = None,
+    recipe: Recipe = "ours",
+    metadata: str | None = None,
+    strengths: list[float] | None = None,
+    config: dict[str, Any] | None = None,
+) -> str:
+    """Train each configuration of Table 2 under each seed and evaluate all methods of Table 1.
+
+    The dataset, the encodings and finished trainings are shared and never made twice.
+
+    Args:
+        root: Folder of the store; trainings go to models/ below it.
+        profile: Whose models, data and values to take.
+        training: The training that each row of Table 2 changes in its losses alone; by default the profile's.
+        seeds: Seeds of the trainings; by default 0, 1 and 2.
+        recipe: How pairs are made: ours, or as the paper does.
+        metadata: LAION-style parquet; by default what the profile names.
+        strengths: Also draw the trade-off over these strengths.
+        config: Other values of any section, like {"train.train.num_steps": 100}.
+
+    Returns:
+        The evaluation's id.
+    """
+    base = training or TRAININGS[profile]
+    version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, config=section(config, BUILD))
+    checkpoints = []
+    for row in trained_rows():
+        for seed in seeds or SEEDS:
+            out = str(Path(root) / "models" / f"{base}-{row}-{seed}-{version}")
+            seeded = {**section(config, TRAIN), "train.train.seed": seed}
+            train(root, out, profile=profile, version=version, training=f"{base}/{row}", config=seeded)
+            checkpoints.append(f"{row}@{seed}={out}")
+    return evaluate(
+        root,
+        profile=profile,
+        checkpoints=checkpoints,
+        model=f"reproduce-{base}",
+        strengths=strengths,
+        version=version,
+        config=section(config, EVALUATE),
+    )
+
+
+def trained_rows() -> Sequence[str]:
+    """Return the rows of Table 2 that have weights of their own, the whole method first."""
+    rows = [name for name, row in table2_rows().items() if row.weights_of is None]
+    return sorted(rows, key=lambda name: name != FULL_METHOD)

@@ -10,8 +10,8 @@ from prefect.artifacts import create_table_artifact
 from flows.config.profiles import TRAIN, Profile, resolve
 from flows.config.tree import RunnerConfig
 from flows.engine.runner import task_runs
-from flows.reporting.image_artifact import publish_picture
-from flows.reporting.train_progress import current_train_progress
+from flows.reporting.artifacts import publish_picture
+from flows.reporting.progress import current_progress
 from flows.reporting.version_text import find_version
 from storage import ShardStore, VersionStore
 from tasks.train.run_config import TrainRunConfig
@@ -65,7 +65,7 @@ def train_shard(shard: str, *, root: str, version: str, config: TrainRunConfig, 
     """Find the version and train on it."""
     store = ShardStore.at(root)
     info = find_version(VersionStore(store.files), version)
-    return train_stage(info.id, config, store, Path(out), progress=current_train_progress())
+    return train_stage(info.id, config, store, Path(out), progress=current_progress())
 
 
 def publish_run(report: TrainReport) -> None:

@@ -1,4 +1,4 @@
-"""The command line `iedit`: each command module has `configure(parser)` and `run(options) -> exit code`."""
+"""The command line `iedit`: each module has its commands in `COMMANDS`; `flows.cli.main` finds them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""``iedit build``: metadata to a dataset version."""
+"""``iedit build``: metadata to a dataset version; ``iedit retry-failed`` asks again for what failed on the way."""
 
 import argparse
 import contextlib
@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.cli.options import add_config, add_root, config_of
-from flows.config.shard_range import parse_shard_range
+from flows.cli.options import Command, add_config, add_root, config_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Build and print the version."""
+    from flows.config.overrides import parse_shard_range
     from flows.config.profiles import BUILD
 
     config = config_of(options, BUILD, metadata=options.metadata)
@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
         parse_shard_range(options.shards)
     if options.dry_run:
         return _dry_run(options, config)
-    from flows.server.temporary import orchestrator
+    from flows.server import orchestrator
 
-    with telling(as_json=options.json), orchestrator():
+    with progress_output(as_json=options.json), orchestrator():
         from flows.build_dataset import build_dataset
 
         version = build_dataset(
@@ -47,15 +47,21 @@ def run(options: argparse.Namespace) -> int:
             shards=options.shards,
             retry_downloads=getattr(options, "retry_downloads", False),
         )
-    _tell_result(options, version)
+    _print_result(options, version)
     return 0
+
+
+def retry_failed(options: argparse.Namespace) -> int:
+    """Ask again for images that failed for a transient reason, then build on; images that are there stay."""
+    options.retry_downloads = True
+    return run(options)
 
 
 def _dry_run(options: argparse.Namespace, config: dict[str, Any]) -> int:
     from flows.dry_run import estimate, estimate_lines
-    from flows.server.temporary import orchestrator
+    from flows.server import orchestrator
 
-    with telling(as_json=options.json), orchestrator():
+    with progress_output(as_json=options.json), orchestrator():
         found = estimate(options.profile, config, recipe=options.recipe, metadata=options.metadata)
     if options.json:
         print(json.dumps(found.as_values()))
@@ -65,7 +71,7 @@ def _dry_run(options: argparse.Namespace, config: dict[str, Any]) -> int:
 
 
 @contextlib.contextmanager
-def telling(*, as_json: bool) -> Iterator[None]:
+def progress_output(*, as_json: bool) -> Iterator[None]:
     """Show the progress of the flows that run inside: bars on a terminal, lines in a log, JSON for machines."""
     from flows.reporting.progress import JsonLines, PlainLines, rich_bars, shown
 
@@ -81,7 +87,7 @@ def telling(*, as_json: bool) -> Iterator[None]:
             yield
 
 
-def _tell_result(options: argparse.Namespace, version: str) -> None:
+def _print_result(options: argparse.Namespace, version: str) -> None:
     from flows.reporting.version_text import funnel_lines
     from storage import Files, VersionStore
 
@@ -101,3 +107,6 @@ def _tell_result(options: argparse.Namespace, version: str) -> None:
 
 def _shown_root(root: str) -> str:
     return root if "://" in root else str(Path(root).resolve())
+
+
+COMMANDS = {"build": Command(configure, run), "retry-failed": Command(configure, retry_failed)}

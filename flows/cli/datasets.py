@@ -1,11 +1,11 @@
-"""``iedit datasets``: what versions there are, what made them, what differs, and whether their bytes are whole."""
+"""``iedit datasets`` and ``iedit gallery``: list, show, compare, check, cut and view dataset versions."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import add_root
+from flows.cli.options import Command, add_root
 
 if TYPE_CHECKING:
     from storage import VersionInfo, VersionStore
@@ -46,6 +46,30 @@ def run(options: argparse.Namespace) -> int:
     from storage import Files, VersionStore
 
     return options.act(VersionStore(Files(options.root)), options)
+
+
+def configure_gallery(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_root(parser)
+    parser.add_argument("version", help="id of the version, the start of one, or latest")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="page to write (default: VERSION.html)")
+    parser.add_argument("--limit", type=int, default=200, help="most pairs on the page (default: %(default)s)")
+    parser.add_argument("--where", metavar="FILTER", help="only pairs like \"split == 'val' and similarity > 0.8\"")
+
+
+def run_gallery(options: argparse.Namespace) -> int:
+    """Write the page."""
+    from flows.reporting.version_text import find_version
+    from storage import Files, VersionStore
+    from tasks.dataset.gallery import GalleryConfig, write_gallery
+
+    versions = VersionStore(Files(options.root))
+    info = find_version(versions, options.version)
+    config = GalleryConfig(limit=options.limit, where=options.where)
+    path = options.out or Path(f"{info.id}.html")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    print(write_gallery(versions, info.id, path, config))
+    return 0
 
 
 def _action(actions: Any, name: str, words: str, *, versions: tuple[str, ...] = ()) -> argparse.ArgumentParser:
@@ -201,3 +225,6 @@ def _splits(info: "VersionInfo") -> str:
 
 def _origin(info: "VersionInfo") -> str:
     return f"{info.parent}{f' where {info.where}' if info.where else ''}" if info.parent else "-"
+
+
+COMMANDS = {"datasets": Command(configure, run), "gallery": Command(configure_gallery, run_gallery)}

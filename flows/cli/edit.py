@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import miniature
+from flows.cli.options import Command
 from iedit_model.editing.methods import method_info, unmasked_methods
 
 if TYPE_CHECKING:
@@ -195,3 +196,6 @@ def _add_models(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     group.add_argument("--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="default: auto")
+
+
+COMMANDS = {"edit": Command(configure, run)}

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.cli.options import DEFAULT_ROOT, add_config, config_of
+from flows.cli.options import DEFAULT_ROOT, Command, add_config, config_of
 
 if TYPE_CHECKING:
     from tasks.evaluate.sets.evalset import EvalSet
@@ -104,7 +104,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _make_real(options: argparse.Namespace) -> int:
-    from flows.config.mini_evalsets import make_real_set
+    from flows.sources import make_real_set
 
     print(set_text(make_real_set(options.folder)))
     return 0
@@ -112,7 +112,7 @@ def _make_real(options: argparse.Namespace) -> int:
 
 def _make_generated(options: argparse.Namespace) -> int:
     from flows.config.profiles import EVALUATE, resolve
-    from flows.evalset_sources import draw_generated_set
+    from flows.sources import draw_generated_set
     from iedit_model.editing.text_to_image import DrawConfig
 
     config = resolve(options.profile, config_of(options, EVALUATE)).evaluate
@@ -151,3 +151,6 @@ def _annotate(options: argparse.Namespace) -> int:
         print(f"Paint masks at {address} (this machine only); Ctrl-C ends it.", flush=True)
         threading.Event().wait()
     return 0
+
+
+COMMANDS = {"evalset": Command(configure, run)}

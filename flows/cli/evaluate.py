@@ -1,10 +1,13 @@
-"""``iedit evaluate``: every method on some evaluation sets, the numbers with intervals, and the report."""
+"""``iedit evaluate`` and ``iedit history``: the scores of every method, and those of earlier evaluations."""
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import add_config, add_root, config_of
+from flows.cli.options import Command, add_config, add_root, config_of
+
+if TYPE_CHECKING:
+    from storage import Files
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +36,13 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the tables and where the report is."""
     config = _config(options)
     strengths = numbers("--strengths", options.strengths)
-    from flows.cli.build import telling
-    from flows.config.checkpoints import parse_checkpoints
+    from flows.cli.build import progress_output
+    from flows.config.overrides import parse_checkpoints
 
     parse_checkpoints(options.checkpoint or ())
-    from flows.server.temporary import orchestrator
+    from flows.server import orchestrator
 
-    with telling(as_json=False), orchestrator():
+    with progress_output(as_json=False), orchestrator():
         from flows.evaluate import evaluate
 
         done = evaluate(
@@ -91,3 +94,69 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
         evaluate__plan__methods=options.methods.split(",") if options.methods else None,
         evaluate__plan__editing__seeds=[int(seed) for seed in numbers("--seeds", options.seeds)] or None,
     )
+
+
+def configure_history(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_root(parser)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="which model; without it, all are listed")
+    parser.add_argument("--pin", metavar="EVALUATION", help="make this evaluation (or latest) the baseline")
+    parser.add_argument("--check", action="store_true", help="fail when the newest evaluation fell below the baseline")
+    parser.add_argument(
+        "--metrics", default="clip_score,ssim_zero_fill_outside,fid", metavar="A,B", help="what to print"
+    )
+
+
+def run_history(options: argparse.Namespace) -> int:
+    """List, pin or check."""
+    from storage import ShardStore
+    from tasks.evaluate.history import check_regressions, history_models, pin_baseline, pinned_baseline, read_history
+
+    files = ShardStore.at(options.root).files
+    if options.model is None:
+        print("\n".join(history_models(files)) or "no evaluation has been made yet")
+        return 0
+    if options.pin is not None:
+        pin_baseline(files, options.model, _evaluation(files, options.model, options.pin))
+    rows = read_history(files, options.model)
+    print(history_text(rows, metrics=options.metrics.split(","), baseline=pinned_baseline(files, options.model)))
+    if options.check:
+        print(check_regressions(files, options.model))
+    return 0
+
+
+def history_text(rows: list[dict[str, Any]], *, metrics: list[str], baseline: str | None) -> str:
+    """Return a history as lines: a block an evaluation, a line a set and method."""
+    from tasks.evaluate.report.names import metric_title, shown, shown_ends
+
+    lines = []
+    for evaluation in dict.fromkeys(row["evaluation"] for row in rows):
+        mine = [row for row in rows if row["evaluation"] == evaluation]
+        mark = " (baseline)" if evaluation == baseline else ""
+        lines.append(f"{evaluation}{mark}  commit {mine[0]['commit'][:12] or 'unknown'}")
+        for evalset, method in dict.fromkeys((row["evalset"], row["method"]) for row in mine):
+            cells = [
+                f"{metric_title(row['metric'])} {shown(row['metric'], row['value'])} "
+                f"{shown_ends(row['metric'], _number(row['low']), _number(row['high']))}".rstrip()
+                for row in mine
+                if (row["evalset"], row["method"]) == (evalset, method) and row["metric"].partition("@")[0] in metrics
+            ]
+            if cells:
+                lines.append(f"  {evalset:<16} {method:<18} {'  '.join(cells)}")
+    return "\n".join(lines)
+
+
+def _evaluation(files: "Files", model: str, wanted: str) -> str:
+    from tasks.evaluate.history import read_history
+
+    if wanted != "latest":
+        return wanted
+    rows = read_history(files, model)
+    return rows[-1]["evaluation"] if rows else wanted
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+COMMANDS = {"evaluate": Command(configure, run), "history": Command(configure_history, run_history)}

@@ -9,27 +9,27 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Final
 
-from flows.reporting.one_line import one_line
+from flows.cli.options import Command
+from flows.errors import one_line
 
 COMMANDS: Final = {
-    "demo": "build, fine-tune, evaluate and report on the miniature",
-    "build": "build a dataset of editing pairs from LAION-style metadata",
-    "retry-failed": "ask again for pictures that failed for a passing reason, and build on",
-    "datasets": "list, show, compare, check, describe and clean up dataset versions",
-    "gallery": "write a page of a version's pairs to look at",
-    "train": "fine-tune a model on a dataset version",
-    "edit": "edit pictures with words",
-    "evaluate": "compare a trained model with the baselines, and write the report",
-    "evalset": "make, import, look at and annotate evaluation sets",
-    "history": "what a model reached over time, against its pinned baseline",
-    "reproduce": "the paper's tables from one command",
-    "serve": "start server, work pool, deployments and worker on this machine",
-    "config": "print a profile's configuration as YAML",
+    "demo": ("full", "build, fine-tune, evaluate and report on the miniature"),
+    "build": ("build", "build a dataset of editing pairs from LAION-style metadata"),
+    "retry-failed": ("build", "ask again for pictures that failed for a passing reason, and build on"),
+    "datasets": ("datasets", "list, show, compare, check, describe and clean up dataset versions"),
+    "gallery": ("datasets", "write a page of a version's pairs to look at"),
+    "train": ("train", "fine-tune a model on a dataset version"),
+    "edit": ("edit", "edit pictures with words"),
+    "evaluate": ("evaluate", "compare a trained model with the baselines, and write the report"),
+    "evalset": ("evalset", "make, import, look at and annotate evaluation sets"),
+    "history": ("evaluate", "what a model reached over time, against its pinned baseline"),
+    "reproduce": ("full", "the paper's tables from one command"),
+    "serve": ("serve", "start server, work pool, deployments and worker on this machine"),
+    "config": ("serve", "print a profile's configuration as YAML"),
 }
-"""Command -> what it does; its module is ``flows.cli.<command with _ for ->``."""
+"""Command -> the module of ``flows.cli`` that has it in its own ``COMMANDS``, and what it does."""
 
 _QUIET: Final = {
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         parser.print_help(sys.stderr)
         return 2
-    module = _module(command)
-    module.configure(parser.commands[command])
+    found = _command(command)
+    found.configure(parser.commands[command])
     options = parser.parse_args(given)
     if not options.debug and command not in _WITH_LOG:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
-    return _run(module, options)
+    return _run(found, options)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,20 +76,20 @@ def _parser() -> _Parser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=argparse.ArgumentParser)
     parser.commands = {}
-    for name, words in COMMANDS.items():
+    for name, (_, words) in COMMANDS.items():
         command = subparsers.add_parser(name, help=words, description=words[0].upper() + words[1:] + ".")
         command.add_argument("--debug", action="store_true", help="show tracebacks and the log of the orchestrator")
         parser.commands[name] = command
     return parser
 
 
-def _module(command: str) -> ModuleType:
-    return importlib.import_module(f"flows.cli.{command.replace('-', '_')}")
+def _command(name: str) -> Command:
+    return importlib.import_module(f"flows.cli.{COMMANDS[name][0]}").COMMANDS[name]
 
 
-def _run(module: ModuleType, options: argparse.Namespace) -> int:
+def _run(command: Command, options: argparse.Namespace) -> int:
     try:
-        return module.run(options)
+        return command.run(options)
     except KeyboardInterrupt:
         print("iedit: ended; what is finished stays, and the same command goes on from there", file=sys.stderr)
         return 130

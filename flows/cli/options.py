@@ -1,12 +1,21 @@
 """Options that several commands share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DEFAULT_ROOT = "runs/data"
 """Where datasets go when nothing else is said."""
+
+
+class Command(NamedTuple):
+    """A command of ``iedit``."""
+
+    configure: Callable[[argparse.ArgumentParser], None]
+    """Adds its arguments."""
+    run: Callable[[argparse.Namespace], int]
+    """Runs it and returns the exit code."""
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,26 @@
-"""``iedit serve``: server, work pool, deployments and worker on this machine, in one command."""
+"""``iedit config`` and ``iedit serve``: what a run is made with, and the server that runs it."""
 
 import argparse
 
+from flows.cli.options import Command, add_config, config_of
 
-def configure(parser: argparse.ArgumentParser) -> None:
+
+def configure_config(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_config(parser, recipe=True, training=True)
+
+
+def run_config(options: argparse.Namespace) -> int:
+    """Print the configuration."""
+    from flows.config.overrides import as_yaml
+    from flows.config.profiles import ALL, resolve
+
+    changes = config_of(options, ALL)
+    print(as_yaml(resolve(options.profile, changes, recipe=options.recipe, training=options.training)), end="")
+    return 0
+
+
+def configure_serve(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--host", default="127.0.0.1", help="address of the server (default: %(default)s)")
     parser.add_argument("--port", type=int, default=4200, help="its port (default: %(default)s)")
@@ -14,9 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_serve(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from flows.server.serve import ServeConfig, serve
+    from flows.server import ServeConfig, serve
 
     serve(ServeConfig(host=options.host, port=options.port, pool=options.pool, limit=options.limit, once=options.once))
     return 0
+
+
+COMMANDS = {"config": Command(configure_config, run_config), "serve": Command(configure_serve, run_serve)}

@@ -1,15 +1,13 @@
 """``iedit train``: a dataset version to a fine-tuned model."""
 
 import argparse
-import contextlib
 import json
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import add_config, add_root, config_of
+from flows.cli.build import progress_output
+from flows.cli.options import Command, add_config, add_root, config_of
 
 if TYPE_CHECKING:
     from tasks.train.stage import TrainReport
@@ -36,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     config = config_of(options, TRAIN, train__train__num_steps=options.steps)
     _tell_version(options)
-    with training_telling(as_json=options.json):
+    with progress_output(as_json=options.json):
         report = _trained(options, config)
     if options.json:
         from flows.train import outcome
@@ -65,7 +63,7 @@ def _trained(options: argparse.Namespace, config: dict[str, Any]) -> "TrainRepor
         run = resolve(options.profile, config, training=options.training).train
         out = str(options.out)
         return train_shard(options.out.name, root=options.root, version=options.dataset, config=run, out=out)
-    from flows.server.temporary import orchestrator
+    from flows.server import orchestrator
 
     with orchestrator():
         return train(
@@ -87,17 +85,4 @@ def _tell(report: "TrainReport", options: argparse.Namespace) -> None:
         print(f"the same command goes on from there (folder {options.out})")
 
 
-@contextlib.contextmanager
-def training_telling(*, as_json: bool) -> Iterator[None]:
-    """Show the progress of the trainings that run inside, in the form that fits where it is shown."""
-    from flows.reporting.train_progress import TrainJson, TrainLines, train_bars, training_shown
-
-    if as_json:
-        with training_shown(TrainJson()):
-            yield
-    elif sys.stderr.isatty():
-        with train_bars() as bars, training_shown(bars):
-            yield
-    else:
-        with training_shown(TrainLines()):
-            yield
+COMMANDS = {"train": Command(configure, run)}

@@ -1,4 +1,4 @@
-"""How users change a configuration: ``--set a.b.c=value`` and YAML files, strictly checked.
+"""What users write, strictly checked: ``--set a.b.c=value``, YAML files, ranges of shards and names of checkpoints.
 
 A name that does not exist is an error with the nearest names, since a setting that is silently ignored costs its user
 days.
@@ -7,15 +7,17 @@ days.
 import difflib
 import re
 import reprlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from iedit_model.configuration import as_values, from_values
 from iedit_model.errors import ConfigError
+from iedit_model.models.source import ModelSource
 
 if TYPE_CHECKING:
     import yaml
+
 
 Config = TypeVar("Config")
 
@@ -23,6 +25,13 @@ _MAX_FILE_BYTES: Final = 1 << 20
 _EXPONENT: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
 _BAD_VALUES: Final = (ValueError, RecursionError)
 """What the YAML reader raises for dates that do not exist, endless numbers and deep nesting."""
+Shard = TypeVar("Shard")
+
+_RANGE = re.compile(r"([0-9]*):([0-9]*)|([0-9]+)")
+
+
+_TEXT: Final = re.compile(r"(?:(?P<training>[a-z][a-z0-9_]*)(?:@(?P<seed>\d{1,9}))?=)?(?P<path>.+)")
+_FULL_METHOD: Final = "iedit"
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -164,3 +173,57 @@ def _yaml(text: str, *, what: str) -> Any:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{what} is {text[:80]!r}, which is no YAML: {' '.join(str(error).split())[:300]}") from None
+
+
+def parse_shard_range(text: str) -> slice:
+    """Return the slice that ``a:b``, ``a:``, ``:b`` or a single number means.
+
+    Raises:
+        ConfigError: it is none of these, or empty.
+    """
+    match = _RANGE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--shards is {text!r}, expected like 0:4, 8: or 3")
+    if match[3] is not None:
+        return slice(int(match[3]), int(match[3]) + 1)
+    start, stop = int(match[1] or 0), int(match[2]) if match[2] else None
+    if stop is not None and stop <= start:
+        raise ConfigError(f"--shards {text!r} holds no shard: the end is excluded, as in 0:4 for the first four")
+    return slice(start, stop)
+
+
+def chosen_shards(shards: Sequence[Shard], text: str | None) -> tuple[Shard, ...]:
+    """Return the shards that a range names; all without one.
+
+    Raises:
+        ConfigError: it cannot be read, or names no shard of the plan.
+    """
+    if text is None:
+        return tuple(shards)
+    if not (chosen := tuple(shards[parse_shard_range(text)])):
+        raise ConfigError(f"--shards {text!r} names none of the plan's {len(shards)} shard(s), 0 to {len(shards) - 1}")
+    return chosen
+
+
+def parse_checkpoints(texts: Sequence[str]) -> dict[str, dict[int, ModelSource]]:
+    """Return the weights that texts like ``iedit@1=runs/b`` name: training -> seed -> weights.
+
+    Raises:
+        ConfigError: a text cannot be read, or one training comes twice with one seed.
+    """
+    found: dict[str, dict[int, ModelSource]] = {}
+    for text in texts:
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise ConfigError(f"a checkpoint is named like DIR or TRAINING@SEED=DIR, got {text!r}")
+        training, seed = match["training"] or _FULL_METHOD, int(match["seed"] or 0)
+        if seed in found.setdefault(training, {}):
+            raise ConfigError(f"the training {training} with the seed {seed} is named twice")
+        found[training][seed] = checkpoint_source(match["path"])
+    return found
+
+
+def checkpoint_source(path: str) -> ModelSource:
+    """Return the weights in a pipeline folder, or the newest checkpoint of a training run."""
+    latest = Path(path) / "checkpoints" / "latest"
+    return ModelSource(name=str(latest.resolve() if latest.exists() else path))

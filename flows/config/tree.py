@@ -150,7 +150,7 @@ class EvaluationConfig:
     generated: GeneratedSet
     """What ``iedit evalset make-generated`` draws, and what is drawn where ``sets`` names it."""
     sets: tuple[str, ...] = ()
-    """Evaluation sets: names that the project can make itself (``flows.evalset_sources``), or folders."""
+    """Evaluation sets: names that the project can make itself (``flows.sources``), or folders."""
 
 
 @configuration

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final
 
 import miniature
-from flows.config.mini_evalsets import GENERATED_INFO, REAL_INFO, mini_generated_prompts
 from flows.config.tree import (
     SITE_HOST,
     Config,
@@ -30,6 +29,8 @@ from iedit_model.models.devices import DeviceConfig
 from iedit_model.models.segmenter import SegmenterSpec
 from iedit_model.models.source import ModelSource
 from iedit_model.training.config import paper, stable
+from miniature.evalsets import GeneratedEdit, generated_edits
+from miniature.vocabulary import NOUN_CODES, with_article
 from tasks.caption import CaptionConfig
 from tasks.download.client import FetchConfig
 from tasks.download.image_body import ImageConfig
@@ -39,7 +40,7 @@ from tasks.embed.stage import EmbedConfig
 from tasks.evaluate.networks import FeatureSpec, NamedClip, ScoringConfig
 from tasks.evaluate.plan import EvaluationPlan
 from tasks.evaluate.sets.evalset import EvalSetInfo
-from tasks.evaluate.sets.generated import GENERATED_PROMPTS
+from tasks.evaluate.sets.generated import GENERATED_PROMPTS, GeneratedPrompt
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig
 from tasks.images import BatchConfig
@@ -67,6 +68,19 @@ PLACED: Final = (
 )
 """Pairs of the miniature, eight of ten in the source's place, the only ones that help: docs/experiments.md."""
 
+
+REAL_INFO = EvalSetInfo(
+    name="mini-real",
+    origin="real",
+    description="52 edits of 30 held-out scenes of the picture world, with their true masks.",
+    license="CC BY-SA 4.0 (OpenMoji)",
+)
+GENERATED_INFO = EvalSetInfo(
+    name="mini-generated",
+    origin="generated",
+    description="70 edits of 20 pictures that the miniature base model drew from their source prompts.",
+    license="CC BY-SA 4.0 (OpenMoji)",
+)
 
 # Said here and not left to the methods' registration, which would load torch for a mere configuration.
 _EVALUATED: Final = tuple(name for name in METHODS if name != "sdedit_m")
@@ -221,7 +235,7 @@ def _mini_evaluation() -> EvaluationConfig:
     )
     return EvaluationConfig(
         plan=plan,
-        generated=GeneratedSet(info=GENERATED_INFO, prompts=mini_generated_prompts()),
+        generated=GeneratedSet(info=GENERATED_INFO, prompts=_generated_prompts()),
         sets=(REAL_INFO.name, GENERATED_INFO.name),
     )
 
@@ -287,4 +301,28 @@ def _options(options: TaskOptions, *, train: TaskOptions, evaluate: TaskOptions)
         pack=options,
         train=train,
         evaluate=evaluate,
+    )
+
+
+def _generated_prompts() -> tuple[GeneratedPrompt, ...]:
+    return tuple(_generated_prompt(edit) for edit in generated_edits())
+
+
+def _generated_prompt(edit: GeneratedEdit) -> GeneratedPrompt:
+    """Say an edit as an instruction too: the two prompts of it differ in one noun or one colour."""
+    # An article may change with its noun ("a bus", "an airplane") and is no part of the edit.
+    before, after = (
+        [word for word in prompt.split() if word not in {"a", "an"}]
+        for prompt in (edit.source_prompt, edit.edit_prompt)
+    )
+    old, new = next((old, new) for old, new in zip(before, after, strict=True) if old != new)
+    is_noun = old in NOUN_CODES
+    return GeneratedPrompt(
+        image_index=edit.image_index,
+        source_prompt=edit.source_prompt,
+        edit_prompt=edit.edit_prompt,
+        word=edit.word,
+        replacement=new if is_noun else f"{new} {edit.word}",
+        instruction=f"replace the {old} with {with_article(new)}" if is_noun else f"make the {edit.word} {new}",
+        kind="noun" if is_noun else "colour",
     )

@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 from flows.config.tree import OptionsByStage
-from flows.engine.fan_out import Done, FanOut, Future, Step
-from flows.engine.runner import TaskRuns
+from flows.engine.runner import Done, FanOut, Future, Step, TaskRuns
 from flows.reporting.progress import Progress
 from storage import ShardReport, ShardStore
 from tasks.stage import AnyStage, Job, Work, find_config

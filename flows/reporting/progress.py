@@ -1,53 +1,48 @@
-"""How a running flow says how far it is: a protocol, and its forms for people, for machines and for nobody."""
+"""Progress of a running flow: on a terminal, in a log, as JSON, in the Prefect page, or nowhere."""
 
 import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
-from flows.reporting.context import Surrounding
-from flows.reporting.one_line import one_line
+from flows.errors import one_line
 from storage import ShardReport
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+_LINE_EVERY_S: Final = 10.0
+_ARTIFACT_EVERY_S: Final = 2.0
 
-class Progress(Protocol):
-    """What a flow tells while it runs; called from one thread."""
+
+class Progress:
+    """Where the events of a running flow go, all from one thread; this one, the base of all, ignores them."""
 
     def begin(self, stage: str, shards: int) -> None:
         """So many shards of a stage are ahead."""
-        ...
 
     def finish(self, report: ShardReport) -> None:
         """One shard of a stage is done."""
-        ...
 
     def fail(self, stage: str, shard: str, reason: str) -> None:
         """One shard of a stage failed for good."""
-        ...
+
+    def on_cache(self, done: int, total: int) -> None:
+        """So many samples of a training are encoded."""
+
+    def on_step(self, step: int, total: int, terms: Mapping[str, float | None]) -> None:
+        """A training did an optimiser step; ``terms`` is the row of its log."""
 
 
-class Silent:
-    """Tells nothing."""
-
-    def begin(self, stage: str, shards: int) -> None:
-        """Tell nothing."""
-
-    def finish(self, report: ShardReport) -> None:
-        """Tell nothing."""
-
-    def fail(self, stage: str, shard: str, reason: str) -> None:
-        """Tell nothing."""
-
-
-class JsonLines:
-    """One JSON object a line for each event, for machines."""
+class JsonLines(Progress):
+    """One JSON object per line for each event."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         """Write to ``stream``, by default to the standard error."""
@@ -67,20 +62,30 @@ class JsonLines:
         """Write the event ``failed``."""
         self._write({"event": "failed", "stage": stage, "shard": shard, "reason": reason})
 
+    def on_cache(self, done: int, total: int) -> None:
+        """Write the event ``cache``."""
+        self._write({"event": "cache", "done": done, "total": total})
+
+    def on_step(self, step: int, total: int, terms: Mapping[str, float | None]) -> None:
+        """Write the event ``step`` with all that was measured."""
+        self._write({"event": "step", "done": step, "total": total, **terms})
+
     def _write(self, event: dict[str, Any]) -> None:
         print(json.dumps(event), file=self._stream, flush=True)
 
 
-class PlainLines:
-    """One line a stage when its last shard is done: for logs, where bars would be noise."""
+class PlainLines(Progress):
+    """One line per stage when its last shard is done, and of a training from time to time: for logs."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        """Write to ``stream``, by default to the standard error."""
+    def __init__(self, stream: TextIO | None = None, *, every_s: float = _LINE_EVERY_S) -> None:
+        """Write to ``stream``, by default to the standard error; of a training at most every ``every_s`` seconds."""
         self._stream = stream or sys.stderr
         self._ahead: Counter[str] = Counter()
         self._in: Counter[str] = Counter()
         self._out: Counter[str] = Counter()
         self._started: dict[str, float] = {}
+        self._every_s = every_s
+        self._last = -every_s
 
     def begin(self, stage: str, shards: int) -> None:
         """Remember how many shards are ahead."""
@@ -95,19 +100,35 @@ class PlainLines:
 
     def fail(self, stage: str, shard: str, reason: str) -> None:  # noqa: ARG002 - the reason names the shard
         """Write the reason."""
-        print(f"failed: {one_line(reason)}", file=self._stream, flush=True)
+        self._write(f"failed: {one_line(reason)}")
         self._one_less(stage)
+
+    def on_cache(self, done: int, total: int) -> None:
+        """Write how many samples are encoded."""
+        self._write_training(f"encoded {done:,} of {total:,} samples", last=done == total)
+
+    def on_step(self, step: int, total: int, terms: Mapping[str, float | None]) -> None:
+        """Write the step and its loss."""
+        self._write_training(f"step {step:,} of {total:,}: {_step_text(terms)}", last=step == total)
 
     def _one_less(self, stage: str) -> None:
         self._ahead[stage] -= 1
         if self._ahead[stage] <= 0:
             seconds = time.monotonic() - self._started.get(stage, time.monotonic())
-            said = f"{stage:<9} {self._in[stage]:>9,} in {self._out[stage]:>9,} out {seconds:>8.1f} s"
-            print(said, file=self._stream, flush=True)
+            self._write(f"{stage:<9} {self._in[stage]:>9,} in {self._out[stage]:>9,} out {seconds:>8.1f} s")
+
+    def _write_training(self, line: str, *, last: bool) -> None:
+        now = time.monotonic()
+        if last or now - self._last >= self._every_s:
+            self._last = now
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)
 
 
-class RichBars:
-    """One bar a stage with images a second and the time left."""
+class RichBars(Progress):
+    """One bar per stage with images per second and the time left; two for a training: encodings and steps."""
 
     def __init__(self, bars: "Bars") -> None:
         """Draw on ``bars``, see ``rich_bars``."""
@@ -141,9 +162,59 @@ class RichBars:
         if stage in self._ids:
             self._bars.update(self._ids[stage], advance=1)
 
+    def on_cache(self, done: int, total: int) -> None:
+        """Move the bar of the encodings on."""
+        self._move("encode", done, total, "")
 
-class Tally:
-    """Adds up what came in and how long the work took, stage by stage."""
+    def on_step(self, step: int, total: int, terms: Mapping[str, float | None]) -> None:
+        """Move the bar of the steps on."""
+        self._move("train", step, total, _step_text(terms))
+
+    def _move(self, name: str, done: int, total: int, note: str) -> None:
+        if name not in self._ids:
+            # What an earlier process did counts as done, not as work of this one.
+            self._ids[name] = self._bars.add_task(name, total=total, completed=max(0, done - 1), rate="")
+        self._bars.update(self._ids[name], completed=done, total=total, rate=note)
+
+
+class RunProgress(Progress):
+    """A bar in the Prefect page: the share of the shards of all stages begun so far that are done."""
+
+    def __init__(self, description: str) -> None:
+        """Create the artifact; must be called inside a flow run."""
+        from prefect.artifacts import create_progress_artifact
+
+        made = create_progress_artifact(progress=0.0, key="progress", description=description)
+        self._artifact = cast("UUID", made)  # outside of a coroutine it is no coroutine
+        self._begun = self._ended = 0
+        self._last = time.monotonic()
+
+    def begin(self, stage: str, shards: int) -> None:  # noqa: ARG002 - one bar for all stages
+        """Count the shards in."""
+        self._begun += shards
+
+    def finish(self, report: ShardReport) -> None:
+        """Move the bar on."""
+        self._move(report.stage)
+
+    def fail(self, stage: str, shard: str, reason: str) -> None:  # noqa: ARG002 - the bar says only how many
+        """Move the bar on."""
+        self._move(stage)
+
+    def _move(self, stage: str) -> None:
+        from prefect.artifacts import update_progress_artifact
+
+        self._ended += 1
+        now = time.monotonic()
+        if now - self._last >= _ARTIFACT_EVERY_S or self._ended >= self._begun:
+            self._last = now
+            share = 100 * self._ended / max(1, self._begun)
+            text = f"{stage}: {self._ended} of {self._begun} shard runs done"
+            update_progress_artifact(self._artifact, progress=min(100.0, share), description=text)
+
+
+class StageTotals(Progress):
+    """Adds up the samples and the time of the work, stage by stage."""
 
     def __init__(self) -> None:
         """Start at nothing."""
@@ -152,59 +223,68 @@ class Tally:
         self.seconds: dict[str, float] = {}
         """Stage -> time of the work on all its shards, whenever they were done, seconds."""
 
-    def begin(self, stage: str, shards: int) -> None:
-        """Count nothing."""
-
     def finish(self, report: ShardReport) -> None:
         """Add the shard."""
         self.images[report.stage] += report.num_in
         self.seconds[report.stage] = self.seconds.get(report.stage, 0.0) + report.seconds
 
-    def fail(self, stage: str, shard: str, reason: str) -> None:
-        """Count nothing."""
-
     def per_second(self, stage: str) -> float | None:
-        """Return the samples a second of one worker, or None when there was nothing to do."""
+        """Return the samples per second of one worker, or None when there was nothing to do."""
         seconds = self.seconds.get(stage, 0.0)
         return self.images[stage] / seconds if seconds else None
 
 
-class Several:
-    """Tells all of several."""
+class CompositeProgress(Progress):
+    """Passes all events on to several outputs."""
 
     def __init__(self, parts: Sequence[Progress]) -> None:
-        """Tell ``parts`` everything."""
+        """Pass them on to ``parts``."""
         self._parts = parts
 
     def begin(self, stage: str, shards: int) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self._parts:
             part.begin(stage, shards)
 
     def finish(self, report: ShardReport) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self._parts:
             part.finish(report)
 
     def fail(self, stage: str, shard: str, reason: str) -> None:
-        """Tell all."""
+        """Pass it on."""
         for part in self._parts:
             part.fail(stage, shard, reason)
 
+    def on_cache(self, done: int, total: int) -> None:
+        """Pass it on."""
+        for part in self._parts:
+            part.on_cache(done, total)
 
-_PROGRESS: Final = Surrounding[Progress]("progress", Silent)
+    def on_step(self, step: int, total: int, terms: Mapping[str, float | None]) -> None:
+        """Pass it on."""
+        for part in self._parts:
+            part.on_step(step, total, terms)
 
 
-# Functions of this module and not the methods themselves: what a flow takes from other modules goes to Ray's workers
-# with it, functions by their names, all else as a copy, and a ContextVar cannot be copied.
+_PROGRESS: Final[ContextVar[Progress | None]] = ContextVar("progress", default=None)
+
+
+# Functions and not the variable itself: what a flow takes from other modules goes to Ray's workers with it, functions
+# by their names, all else as a copy, and a ContextVar cannot be copied.
 def current_progress() -> Progress:
-    """Return what the command that runs the flow set up, or one that says nothing."""
-    return _PROGRESS.current()
+    """Return the output that the command which runs the flow set, or one that ignores everything."""
+    return _PROGRESS.get() or Progress()
 
 
-def shown(progress: Progress) -> AbstractContextManager[None]:
-    """Have the flows that run inside the context tell ``progress``."""
-    return _PROGRESS.holding(progress)
+@contextmanager
+def shown(progress: Progress) -> Iterator[None]:
+    """Set the output of the flows that run inside the context, in its thread."""
+    token = _PROGRESS.set(progress)
+    try:
+        yield
+    finally:
+        _PROGRESS.reset(token)
 
 
 @contextmanager
@@ -224,3 +304,14 @@ def rich_bars() -> Iterator[RichBars]:
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         yield RichBars(bars)
+
+
+def _step_text(terms: Mapping[str, float | None]) -> str:
+    """Return loss, gradient norm and speed of a step in a few words."""
+    pieces = [
+        f"{label} {value:{form}}"
+        for label, name, form in (("loss", "loss", ".4f"), ("grad", "grad_norm", ".3g"))
+        if (value := terms.get(name)) is not None
+    ]
+    speed = terms.get("images_per_s")
+    return "  ".join([*pieces, *([f"{speed:,.1f} img/s"] if speed is not None else [])])

@@ -48,7 +48,7 @@ def _started(folder: Path, pipe: Path) -> str:
     }
     with (folder / "server.log").open("wb") as log, pipe.open("rb", buffering=0) as given:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server.temporary"],
+            [sys.executable, "-m", "flows.server"],
             env=environment,
             stdin=given,
             stdout=subprocess.PIPE,

@@ -44,12 +44,14 @@ def test_with_a_word_the_edit_is_masked_and_without_it_is_not(photo: Path, tmp_p
 
 
 def test_every_option_lands_in_the_record(photo: Path, tmp_path: Path):
+    grey = tmp_path / "grey.png"
+    PAIR.source.render().convert("L").save(grey)
     record = edited(
         tmp_path,
         str(photo),
         PAIR.edit_prompt,
         "--mask",
-        str(photo),
+        str(grey),
         "--strength",
         "0.5",
         "--guidance",

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.config.checkpoints import parse_checkpoints
+from flows.cli.main import COMMANDS
+from flows.config.overrides import parse_checkpoints
 from flows.config.profiles import PROFILES, resolve
 from iedit_model.errors import ConfigError
 from storage import ShardStore
@@ -25,12 +26,12 @@ pytestmark = pytest.mark.timeout(280)
 
 def call(command, *arguments):
     """Run a command and return (exit code, what it printed)."""
-    module = import_module(f"flows.cli.{command}")
+    module = import_module(f"flows.cli.{COMMANDS[command][0]}")
     parser = argparse.ArgumentParser()
-    module.configure(parser)
+    module.COMMANDS[command].configure(parser)
     printed = io.StringIO()
     with redirect_stdout(printed):
-        code = module.run(parser.parse_args([str(argument) for argument in arguments]))
+        code = module.COMMANDS[command].run(parser.parse_args([str(argument) for argument in arguments]))
     return code, printed.getvalue()
 
 

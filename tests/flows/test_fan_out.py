@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.engine.fan_out import Done, FanOut, Lane, Step
+from flows.engine.runner import Done, FanOut, Lane, Step
 from flows.errors import ShardsFailedError
-from flows.reporting.progress import Tally
+from flows.reporting.progress import StageTotals
 from storage import DiskFullError, SchemaError, ShardReport
 from tests.flows.made_reports import report
 
@@ -69,7 +69,7 @@ class Machine:
                 self._in_flight[lane] -= 1
 
 
-class Told(Tally):
+class Told(StageTotals):
     """Remembers what it was told."""
 
     def __init__(self) -> None:

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from flows.config.evaluations import mini_evaluation
-from flows.config.mini_evalsets import make_real_set, mini_generated_prompts
+from flows.config.profiles import load_profile
 from flows.errors import SourceError
-from flows.evalset_sources import open_set
+from flows.sources import make_real_set, open_set
 from miniature.evalsets import real_pairs
 from tasks.evaluate.sets.folder import check_evalset, open_evalset
 from tests.builders.scoring_models import few_pairs
@@ -30,7 +29,7 @@ def test_writing_it_twice_gives_the_same_set(tmp_path):
 
 
 def test_the_generated_edits_say_as_instruction_what_their_prompts_differ_in():
-    prompts = mini_generated_prompts()
+    prompts = load_profile("mini").evaluate.generated.prompts
     assert len(prompts) == 70
     assert len({prompt.image_index for prompt in prompts}) == 20
     for prompt in prompts:
@@ -44,7 +43,7 @@ def test_the_generated_edits_say_as_instruction_what_their_prompts_differ_in():
 
 
 def test_a_set_is_found_by_its_name_under_the_root_and_by_its_folder_anywhere(tmp_path, monkeypatch):
-    root, config = tmp_path / "store", mini_evaluation()
+    root, config = tmp_path / "store", load_profile("mini").evaluate
     inside = few_pairs(root / "evalsets" / "mine", num_pairs=2, name="mine")
     outside = few_pairs(tmp_path / "elsewhere", num_pairs=3, name="theirs")
     assert open_set("mine", str(root), config).digest == inside.digest

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.config.checkpoints import checkpoint_source
+from flows.config.overrides import checkpoint_source
 from flows.errors import SourceError
-from flows.re_evaluate import newest_run
+from flows.evaluate import newest_run
 
 
 def saved(run: Path, step: int, *, when_s: float) -> Path:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.reporting.one_line import one_line
+from flows.errors import one_line
 
 
 @given(st.text(), st.integers(4, 60))

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 
-from flows.server.processes import end_process
+from flows.server import end_process
 
 
 def started(program: str) -> "subprocess.Popen[str]":

@@ -13,12 +13,12 @@ from rich.progress import Progress as Bars
 from rich.progress import TextColumn
 
 from flows.reporting.progress import (
+    CompositeProgress,
     JsonLines,
     PlainLines,
+    Progress,
     RichBars,
-    Several,
-    Silent,
-    Tally,
+    StageTotals,
     current_progress,
     rich_bars,
     shown,
@@ -144,18 +144,18 @@ def test_the_bars_of_the_command_go_to_the_standard_error(capsys):
 
 
 def test_a_tally_adds_up_per_stage():
-    tally = Tally()
-    tally.begin("caption", 2)
-    tally.finish(report("caption", num_in=30, seconds=2.0))
-    tally.finish(report("caption", num_in=10, seconds=2.0))
-    tally.fail("caption", "00002", "gone")
-    assert tally.per_second("caption") == 10.0
-    assert tally.per_second("mask") is None
+    totals = StageTotals()
+    totals.begin("caption", 2)
+    totals.finish(report("caption", num_in=30, seconds=2.0))
+    totals.finish(report("caption", num_in=10, seconds=2.0))
+    totals.fail("caption", "00002", "gone")
+    assert totals.per_second("caption") == 10.0
+    assert totals.per_second("mask") is None
 
 
 def test_several_tell_all_the_same():
     streams = [io.StringIO(), io.StringIO()]
-    both = Several([JsonLines(stream) for stream in streams])
+    both = CompositeProgress([JsonLines(stream) for stream in streams])
     both.begin("caption", 1)
     both.finish(report("caption"))
     both.fail("caption", "00001", "gone")
@@ -164,7 +164,7 @@ def test_several_tell_all_the_same():
 
 
 def test_a_flow_finds_what_its_command_set_up_and_nothing_afterwards():
-    progress = Tally()
+    progress = StageTotals()
     with shown(progress):
         assert current_progress() is progress
-    assert isinstance(current_progress(), Silent)
+    assert type(current_progress()) is Progress

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
+from flows import DEFAULTS
 from flows.cli.main import COMMANDS
-from flows.server.environment import DEFAULTS
 
 HEAVY = ("torch", "transformers", "open_clip", "faiss", "nltk", "prefect", "ray", "img2dataset", "sklearn")
 _WATCHED = """

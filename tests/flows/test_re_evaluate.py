@@ -18,7 +18,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from flows.cli.main import main
-from flows.re_evaluate import REGRESSION_EVENT, re_evaluate
+from flows.evaluate import REGRESSION_EVENT, re_evaluate
 from storage import Files
 from tasks.evaluate.history import pin_baseline
 from tests.builders.scoring_models import WEIGHTS, few_pairs

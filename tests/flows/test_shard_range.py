@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.config.shard_range import chosen_shards, parse_shard_range
+from flows.config.overrides import chosen_shards, parse_shard_range
 from iedit_model.errors import ConfigError
 
 ENDS = st.none() | st.integers(0, 30)

@@ -18,7 +18,7 @@ import pytest
 
 from flows.config.tree import SiteConfig, SourceConfig
 from flows.errors import SourceError
-from flows.source import open_source
+from flows.sources import open_source
 from miniature.web import Site, metadata_table, serve
 
 URLS = 6
@@ -144,7 +144,7 @@ def test_proxies_of_the_environment_are_not_asked(monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_site_ends_when_its_starter_is_killed(port, number):
     program = (
-        "from flows.config.tree import SiteConfig, SourceConfig; from flows.source import open_source; import time\n"
+        "from flows.config.tree import SiteConfig, SourceConfig; from flows.sources import open_source; import time\n"
         f"with open_source(SourceConfig(site=SiteConfig(port={port}, num_urls={URLS}))):\n"
         "    print('up', flush=True); time.sleep(300)"
     )

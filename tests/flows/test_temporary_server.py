@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from flows.errors import ServeError
-from flows.server.temporary import orchestrator
+from flows.server import orchestrator
 
 _PROGRAM = """
 import time
-from flows.server.temporary import orchestrator
+from flows.server import orchestrator
 with orchestrator() as url:
     print(url, flush=True)
     {then}

@@ -12,7 +12,7 @@ from benchmarks.true_pair_version import build_version, true_pairs
 from flows.cli.train import configure, run
 from flows.config.profiles import load_profile, named_trainings, resolve
 from flows.config.tree import TagLimit
-from flows.reporting.train_progress import TrainJson, TrainLines, training_shown
+from flows.reporting.progress import JsonLines, PlainLines, shown
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import paper, stable, table2_rows
 from storage import ShardStore, VersionInfo
@@ -101,7 +101,7 @@ def test_a_wrong_setting_is_told_before_anything_starts(root: str, tmp_path: Pat
 
 def test_lines_come_now_and_then_and_at_the_end() -> None:
     stream = io.StringIO()
-    lines = TrainLines(stream, every_s=1000)
+    lines = PlainLines(stream, every_s=1000)
     for step in range(1, 6):
         lines.on_step(step, 5, {"loss": 0.5, "grad_norm": None, "images_per_s": 12.0})
     assert stream.getvalue().splitlines() == [
@@ -122,7 +122,7 @@ def test_the_flow_trains_resumes_and_shows_its_curve(
         "train.rows.where": None,
     }
     stream = io.StringIO()
-    with training_shown(TrainJson(stream)):
+    with shown(JsonLines(stream)):
         report = train(root, str(tmp_path), config=settings)
         longer = train(root, str(tmp_path), config=settings | {"train.train.num_steps": 4})
     assert (report.status, report.step, longer.step) == ("finished", 3, 4)

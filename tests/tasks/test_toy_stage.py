@@ -14,11 +14,10 @@ import pytest
 from benchmarks.planted_pairs import planted
 from flows.build_dataset import pack_version
 from flows.config.tree import OptionsByStage, RunnerConfig, TaskOptions
-from flows.engine.fan_out import FanOut
-from flows.engine.runner import TaskRuns
+from flows.engine.runner import FanOut, TaskRuns
 from flows.engine.stage_runs import StageRuns
 from flows.errors import ShardsFailedError
-from flows.reporting.progress import Tally
+from flows.reporting.progress import StageTotals
 from storage import ShardReport, ShardStore, VersionStore, manifest_schema
 from tasks._prefect import may_pass
 from tasks.data_format import data_format
@@ -136,14 +135,14 @@ def toy(tmp_path: Path) -> Iterator[ModuleType]:
 
 
 def stage_runs(root: Path, configs: object) -> StageRuns:
-    tally = Tally()
+    totals = StageTotals()
     return StageRuns(
         configs=configs,
         root=str(root),
         runs=RunsHere(),
         options=OptionsByStage(),
-        progress=tally,
-        fan_out=FanOut(lanes={"network": 1, "compute": 1}, max_failed=0, progress=tally),
+        progress=totals,
+        fan_out=FanOut(lanes={"network": 1, "compute": 1}, max_failed=0, progress=totals),
     )
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from iedit_model.editing.edit_masks import MaskConfig, MaskSource, latent_masks, pixel_masks, shown_mask
+from iedit_model.editing.edit_masks import latent_masks, pixel_masks, shown_mask
 from iedit_model.editing.editor import EditRequest
 from iedit_model.editing.framing import FramingConfig, frame
+from iedit_model.editing.settings import MaskConfig, MaskSource
 from iedit_model.errors import ConfigError, EditError, MaskError
 from iedit_model.models.segmenter import load_segmenter
 from tests.builders.editing_methods import single_pairs

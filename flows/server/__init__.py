@@ -1,1 +1,0 @@
-"""Prefect server, worker and child processes."""
