@@ -52,7 +52,6 @@ UNCALLED = {
     "metric_versions",
     "mse_and_psnr",
     "unregister",
-    "StopRequest",
     "from_values",
     "layout_descriptor",
     "release_index",
