@@ -3,7 +3,7 @@
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.options import DEFAULT_ROOT, Command, add_config, config_of
 
@@ -36,6 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     painting = actions.add_parser("annotate", help="paint masks by hand, in the browser of this machine")
     painting.add_argument("folder", metavar="SET")
     painting.add_argument("--port", type=int, default=0, help="default: a free one")
+
+
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration, which make-generated takes."""
+    from flows.config.profiles import EVALUATE
+
+    return config_of(options, EVALUATE)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -111,11 +118,11 @@ def _make_real(options: argparse.Namespace) -> int:
 
 
 def _make_generated(options: argparse.Namespace) -> int:
-    from flows.config.profiles import EVALUATE, resolve
+    from flows.config.profiles import resolve
     from flows.sources import draw_generated_set
     from iedit_model.editing.text_to_image import DrawConfig
 
-    config = resolve(options.profile, config_of(options, EVALUATE)).evaluate
+    config = resolve(options.profile, changes(options)).evaluate
     draw = DrawConfig(num_inference_steps=options.steps)
     made = draw_generated_set(options.folder, config, draw=draw, seed=options.seed, with_masks=not options.no_masks)
     print(set_text(made))
@@ -153,4 +160,4 @@ def _annotate(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"evalset": Command(configure, run)}
+COMMANDS = {"evalset": Command(configure, run, changes)}

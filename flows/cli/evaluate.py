@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import Command, add_config, add_root, config_of
+from flows.cli.options import Command, add_config, add_root, config_of, print_version
 
 if TYPE_CHECKING:
     from storage import Files
@@ -34,12 +34,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the tables and where the report is."""
-    config = _config(options)
+    config = changes(options)
     strengths = numbers("--strengths", options.strengths)
     from flows.cli.build import progress_output
     from flows.config.overrides import parse_checkpoints
 
     parse_checkpoints(options.checkpoint or ())
+    version = None
+    if options.version is not None:
+        from storage import Files, VersionStore
+
+        version = print_version(VersionStore(Files(options.root)), options.version).id
     from flows.server import orchestrator
 
     with progress_output(as_json=False), orchestrator():
@@ -52,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             model=options.model_name,
             sets=options.evalset,
             strengths=strengths,
-            version=options.version,
+            version=version,
             config=config,
         )
     print_evaluation(options.root, done)
@@ -85,7 +90,8 @@ def numbers(option: str, text: str | None) -> list[float]:
         raise ConfigError(f"{option} takes numbers like 0.4,0.8, got {text!r}") from None
 
 
-def _config(options: argparse.Namespace) -> dict[str, Any]:
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration."""
     from flows.config.profiles import EVALUATE
 
     return config_of(
@@ -159,4 +165,4 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-COMMANDS = {"evaluate": Command(configure, run), "history": Command(configure_history, run_history)}
+COMMANDS = {"evaluate": Command(configure, run, changes), "history": Command(configure_history, run_history)}

@@ -50,6 +50,7 @@ from tasks.pack.stage import PackConfig
 from tasks.plan.stage import FilterConfig, PlanConfig
 from tasks.retrieve.gates import GateConfig
 from tasks.retrieve.stage import retrieval
+from tasks.stages import stage_names
 from tasks.swap.stage import SwapConfig
 from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig, TrainRunConfig
 
@@ -192,17 +193,9 @@ def sd14() -> Config:
     )
     run = RunConfig(
         runner=RunnerConfig(workers=4, downloads=2),
-        options=OptionsByStage(
-            plan=on_cpu,
-            download=on_cpu,
-            caption=on_gpu,
-            words=on_cpu,
-            swap=on_cpu,
-            embed=on_gpu,
-            index=on_gpu,
-            retrieve=on_gpu,
-            mask=on_gpu,
-            pack=on_cpu,
+        options=_options(
+            on_cpu,
+            **dict.fromkeys(("caption", "embed", "index", "retrieve", "mask"), on_gpu),
             train=replace(on_gpu, timeout_s=None),
             evaluate=TaskOptions(retry_delay_s=30.0, tags=(GPU_TAG,), gpus=1.0),
         ),
@@ -287,21 +280,9 @@ def _member(name: str) -> ModelSource:
     return ModelSource(name=str(WEIGHTS / name))
 
 
-def _options(options: TaskOptions, *, train: TaskOptions, evaluate: TaskOptions) -> OptionsByStage:
-    return OptionsByStage(
-        plan=options,
-        download=options,
-        caption=options,
-        words=options,
-        swap=options,
-        embed=options,
-        index=options,
-        retrieve=options,
-        mask=options,
-        pack=options,
-        train=train,
-        evaluate=evaluate,
-    )
+def _options(every: TaskOptions, **others: TaskOptions) -> OptionsByStage:
+    """Return the same options for every stage of a build but the named ones."""
+    return OptionsByStage(**{**dict.fromkeys(stage_names(), every), **others})
 
 
 def _generated_prompts() -> tuple[GeneratedPrompt, ...]:
