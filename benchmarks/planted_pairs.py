@@ -13,7 +13,7 @@ from miniature.world import Scene, World
 from storage import Dropped, ShardReport, ShardStore, StageRun, VersionInfo, sample_id, write_tar
 from storage.ids import digest_of
 from tasks.caption import CAPTION
-from tasks.download.phash import perceptual_hash
+from tasks.download.image_body import perceptual_hash
 from tasks.download.stage import DOWNLOAD
 from tasks.embed.stage import embed_schema
 from tasks.mask.stage import MASK

@@ -1,7 +1,7 @@
 """An SSRF-safe HTTP client: GET, bounded in time, bytes and redirects, and never at a private address.
 
 No proxy of the environment, no cookie and no user name is ever used. Each redirect is a new URL with all its checks.
-A failure is a ``FetchError`` with its class; see ``errors``.
+``X-Robots-Tag`` is obeyed. A failure is a ``FetchError`` with its class; see ``errors``.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import http.client
 import re
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,12 +19,43 @@ from typing import Annotated, Any, Final
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from iedit_model.configuration import configuration
-from tasks.download.addresses import AddressBook, Resolver, system_addresses
+from tasks.download.addresses import AddressBook, Resolver, WebAddress, parse_url, redirected, system_addresses
 from tasks.download.errors import FetchError
-from tasks.download.hosts import HOST_SLOTS
-from tasks.download.robots import FORBIDDING, is_forbidden
-from tasks.download.sockets import MAX_HEADER_BYTES, BoundedSocket, Deadline, GuardedConnection, fetch_errors
-from tasks.download.urls import WebAddress, parse_url, redirected
+from tasks.download.sockets import (
+    HOST_SLOTS,
+    MAX_HEADER_BYTES,
+    BoundedSocket,
+    Deadline,
+    GuardedConnection,
+    fetch_errors,
+)
+
+FORBIDDING: Final = ("noai", "noimageai", "noindex", "noimageindex", "none")
+"""Rules that forbid our use: img2dataset's list, and ``none``, which is short for ``noindex, nofollow``."""
+
+# Rules that have a value behind a colon themselves, and so are no robot's name.
+_WITH_VALUE: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+
+
+def is_forbidden(values: Iterable[str], *, agent: str, rules: Sequence[str] = FORBIDDING) -> bool:
+    """Return whether any ``X-Robots-Tag`` header has one of ``rules`` for everybody or for the robot ``agent``.
+
+    A value is a list of rules, each of which may be meant for one robot: ``noai, noimageai`` or ``otherbot: noindex,
+    ourbot: noai``. A name counts for the rules behind it until the next name.
+    """
+    forbidding, ours = {rule.lower() for rule in rules}, agent.lower()
+    for value in values:
+        robot = ""
+        for part in value.split(","):
+            name, colon, rule = (piece.strip().lower() for piece in part.partition(":"))
+            if colon and name not in _WITH_VALUE:
+                robot = name
+            else:
+                rule = name
+            if robot in {"", "*", ours} and rule in forbidding:
+                return True
+    return False
+
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ALLOWED_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+):[0-9]{1,5}")
@@ -45,7 +76,7 @@ _SPEED: Final[dict[str, Any]] = {"fingerprint": False}
 
 @configuration
 class FetchConfig:
-    """How a URL is asked for; what decides only whether an answer comes in time is no part of the fingerprint."""
+    """How a URL is requested; what decides only whether an answer comes in time is no part of the fingerprint."""
 
     max_bytes: PositiveInt = 20 * 2**20
     """Longest body, bytes, before and after its transfer encoding is undone."""
@@ -54,11 +85,11 @@ class FetchConfig:
     robots_rules: tuple[str, ...] = FORBIDDING
     """Rules of ``X-Robots-Tag`` that forbid our use."""
     user_agent: str = "iedit"
-    """Our name towards servers, in ``User-Agent`` and in ``X-Robots-Tag``: letters, digits, ``.``, ``_``, ``-``."""
+    """Our name, sent to servers in ``User-Agent`` and in ``X-Robots-Tag``: letters, digits, ``.``, ``_``, ``-``."""
     max_redirects: NonNegativeInt = field(default=5, metadata=_SPEED)
     """Redirects that are followed, 0 or more."""
     socket_timeout_s: Annotated[float, Field(gt=0, le=3600)] = field(default=10.0, metadata=_SPEED)
-    """Longest wait for the other side in one operation, seconds."""
+    """Longest wait for the server in one operation, seconds."""
     total_timeout_s: Annotated[float, Field(gt=0, le=3600)] = field(default=30.0, metadata=_SPEED)
     """Longest time of one try with all its redirects, seconds; waiting for a slot of the host does not count."""
     per_host: PositiveInt = field(default=8, metadata=_SPEED)
@@ -76,7 +107,7 @@ class FetchConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """What came for a URL."""
+    """The body of a URL."""
 
     data: bytes
     sha256: str
@@ -85,15 +116,15 @@ class Fetched:
 
 
 class Fetcher:
-    """Asks for URLs from any number of threads; made for one shard, closed at its end."""
+    """Requests URLs from any number of threads; made for one shard, closed at its end."""
 
     def __init__(self, config: FetchConfig, *, num_threads: int, resolver: Resolver = system_addresses) -> None:
         """Begin without knowing any host.
 
         Args:
-            config: limits and manners.
+            config: limits, robots rules and user agent.
             num_threads: how many threads will call ``fetch``.
-            resolver: asks for a host's addresses; what it answers is checked.
+            resolver: looks up a host's addresses, which are then checked.
         """
         self._config = config
         self._book = AddressBook(resolver, allowed_hosts=config.allowed_hosts, num_threads=num_threads)
@@ -113,7 +144,7 @@ class Fetcher:
         """Return the body behind a URL.
 
         Raises:
-            FetchError: there is none, or we may not have it.
+            FetchError: there is none, or the server forbids its use.
         """
         address, status = parse_url(url), None
         deadline = Deadline(total_s=self._config.total_timeout_s, operation_s=self._config.socket_timeout_s)
@@ -121,7 +152,7 @@ class Fetcher:
         try:
             while True:
                 self._note(address, seen)
-                answer = self._ask(address, deadline)
+                answer = self._request(address, deadline)
                 if isinstance(answer, Fetched):
                     return answer
                 status = answer.http_status
@@ -135,8 +166,8 @@ class Fetcher:
             raise FetchError("redirect_loop", f"{len(seen)} redirects and no end")
         seen.add(address.url)
 
-    def _ask(self, address: WebAddress, deadline: Deadline) -> "Fetched | _Redirect":
-        # The address is checked before a slot of the host is waited for: what is never asked need not wait.
+    def _request(self, address: WebAddress, deadline: Deadline) -> "Fetched | _Redirect":
+        # The address is checked before a slot of the host is waited for: what is never requested need not wait.
         numbers = self._book.addresses(address, timeout_s=deadline.left_s())
         connection = GuardedConnection(address, numbers, deadline)
         with self._slot(address, deadline), fetch_errors(), closing(connection):
@@ -230,7 +261,7 @@ def _plain(data: bytes, encoding: str, max_bytes: int) -> bytes:
     if encoding == "identity":
         return data
     if encoding not in {"gzip", "x-gzip", "deflate"}:
-        raise FetchError("bad_response", "a content encoding that was not asked for")
+        raise FetchError("bad_response", "a content encoding that was not requested")
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, as its first bytes say
     try:
         plain = unpacker.decompress(data, max_bytes + 1)

@@ -1,4 +1,4 @@
-"""One round over a shard by img2dataset's ``Downloader``, with a client, a decoder and a writer of ours.
+"""One round over a shard by img2dataset's ``Downloader``, with our client, decoder and writer.
 
 Decoder and writer are parameters of its constructor. Its fetch goes through ``urllib.request.urlopen``, which can be
 taught a scheme of one's own: the rows that img2dataset is given are URLs ``iedit://<round>/<row>``, and the handler

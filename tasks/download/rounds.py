@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,10 +21,11 @@ from storage import sample_seed
 from tasks.download.client import Fetched, Fetcher
 from tasks.download.downloader import run_downloader
 from tasks.download.errors import FetchError
-from tasks.download.hosts import spread_over_hosts
 from tasks.download.image_body import CleanImage, ImageConfig, clean_image
 from tasks.errors import ShardError
 
+_Row = TypeVar("_Row")
+_GOLDEN: Final = (5**0.5 - 1) / 2
 _HASHES: Final = {32: "md5", 64: "sha256"}
 """Digits of a promised hash -> what it is."""
 
@@ -42,7 +43,7 @@ class RetryConfig:
     jitter: Annotated[float, Field(ge=0, le=86_400)] = 0.5
     """Each wait is longer by a random share of itself up to this, so that tries do not come all at once."""
     max_retry_after_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
-    """Longest ``Retry-After`` that is waited for, seconds; who asks for more is not asked again in this run."""
+    """Longest ``Retry-After`` that is waited for, seconds; after a longer one there is no further try in this run."""
 
     def wait_s(self, sample_id: str, *, tries: int, retry_after_s: float | None) -> float | None:
         """Return how long to wait after ``tries`` tries, seconds, or None when that would be too long.
@@ -50,7 +51,7 @@ class RetryConfig:
         Args:
             sample_id: decides the jitter.
             tries: 1 or more.
-            retry_after_s: what the server asked for; never waited shorter.
+            retry_after_s: the server's Retry-After; the wait is never shorter.
         """
         if retry_after_s is not None and retry_after_s > self.max_retry_after_s:
             return None
@@ -185,6 +186,25 @@ class _Round:
 
     def drop(self, index: int, error: FetchError) -> None:
         self._outcomes[index] = replace(self._came.pop(index, Outcome(attempts=1)), error=error)
+
+
+def spread_over_hosts(rows: Sequence[tuple[_Row, str]]) -> list[_Row]:
+    """Return rows, each given with its host, so that every host's rows lie evenly over the whole.
+
+    Metadata lists many pages of one host in a row; requested in that order, all threads would wait for that host.
+    """
+    total: dict[str, int] = {}
+    for _, host in rows:
+        total[host] = total.get(host, 0) + 1
+    # Multiples of the golden ratio lie evenly however many there are: so the hosts with one row do, too.
+    starts = {host: number * _GOLDEN % 1 for number, host in enumerate(total)}
+    seen: dict[str, int] = {}
+    positions = []
+    for position, (row, host) in enumerate(rows):
+        rank = seen.get(host, 0)
+        seen[host] = rank + 1
+        positions.append(((rank + starts[host]) / total[host], position, row))
+    return [row for _, _, row in sorted(positions, key=lambda entry: entry[:2])]
 
 
 def _check_hash(fetched: Fetched, expected: str | None) -> None:

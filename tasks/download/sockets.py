@@ -1,17 +1,18 @@
-"""The connections of the SSRF-safe client: to checked addresses alone, every wait and all that is read bounded."""
+"""The connections of the SSRF-safe client: checked addresses, bounded waits and reads, few at once per host."""
 
 import http.client
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Final, cast
 
+from tasks.download.addresses import WebAddress
 from tasks.download.errors import FetchError
-from tasks.download.urls import WebAddress
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -20,17 +21,19 @@ MAX_HEADER_BYTES: Final = 131_072
 """Bytes that may come before the body begins: 64 KiB of headers, and what the buffer takes of the body with them."""
 _MOST_TRIED: Final = 3
 """Addresses of one host that are tried."""
+_LOOK_EVERY_S: Final = 0.5
+"""How often a waiting thread looks whether the work was given up, seconds."""
 
 
 class Deadline:
-    """The time that one image may take, and the part of it that one operation may."""
+    """The time limits of one image: for everything, and for one operation."""
 
     def __init__(self, *, total_s: float, operation_s: float) -> None:
         """Start the clock.
 
         Args:
             total_s: for everything together, seconds.
-            operation_s: for one wait for the other side, seconds.
+            operation_s: for one wait for the server, seconds.
         """
         self._end = time.monotonic() + total_s
         self._operation_s = operation_s
@@ -48,7 +51,7 @@ class Deadline:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Do not count the time of the block: it is spent on waiting for ourselves."""
+        """Leave the time of the block out, such as waiting for a slot."""
         start = time.monotonic()
         try:
             yield
@@ -163,3 +166,64 @@ def tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.sslsocket_class = _BoundedTlsSocket
     return context
+
+
+class HostSlots:
+    """Counts the requests in flight to each host; holds nothing of a host that has none."""
+
+    def __init__(self) -> None:
+        """Begin with no request in flight."""
+        self._lock = threading.Lock()
+        self._busy: dict[str, int] = {}
+        self._waiting: dict[str, list[threading.Event]] = {}
+
+    @contextmanager
+    def slot(self, host: str, *, limit: int, stop: threading.Event) -> Iterator[None]:
+        """Hold one of a host's ``limit`` slots for the block, waiting for one in the order of arrival.
+
+        Raises:
+            FetchError: ``connection``, when ``stop`` was set while this waited.
+        """
+        self._enter(host, limit, stop)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._leave(host)
+
+    def num_hosts(self) -> int:
+        """Return how many hosts have a request in flight."""
+        return len(self._busy)
+
+    def _enter(self, host: str, limit: int, stop: threading.Event) -> None:
+        granted = threading.Event()
+        with self._lock:
+            if self._busy.get(host, 0) < limit:
+                self._busy[host] = self._busy.get(host, 0) + 1
+                return
+            self._waiting.setdefault(host, []).append(granted)
+        while not granted.wait(_LOOK_EVERY_S):
+            if stop.is_set():
+                self._give_up(host, granted)
+                raise FetchError("connection", "given up while it waited for its host")
+
+    def _give_up(self, host: str, granted: threading.Event) -> None:
+        with self._lock:
+            if granted.is_set():  # the slot was handed over in this moment
+                self._leave(host)
+            else:
+                self._waiting[host].remove(granted)
+
+    def _leave(self, host: str) -> None:
+        # The slot goes to the next in the queue, so that the count stays as it is.
+        if waiting := self._waiting.get(host):
+            waiting.pop(0).set()
+            return
+        self._waiting.pop(host, None)
+        self._busy[host] -= 1
+        if not self._busy[host]:
+            del self._busy[host]
+
+
+HOST_SLOTS: Final = HostSlots()
+"""The slots of this process, which all its shards share."""

@@ -1,6 +1,6 @@
 """Stage 1, download: URLs -> images of one size in a tar, and one row per URL whether it gave an image or not.
 
-A shard is done once, under a fingerprint of what decides its images. ``retry_failed`` asks again for those URLs that
+A shard is done once, under a fingerprint of what decides its images. ``retry_failed`` tries those URLs again that
 may still succeed and commits the shard anew under the same fingerprint: the marker then names the new tar and table,
 and whoever reads it goes on from there. The bytes of each commit stay under their own names (see ADR 0004).
 """
@@ -102,7 +102,7 @@ class DownloadConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     """What is stored of an image."""
     fetch: FetchConfig = field(default_factory=FetchConfig)
-    """How a URL is asked for."""
+    """How a URL is requested."""
     verify_hash: bool = True
     """Whether bytes must have the md5 or sha256 that the plan promises for them, where it does."""
     retry: RetryConfig = field(default_factory=RetryConfig, metadata=_SPEED)
@@ -124,7 +124,7 @@ def download_shard(
         plan: a finished shard of the plan.
         config: what to fetch and store.
         store: where the plan is and the images go.
-        resolver: asks for a host's addresses; what it answers is checked.
+        resolver: looks up a host's addresses, which are then checked.
 
     Returns:
         The report: ``num_out`` images, the URLs that failed for good counted by their class, the others as
@@ -146,7 +146,7 @@ def download_shard(
 def retry_failed(
     plan: ShardReport, config: DownloadConfig, store: ShardStore, *, resolver: Resolver = system_addresses
 ) -> ShardReport:
-    """Ask again for the URLs of a shard that failed transiently; the images that are there stay.
+    """Try the URLs of a shard that failed transiently again; the images that are there stay.
 
     A shard that was never downloaded is. When nothing changed, the report is the same as before, so that no later
     stage is done anew for nothing.
@@ -155,7 +155,7 @@ def retry_failed(
         plan: a finished shard of the plan.
         config: as it was for the shard; time limits, retries and threads may differ.
         store: where the shard is.
-        resolver: asks for a host's addresses; what it answers is checked.
+        resolver: looks up a host's addresses, which are then checked.
 
     Raises:
         ShardError: as ``download_shard``.

@@ -79,11 +79,6 @@ def _parts(
     return parts
 
 
-def failed_rankings(evaluation: Evaluation) -> list[RankingResult]:
-    """Return the paper's orderings that do not hold here."""
-    return [ranking for ranking in evaluation.summary.rankings if not ranking.ordering.holds]
-
-
 def weakest_step(ranking: RankingResult) -> tuple[str, str]:
     """Return the neighbours of a reported order that stand worst against it: where it breaks, if it does."""
     ordering = ranking.ordering

@@ -16,7 +16,7 @@ from pydantic import Field
 from iedit_model.configuration import Probability, configuration
 from storage import DROPPED, SAMPLE_ID, ShardReport, ShardStore, TableSchema, col, in_manifest, sample_id
 from storage.tables import COSINE, UNIT_RANGE
-from tasks.download.urls import is_url
+from tasks.download.addresses import is_url
 from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
 from tasks.plan.metadata import Fingerprinting, Kind, Metadata, MetadataFile

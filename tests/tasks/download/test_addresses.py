@@ -7,9 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tasks.download.addresses import AddressBook, Resolver, is_public, system_addresses
+from tasks.download.addresses import AddressBook, Resolver, is_public, parse_url, system_addresses
 from tasks.download.errors import FetchError
-from tasks.download.urls import parse_url
 
 REFUSED_RANGES = {  # first and last address of what IANA's registries call private, local, shared, reserved or special
     "this network": ("0.0.0.0", "0.255.255.255"),  # noqa: S104 - refused, not listened at

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.download.errors import FetchError
-from tasks.download.hosts import HostSlots, spread_over_hosts
+from tasks.download.rounds import spread_over_hosts
+from tasks.download.sockets import HostSlots
 
 
 def test_a_host_never_has_more_requests_than_its_places_and_all_get_their_turn() -> None:

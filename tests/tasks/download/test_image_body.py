@@ -15,8 +15,7 @@ from miniature.bodies import HTML_PAGE, decompression_bomb
 from miniature.faults import FaultShares
 from miniature.site import Site
 from tasks.download.errors import FetchError
-from tasks.download.image_body import CleanImage, ImageConfig, clean_image
-from tasks.download.phash import hash_distance, perceptual_hash
+from tasks.download.image_body import CleanImage, ImageConfig, clean_image, perceptual_hash
 
 SMALL = ImageConfig(size_px=32, min_side_px=8)
 
@@ -312,3 +311,7 @@ def test_an_image_config_out_of_range_names_its_field(wrong: dict[str, object]) 
     field = "quality" if wrong == {"format": "jpg"} else next(iter(wrong))
     with pytest.raises(ConfigError, match=field):
         ImageConfig(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+def hash_distance(one: int, other: int) -> int:
+    return ((one ^ other) & 2**64 - 1).bit_count()

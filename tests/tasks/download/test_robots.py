@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.download.robots import is_forbidden
+from tasks.download.client import is_forbidden
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.download.addresses import is_url, parse_url, redirected
 from tasks.download.errors import FAILURES, FetchError
-from tasks.download.urls import is_url, parse_url, redirected
 
 
 def _error_class(url: str) -> str:

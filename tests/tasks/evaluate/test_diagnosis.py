@@ -6,7 +6,7 @@ import pytest
 
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import Files
-from tasks.evaluate.diagnosis import diagnose, failed_rankings, weakest_step
+from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.provenance import Provenance
 from tasks.evaluate.record import write_evaluation
 from tasks.evaluate.results import results_of
@@ -72,3 +72,7 @@ def test_a_claim_of_which_no_edit_is_left_has_no_parts(tmp_path):
     made = evaluation(tmp_path, levels)
     emptied = replace(made, results=results_of(made.results.table.slice(0, 0)))
     assert diagnose(emptied, failed_rankings(made)[0]) == []
+
+
+def failed_rankings(evaluation):
+    return [ranking for ranking in evaluation.summary.rankings if not ranking.ordering.holds]
