@@ -39,12 +39,12 @@ def run(options: argparse.Namespace) -> int:
     from flows.cli.build import progress_output
     from flows.config.overrides import parse_checkpoints
 
-    parse_checkpoints(options.checkpoint or ())
     version = None
     if options.version is not None:
         from storage import Files, VersionStore
 
         version = print_version(VersionStore(Files(options.root)), options.version).id
+    parse_checkpoints(options.checkpoint or ())
     from flows.server import orchestrator
 
     with progress_output(as_json=False), orchestrator():
