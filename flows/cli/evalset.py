@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     real = actions.add_parser("make-real", help="make the miniature's set of 52 pairs with true masks")
     real.add_argument("folder", metavar="SET")
     _configure_generated(
-        actions.add_parser("make-generated", help="draw 20 pictures with 70 edits from the base model")
+        actions.add_parser("make-generated", help="generate 20 images with the base model, and 70 edits of them")
     )
     importing = actions.add_parser("import", help="bring PIE-Bench or MagicBrush into the format")
     importing.add_argument("layout", choices=("pie-bench", "magic-brush"))
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     importing.add_argument(
         "--border-ring", action="store_true", help="PIE-Bench: set the border of every mask, as its own evaluation does"
     )
-    importing.add_argument("--all-turns", action="store_true", help="MagicBrush: also edits of edited pictures")
+    importing.add_argument("--all-turns", action="store_true", help="MagicBrush: also edits of edited images")
     painting = actions.add_parser("annotate", help="paint masks by hand, in the browser of this machine")
     painting.add_argument("folder", metavar="SET")
     painting.add_argument("--port", type=int, default=0, help="default: a free one")

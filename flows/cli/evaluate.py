@@ -24,8 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="trained weights: of iedit, or of another row of Table 2; several seeds of one training may be given",
     )
     parser.add_argument("--methods", metavar="A,B", help="only these methods (default: all)")
-    parser.add_argument("--seeds", metavar="0,1", help="draws a pair (default: the profile's)")
-    parser.add_argument("--strengths", metavar="0.4,0.8", help="also draw the trade-off over these strengths")
+    parser.add_argument("--seeds", metavar="0,1", help="seeds of each pair (default: the profile's)")
+    parser.add_argument("--strengths", metavar="0.4,0.8", help="also plot the trade-off over these strengths")
     parser.add_argument(
         "--model-name", default="iedit", metavar="NAME", help="key of the history (default: %(default)s)"
     )
@@ -132,7 +132,7 @@ def run_history(options: argparse.Namespace) -> int:
 
 
 def history_text(rows: list[dict[str, Any]], *, metrics: list[str], baseline: str | None) -> str:
-    """Return a history as lines: a block an evaluation, a line a set and method."""
+    """Return a history as lines: a block per evaluation, a line per set and method."""
     from tasks.evaluate.report.names import metric_title, shown, shown_ends
 
     lines = []

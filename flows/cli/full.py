@@ -68,7 +68,7 @@ def configure_reproduce(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds of the trainings (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="optimiser steps of each training")
-    parser.add_argument("--strengths", metavar="0.4,0.8", help="also draw the trade-off over these strengths")
+    parser.add_argument("--strengths", metavar="0.4,0.8", help="also plot the trade-off over these strengths")
 
 
 def run_reproduce(options: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ def config_of(
 ) -> dict[str, Any]:
     """Return the changes of ``--config``, ``--set`` and a command's shortcuts, the later over the earlier.
 
-    They are tried on the profile, so that a wrong one is told before anything starts.
+    They are tried on the profile, so that a wrong one is an error before anything starts.
 
     Args:
         options: of the command line.

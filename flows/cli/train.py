@@ -79,7 +79,7 @@ def _print_report(report: "TrainReport", options: argparse.Namespace) -> None:
     print(f"{report.status} after {report.step:,} of {report.num_steps:,} steps on {report.num_samples:,} pairs")
     print(f"model: {report.checkpoint}")
     if report.status == "finished":
-        print(f'try it: iedit edit PICTURE "what it shall show" --model {report.checkpoint} -o DIR')
+        print(f'try it: iedit edit IMAGE "what it shall show" --model {report.checkpoint} -o DIR')
     else:
         print(f"the same command goes on from there (folder {options.out})")
 

@@ -34,9 +34,9 @@ class SiteConfig:
     """The picture world's own web site, which a flow starts for as long as it runs."""
 
     port: Annotated[int, Field(ge=1, le=65_535)] = 8765
-    """Port; the addresses of the pictures, and so their ids, contain it."""
+    """Port; the URLs of the images, and so their ids, contain it."""
     num_urls: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
-    """Picture addresses on the site."""
+    """Image URLs on the site."""
     seed: Seed = 3
     """Which site and world."""
 
@@ -148,7 +148,7 @@ class DataConfig:
 
 @configuration
 class GeneratedSet:
-    """The set that the base model draws: what it is called, and its edits in words."""
+    """The set whose images the base model generates: its description, and the prompts of its edits."""
 
     info: EvalSetInfo
     prompts: tuple[GeneratedPrompt, ...]
@@ -161,7 +161,7 @@ class EvaluationConfig:
     plan: EvaluationPlan
     """What decides the numbers."""
     generated: GeneratedSet
-    """What ``iedit evalset make-generated`` draws, and what is drawn where ``sets`` names it."""
+    """What ``iedit evalset make-generated`` generates, also where ``sets`` names it."""
     sets: tuple[str, ...] = ()
     """Evaluation sets: names that the project can make itself (``flows.sources``), or folders."""
 
