@@ -84,7 +84,8 @@ def test_checkpoints_hold_no_pickle_and_only_the_last_ones_stay(
     assert folder.checkpoint(5).joinpath(vae).read_bytes() == (pipeline / vae).read_bytes()
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["step_00000003.png"]
     with Image.open(tmp_path / "samples/step_00000003.png") as sheet:
-        assert sheet.size == (4 * 134 + 6, 24 + 2 * 152)
+        # Four tiles of 128 px side by side; two rows of a tile with a line of text, a line of heads, and gaps.
+        assert sheet.size == (4 * 128 + 2 * 6, 17 + 2 * (128 + 17) + 4 * 6)
 
 
 def test_tensorboard_has_each_step_once_after_a_resume(
