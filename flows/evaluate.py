@@ -39,7 +39,7 @@ from tasks.evaluate.history import (
     what_changed,
 )
 from tasks.evaluate.plan import FULL_METHOD, EvaluationPlan, method_plans
-from tasks.evaluate.provenance import code_version
+from tasks.evaluate.record import code_version
 from tasks.evaluate.sets.evalset import EvalSet
 
 

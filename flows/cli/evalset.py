@@ -134,8 +134,7 @@ def _import(options: argparse.Namespace) -> int:
 
     from tasks.evaluate.sets.evalset import EvalSetInfo
     from tasks.evaluate.sets.folder import write_evalset
-    from tasks.evaluate.sets.magic_brush import magic_brush_pairs
-    from tasks.evaluate.sets.pie_bench import pie_bench_pairs
+    from tasks.evaluate.sets.published import magic_brush_pairs, pie_bench_pairs
 
     if options.layout == "pie-bench":
         pairs = pie_bench_pairs(options.source, border_ring=options.border_ring)

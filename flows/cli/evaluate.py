@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="trained weights: of iedit, or of another row of Table 2; several seeds of one training may be given",
     )
     parser.add_argument("--methods", metavar="A,B", help="only these methods (default: all)")
-    parser.add_argument("--seeds", metavar="0,1", help="seeds of each pair (default: the profile's)")
+    parser.add_argument("--seeds", metavar="0,1", help="seeds of the edits of each pair (default: the profile's)")
     parser.add_argument("--strengths", metavar="0.4,0.8", help="also plot the trade-off over these strengths")
     parser.add_argument(
         "--model-name", default="iedit", metavar="NAME", help="key of the history (default: %(default)s)"

@@ -188,7 +188,7 @@ def history_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             "method": metric.method,
             "metric": metric.name,
             **_numbers(metric.value, metric.low, metric.high),
-            "num_values": metric.num_edited * metric.num_draws,
+            "num_values": metric.num_edited * metric.num_sets,
         }
         for evalset, metrics in evaluation.summary.set_metrics.items()
         for metric in metrics
