@@ -216,7 +216,7 @@ def task_runner(config: RunnerConfig) -> TaskRunner[Any]:
     try:
         from prefect_ray import RayTaskRunner
     except ImportError:
-        raise ConfigError("runner.kind is 'ray', but prefect-ray is not installed: install iedit[ray]") from None
+        raise ConfigError("run.runner.kind is 'ray', but prefect-ray is not installed: install iedit[ray]") from None
     threads = str(config.model_threads)
     environment = {**DEFAULTS, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     options: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "include_dashboard": False}

@@ -142,7 +142,7 @@ def sample_resamples(
     if config.num_resamples * len(sources) > MAX_COUNTS:
         raise MetricInputError(
             f"{config.num_resamples} resamples of {len(sources)} source images exceed {MAX_COUNTS} counts: "
-            f"ask for at most {MAX_COUNTS // len(sources)} resamples"
+            f"take at most {MAX_COUNTS // len(sources)} resamples"
         )
     rng = np.random.default_rng(config.seed)
     source_counts = _sample_counts(rng, len(sources), config.num_resamples)
@@ -309,7 +309,7 @@ class JackknifeInterval:
     standard_error: float
     """Square root of (K - 1) / K times the sum of squared deviations of the K leave-one-out values."""
     num_sources: int
-    """Source images left out in turn, K."""
+    """Source images, each left out once, K."""
 
 
 def jackknife_interval(

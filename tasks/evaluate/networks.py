@@ -260,7 +260,7 @@ def feature_rows(
 
 
 def image_tensor(images: "Sequence[Image]") -> "Tensor":
-    """Return RGB pictures of one size as (b, 3, h, w) in [0, 1], fp32."""
+    """Return RGB images of one size as (b, 3, h, w) in [0, 1], fp32."""
     import torch
 
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255

@@ -232,9 +232,9 @@ def _context(
         "comparisons": _comparisons(evaluation),
         "strata": strata_tables(evaluation),
         "rankings": ranking_views(evaluation),
-        "plots": {name: [_drawn(svg) for svg in plots] for name, plots in metric_plots(evaluation).items()},
-        "trade_off": None if curve is None else Markup(curve),  # noqa: S704 - escaped where it is drawn
-        "trends": [_drawn(svg) for svg in trends],
+        "plots": {name: [_titled(svg) for svg in plots] for name, plots in metric_plots(evaluation).items()},
+        "trade_off": None if curve is None else Markup(curve),  # noqa: S704 - escaped where it is made
+        "trends": [_titled(svg) for svg in trends],
         "methods": [
             (name, method_title(name)) for name in in_order(evaluation.results.methods) if name != "copy_source"
         ],
@@ -269,10 +269,10 @@ def _cases(worst: WorstCases, album: Album) -> dict[str, Any]:
     return {"title": worst.title, "method": worst.method, "cases": cases}
 
 
-def _drawn(svg: str) -> tuple[str, Markup]:
-    """Return a drawing with its own title, which is escaped in it."""
+def _titled(svg: str) -> tuple[str, Markup]:
+    """Return a chart behind its own title, which is escaped in it."""
     title = svg.partition("<title>")[2].partition("</title>")[0]
-    return Markup(title).unescape(), Markup(svg)  # noqa: S704 - escaped where it is drawn
+    return Markup(title).unescape(), Markup(svg)  # noqa: S704 - escaped where it is made
 
 
 def _sections(

@@ -204,7 +204,7 @@ def test_refusals() -> None:
         sample_resamples(["a", "b"], replicate_ids=[0, 0])
     with pytest.raises(MetricInputError, match="3 replicate_ids do not fit 2 source_ids"):
         sample_resamples(["a", "b"], replicate_ids=[0, 1, 2])
-    with pytest.raises(MetricInputError, match="ask for at most 671088 resamples"):
+    with pytest.raises(MetricInputError, match="take at most 671088 resamples"):
         sample_resamples([f"{row}" for row in range(100)], config=BootstrapConfig(num_resamples=10**6))
     with pytest.raises(ConfigError, match="expected at least 2"):
         BootstrapConfig(num_resamples=1)
