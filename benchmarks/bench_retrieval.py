@@ -27,7 +27,13 @@ from benchmarks.report import CONSOLE, print_provenance, print_rows
 from flows.config.overrides import parse_assignments
 from flows.config.profiles import resolve
 from flows.config.tree import DataConfig
-from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_interval, draw_resamples, mean_interval
+from iedit_model.metrics.bootstrap import (
+    BootstrapConfig,
+    Interval,
+    difference_interval,
+    mean_interval,
+    sample_resamples,
+)
 from iedit_model.models.segmenter import load_segmenter
 from miniature.pair_truth import PairTruth, PromptError, judge_pair
 from miniature.web import Site
@@ -81,7 +87,7 @@ def main() -> None:
         }
         pairs = {name: _pairs(corpus, column) for name, column in columns.items()}
     names = [pair.row["sample_id"] for pair in pairs["paper"]]
-    resamples = draw_resamples([corpus.origin(name) for name in names], config=BootstrapConfig(num_resamples=2_000))
+    resamples = sample_resamples([corpus.origin(name) for name in names], config=BootstrapConfig(num_resamples=2_000))
     values = {name: _values(found) for name, found in pairs.items()}
     figures = {
         name: {what: mean_interval(one, resamples) for what, one in rows.items()} for name, rows in values.items()

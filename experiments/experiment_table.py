@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from experiments.edit_cases import UNEDITED
 from experiments.edit_scores import METRICS
-from iedit_model.metrics.bootstrap import BootstrapConfig, difference_interval, draw_resamples
+from iedit_model.metrics.bootstrap import BootstrapConfig, difference_interval, sample_resamples
 
 BASELINE: Final = "baseline"
 """Name under which the untrained model's scores stand."""
@@ -120,7 +120,7 @@ def difference_of(rows: Rows, reference: Rows, metric: str) -> str:
     if not both or np.isnan(first - second).all():
         return ""
     seeds = [row["train_seed"] for row in both]
-    draws = draw_resamples(
+    draws = sample_resamples(
         [row["image_id"] for row in both],
         replicate_ids=seeds if len(set(seeds)) > 1 else None,
         config=BootstrapConfig(num_resamples=2_000),

@@ -25,7 +25,7 @@ from benchmarks.report import CONSOLE, print_provenance, print_rows
 from flows.config.tree import SiteConfig
 from flows.config.values import mini
 from flows.reporting.version_text import find_version
-from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, draw_resamples, mean_interval
+from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, mean_interval, sample_resamples
 from miniature.pair_truth import PairTruth, PromptError, judge_pair
 from miniature.site import Site
 from storage import Files, VersionInfo, VersionStore
@@ -199,7 +199,7 @@ def measure(pairs: Sequence[Judged], *, origins: Sequence[str]) -> dict[str, dic
         pairs: all of them.
         origins: a name for each pair's source image, shared with its copies.
     """
-    resamples = draw_resamples(origins, config=BootstrapConfig(num_resamples=2_000))
+    resamples = sample_resamples(origins, config=BootstrapConfig(num_resamples=2_000))
 
     def interval(values: Values, chosen: npt.NDArray[np.bool_]) -> Interval:
         measured = np.array([values(pair) for pair in pairs], np.float64)

@@ -42,7 +42,7 @@ def build_dataset(
         metadata: Parquet file, folder or pattern at any fsspec address; by default what the profile names.
         config: Other values, like {"data.retrieve.query.text_weight": 0.5}.
         shards: Only these shards of the plan, like 0:4.
-        retry_downloads: Ask again for pictures that failed for a passing reason.
+        retry_downloads: Ask again for images that failed for a transient reason.
 
     Returns:
         The version's id.

@@ -89,7 +89,7 @@ def estimate(
 
 
 def estimate_lines(found: Estimate) -> list[str]:
-    """Return an estimate as lines for people."""
+    """Return an estimate as lines of text."""
     rows = [
         (
             stage.stage,

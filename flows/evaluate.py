@@ -39,7 +39,7 @@ from tasks.evaluate.history import (
     what_changed,
 )
 from tasks.evaluate.plan import FULL_METHOD, EvaluationPlan, method_plans
-from tasks.evaluate.provenance import code_version
+from tasks.evaluate.record import code_version
 from tasks.evaluate.sets.evalset import EvalSet
 
 
@@ -63,7 +63,7 @@ def evaluate(
             another row of Table 2 or another seed. Without any, only untrained methods take part.
         model: Name under which the history remembers the checkpoint.
         sets: Evaluation sets, by name or folder; by default the profile's.
-        strengths: Also draw the trade-off over these strengths.
+        strengths: Also plot the trade-off over these strengths.
         version: Dataset version of the training, for the report's funnel.
         config: Other values, like {"evaluate.plan.settings.sampling.strength": 0.8}.
 
@@ -143,7 +143,7 @@ def _done_here(
     root: str,
     threads: int,
 ) -> ShardReport:
-    """Do the work of one task run, wherever it was placed."""
+    """Do the work of one task run, in this process or on a Ray worker."""
     import torch
 
     torch.set_num_threads(threads)
@@ -164,7 +164,7 @@ def re_evaluate(
     sets: list[str] | None = None,
     config: dict[str, Any] | None = None,
 ) -> str:
-    """Evaluate the newest checkpoint of a model if model, data, code or metrics changed, and judge it.
+    """Evaluate the newest checkpoint of a model if anything changed, and compare it to the baseline.
 
     The first evaluation becomes the baseline; another one is pinned with iedit history MODEL --pin EVALUATION.
 
@@ -185,31 +185,31 @@ def re_evaluate(
     chosen = resolve(profile, config, uses=EVALUATE).evaluate
     if sets:
         chosen = replace(chosen, sets=tuple(sets))
-    place = newest_run(checkpoint)
+    run = newest_run(checkpoint)
     files = ShardStore.at(root).files
-    if not (changes := _changes(chosen, checkpoint_source(place), root=root, model=model)):
+    if not (changes := _changes(chosen, checkpoint_source(run), root=root, model=model)):
         get_run_logger().info("%s: model, sets, code and metrics of %s", UNCHANGED, model)
         # A regression that nobody mended stays one: only the evaluation is spared, not the verdict.
-        return f"{UNCHANGED}: {_judged(root, model)}"
+        return f"{UNCHANGED}: {_verdict(root, model)}"
     get_run_logger().info("evaluating %s: changed %s", model, ", ".join(changes))
-    done = evaluate(root, profile=profile, checkpoints=[place], model=model, sets=sets, config=config)
+    done = evaluate(root, profile=profile, checkpoints=[run], model=model, sets=sets, config=config)
     if pinned_baseline(files, model) is None:
         pin_baseline(files, model, done)
-    return _judged(root, model)
+    return _verdict(root, model)
 
 
-def newest_run(place: str) -> str:
+def newest_run(path: str) -> str:
     """Return the training run that is meant: the folder itself, or the one below it that was written last.
 
     Raises:
         SourceError: there is no checkpoint.
     """
-    folder = Path(place)
+    folder = Path(path)
     if (folder / "model_index.json").is_file() or (folder / "checkpoints" / "latest").exists():
-        return place
+        return path
     runs = [run for run in folder.glob("*") if (run / "checkpoints" / "latest").exists()]
     if not runs:
-        raise SourceError(f"there is no checkpoint in {place}: give the folder of a training run, or of several")
+        raise SourceError(f"there is no checkpoint in {path}: give the folder of a training run, or of several")
     return str(max(runs, key=lambda run: (run / "checkpoints" / "latest").resolve().stat().st_mtime))
 
 
@@ -225,8 +225,8 @@ def _changes(config: EvaluationConfig, source: ModelSource, *, root: str, model:
     )
 
 
-def _judged(root: str, model: str) -> str:
-    """Return the verdict, and leave it in the Prefect page; a fall is told as an event before it is raised."""
+def _verdict(root: str, model: str) -> str:
+    """Return the verdict, and leave it in the Prefect page; a regression is emitted as an event before it is raised."""
     try:
         verdict = check_regressions(ShardStore.at(root).files, model)
     except RegressionError as error:

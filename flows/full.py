@@ -35,7 +35,7 @@ def full(
         training: The training: stable, paper or a row of Table 2; by default the profile's.
         model: Name of the model: its folder and its key in the history.
         config: Other values of any section, like {"train.train.num_steps": 100}.
-        strengths: Also draw the trade-off over these strengths.
+        strengths: Also plot the trade-off over these strengths.
 
     Returns:
         The evaluation's id.
@@ -80,7 +80,7 @@ def reproduce(
         seeds: Seeds of the trainings; by default 0, 1 and 2.
         recipe: How pairs are made: ours, or as the paper does.
         metadata: LAION-style parquet; by default what the profile names.
-        strengths: Also draw the trade-off over these strengths.
+        strengths: Also plot the trade-off over these strengths.
         config: Other values of any section, like {"train.train.num_steps": 100}.
 
     Returns:

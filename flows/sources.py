@@ -86,9 +86,9 @@ def _wait_until_open(process: "subprocess.Popen[bytes]", config: SiteConfig) -> 
     while not _is_open(config):
         if process.poll() is not None:
             said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-            raise SourceError(f"the picture site ended at its start: {said.splitlines()[-1] if said else 'no message'}")
+            raise SourceError(f"the image site ended at its start: {said.splitlines()[-1] if said else 'no message'}")
         if time.monotonic() > end:
-            raise SourceError(f"the picture site did not answer at port {config.port} within {_SITE_START_S:.0f} s")
+            raise SourceError(f"the image site did not answer at port {config.port} within {_SITE_START_S:.0f} s")
         time.sleep(_POLL_S)
 
 
@@ -122,13 +122,13 @@ def open_set(name: str, root: str, config: EvaluationConfig) -> EvalSet:
         SourceError: there is neither.
         EvalSetError: what is there cannot be used.
     """
-    place = f"{root.rstrip('/')}/{FOLDER}/{name}"
+    folder = f"{root.rstrip('/')}/{FOLDER}/{name}"
     if name == REAL_INFO.name:
-        return make_real_set(place)
-    if (Path(place) / PAIRS).is_file():  # written last: without it a killed run left a part
-        return open_evalset(place)
+        return make_real_set(folder)
+    if (Path(folder) / PAIRS).is_file():  # written last: without it a killed run left a part
+        return open_evalset(folder)
     if name == config.generated.info.name:
-        return draw_generated_set(place, config)
+        return draw_generated_set(folder, config)
     if "/" in name or Path(name).is_dir():
         return open_evalset(name)
     raise SourceError(
@@ -138,14 +138,14 @@ def open_set(name: str, root: str, config: EvaluationConfig) -> EvalSet:
 
 
 def draw_generated_set(
-    place: str, config: EvaluationConfig, *, draw: DrawConfig | None = None, seed: int = 0, with_masks: bool = True
+    folder: str, config: EvaluationConfig, *, draw: DrawConfig | None = None, seed: int = 0, with_masks: bool = True
 ) -> EvalSet:
-    """Draw the generated set with the untrained model.
+    """Generate the set of the untrained model's images.
 
     Args:
-        place: folder of the set.
+        folder: folder of the set.
         config: the models, and the edits in words.
-        draw: how the pictures are drawn.
+        draw: how the images are generated.
         seed: decides all noise.
         with_masks: whether the segmenter predicts the masks.
 
@@ -162,7 +162,7 @@ def draw_generated_set(
         raise SourceError("drawing a set needs base among evaluate.plan.models, and segmenter for its masks")
     segmenter = models.segmenter if with_masks else None
     return make_generated(
-        place,
+        folder,
         config.generated.info,
         GeneratedConfig(prompts=config.generated.prompts, draw=draw or DrawConfig(), seed=seed),
         load_latent_diffusion(LatentDiffusionSpec(model=models.base, device=device)),
@@ -181,15 +181,15 @@ def make_real_set(root: str | Path) -> EvalSet:
 
 
 def _real_pair(number: int, index: int, pair: TruePair) -> NewPair:
-    thing, changed = pair.source.objects[pair.position], pair.target.objects[pair.position]
+    before, after = pair.source.objects[pair.position], pair.target.objects[pair.position]
     return NewPair(
         pair_id=f"{number:04d}",
         image_id=f"scene-{index:03d}",
         image=encode_image(pair.source.render()),
         source_prompt=pair.source.caption,
         edit_prompt=pair.edit_prompt,
-        word=thing.noun,
-        replacement=changed.noun if pair.kind == "noun" else changed.phrase,
+        word=before.noun,
+        replacement=after.noun if pair.kind == "noun" else after.phrase,
         instruction=pair.instruction,
         kind=pair.kind,
         mask=pair.source.masks()[pair.position],

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 from flows.config.profiles import TRAIN, Profile, resolve
 from flows.config.tree import RunnerConfig
 from flows.engine.runner import task_runs
-from flows.reporting.artifacts import publish_picture
+from flows.reporting.artifacts import publish_image
 from flows.reporting.progress import current_progress
 from flows.reporting.version_text import find_version
 from storage import ShardStore, VersionStore
@@ -73,7 +73,7 @@ def publish_run(report: TrainReport) -> None:
     create_table_artifact(key="training", table=[outcome(report)], description=f"Training in {report.folder.name}")
     curve = report.folder / "loss.png"
     if curve.is_file():
-        publish_picture(
+        publish_image(
             curve.read_bytes(),
             key="loss-curve",
             title="loss",

@@ -23,12 +23,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="events on standard error and the result as JSON")
 
 
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration."""
+    from flows.config.profiles import BUILD
+
+    return config_of(options, BUILD, metadata=options.metadata)
+
+
 def run(options: argparse.Namespace) -> int:
     """Build and print the version."""
     from flows.config.overrides import parse_shard_range
-    from flows.config.profiles import BUILD
 
-    config = config_of(options, BUILD, metadata=options.metadata)
+    config = changes(options)
     if options.shards is not None:
         parse_shard_range(options.shards)
     if options.dry_run:
@@ -109,4 +115,4 @@ def _shown_root(root: str) -> str:
     return root if "://" in root else str(Path(root).resolve())
 
 
-COMMANDS = {"build": Command(configure, run), "retry-failed": Command(configure, retry_failed)}
+COMMANDS = {"build": Command(configure, run, changes), "retry-failed": Command(configure, retry_failed, changes)}

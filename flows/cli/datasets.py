@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import Command, add_root
+from flows.cli.options import Command, add_root, print_version
 
 if TYPE_CHECKING:
     from storage import VersionInfo, VersionStore
@@ -29,8 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     subset = _action(actions, "subset", "a version of the samples that pass a filter", versions=("version",))
     subset.add_argument("--where", required=True, metavar="FILTER", help="like \"relation == 'antonym'\"")
     subset.set_defaults(act=_subset)
-    takedown = _action(actions, "takedown", "a version without listed pictures", versions=("version",))
-    takedown.add_argument("list", type=Path, help="URLs or sha256 hashes, one a line, or a parquet of them")
+    takedown = _action(actions, "takedown", "a version without listed images", versions=("version",))
+    takedown.add_argument("list", type=Path, help="URLs or sha256 hashes, one per line, or a parquet of them")
     takedown.set_defaults(act=_takedown)
     gc = _action(actions, "gc", "files that no version needs")
     gc.add_argument("--keep", nargs="+", metavar="VERSION", help="versions to keep (default: all)")
@@ -59,12 +59,11 @@ def configure_gallery(parser: argparse.ArgumentParser) -> None:
 
 def run_gallery(options: argparse.Namespace) -> int:
     """Write the page."""
-    from flows.reporting.version_text import find_version
     from storage import Files, VersionStore
     from tasks.dataset.gallery import GalleryConfig, write_gallery
 
     versions = VersionStore(Files(options.root))
-    info = find_version(versions, options.version)
+    info = print_version(versions, options.version)
     config = GalleryConfig(limit=options.limit, where=options.where)
     path = options.out or Path(f"{info.id}.html")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,24 +99,21 @@ def _list(versions: "VersionStore", options: argparse.Namespace) -> int:
 
 
 def _show(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from flows.reporting.version_text import find_version, funnel_lines, lineage_lines
+    from flows.reporting.version_text import funnel_lines, lineage_lines
 
-    info = find_version(versions, options.version)
+    info = print_version(versions, options.version, as_json=options.json)
     if options.json:
         print(info.to_json().decode(), end="")
         return 0
-    print(
-        f"version {info.id}: {info.num_samples:,} pairs, {_splits(info)}", "", "Funnel", *funnel_lines(info), sep="\n"
-    )
+    print(f"splits {_splits(info)}", "", "Funnel", *funnel_lines(info), sep="\n")
     print("", "Lineage", *lineage_lines(info), sep="\n")
     return 0
 
 
 def _diff(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from flows.reporting.version_text import find_version
     from storage import diff_versions
 
-    old, new = (find_version(versions, name).id for name in (options.old, options.new))
+    old, new = (print_version(versions, name, as_json=options.json).id for name in (options.old, options.new))
     diff = diff_versions(versions, old, new)
     lists = {"added": diff.added, "removed": diff.removed, "changed": diff.changed}
     if options.json:
@@ -140,29 +136,24 @@ def _diff(versions: "VersionStore", options: argparse.Namespace) -> int:
 
 
 def _verify(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from flows.reporting.version_text import find_version
     from storage import verify_version
 
-    info = find_version(versions, options.version)
+    info = print_version(versions, options.version, as_json=options.json)
     problems = verify_version(versions, info.id)
     if options.json:
         print(json.dumps({"version": info.id, "problems": [str(problem) for problem in problems]}))
     else:
         for problem in problems:
             print(problem)
-        said = (
-            f"{len(problems)} problem(s)" if problems else f"whole: {len(info.files)} files, {info.num_samples:,} pairs"
-        )
-        print(f"version {info.id}: {said}")
+        print(f"{len(problems)} problem(s)" if problems else f"whole: {len(info.files)} files")
     return 1 if problems else 0
 
 
 def _card(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from flows.reporting.version_text import find_version
     from storage.atomic import replace_bytes
     from tasks.dataset.dataset_card import write_card
 
-    path = write_card(versions, find_version(versions, options.version).id)
+    path = write_card(versions, print_version(versions, options.version, as_json=options.json).id)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         replace_bytes(options.out, versions.files.read_bytes(path))
@@ -171,18 +162,17 @@ def _card(versions: "VersionStore", options: argparse.Namespace) -> int:
 
 
 def _subset(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from flows.reporting.version_text import find_version
-
-    _tell_new(versions.subset(find_version(versions, options.version).id, where=options.where), options)
+    whole = print_version(versions, options.version, as_json=options.json)
+    _print_new(versions.subset(whole.id, where=options.where), options)
     return 0
 
 
 def _takedown(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from flows.reporting.version_text import find_version
     from tasks.dataset.takedown import read_takedown_list, take_down
 
-    done = take_down(versions, find_version(versions, options.version).id, read_takedown_list(options.list))
-    _tell_new(done.version, options)
+    whole = print_version(versions, options.version, as_json=options.json)
+    done = take_down(versions, whole.id, read_takedown_list(options.list))
+    _print_new(done.version, options)
     if not options.json:
         print(f"{len(done.removed):,} samples went, {len(done.tars):,} tars were written anew")
         for entry in done.unmatched:
@@ -207,11 +197,11 @@ def _gc(versions: "VersionStore", options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_new(info: "VersionInfo", options: argparse.Namespace) -> None:
+def _print_new(info: "VersionInfo", options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(_values(info)))
     else:
-        print(f"version {info.id}: {info.num_samples:,} pairs, {_splits(info)}")
+        print(f"new version {info.id}: {info.num_samples:,} pairs, {_splits(info)}")
 
 
 def _values(info: "VersionInfo") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``iedit edit``: one picture and a sentence in; results, a contact sheet and a record that repeats them out."""
+"""``iedit edit``: one image and a sentence in; results, a contact sheet and a record that repeats them."""
 
 import argparse
 from pathlib import Path
@@ -24,8 +24,8 @@ _NO_MASK, _AUTO_MASK = "none", "auto"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="picture to edit, of any size")
-    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the edited picture shall show")
+    parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="image to edit, of any size")
+    parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the edited image shall show")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="edit.json of an edit to make again, byte for byte")
     _add_words(parser.add_argument_group("words"))
@@ -48,10 +48,10 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.repeat is not None:
         if options.image is not None:
-            raise ConfigError("--repeat takes everything from its record; leave the picture and the prompt out")
+            raise ConfigError("--repeat takes everything from its record; leave the image and the prompt out")
         outcome = repeat_edit(options.repeat, options.out)
     elif options.image is None or options.prompt is None:
-        raise ConfigError('nothing to edit; say: iedit edit PICTURE "what it shall show" -o DIR')
+        raise ConfigError('nothing to edit; say: iedit edit IMAGE "what it shall show" -o DIR')
     else:
         outcome = edit_file(options.image, _job(options), options.out, mask=_mask_file(options))
     for path in (*outcome.results, outcome.sheet, outcome.record):
@@ -150,9 +150,9 @@ def _device(options: argparse.Namespace) -> "DeviceConfig":
 
 
 def _add_words(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--word", help="word or words of the picture to edit (bus); automatic masks look for them")
+    group.add_argument("--word", help="word or words of the image to edit (bus); automatic masks look for them")
     group.add_argument("--replacement", help="what stands there instead (train); tells InstructPix2Pix what to do")
-    group.add_argument("--source-prompt", help="what the picture shows now; DiffEdit compares with it")
+    group.add_argument("--source-prompt", help="what the image shows now; DiffEdit compares with it")
     group.add_argument("--instruction", help="for InstructPix2Pix, instead of --word and --replacement")
 
 
@@ -166,16 +166,16 @@ def _add_mask(group: "argparse._ArgumentGroup") -> None:
         "--on-empty-mask",
         choices=("error", "everywhere"),
         default="error",
-        help="when the word is nowhere in the picture (default: error)",
+        help="when the word is nowhere in the image (default: error)",
     )
-    group.add_argument("--paste-back", action="store_true", help="put the picture's own pixels back outside the mask")
+    group.add_argument("--paste-back", action="store_true", help="put the image's own pixels back outside the mask")
 
 
 def _add_sampling(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--method", choices=unmasked_methods(), default="iedit", help="how to edit (default: iedit)")
-    group.add_argument("--strength", type=float, default=0.7, help="0 keeps the picture, 1 hardly (default: 0.7)")
+    group.add_argument("--strength", type=float, default=0.7, help="0 keeps the image, 1 hardly (default: 0.7)")
     group.add_argument("--guidance", type=float, default=7.5, help="how closely to follow the prompt (default: 7.5)")
-    group.add_argument("--image-guidance", type=float, default=1.5, help="InstructPix2Pix: towards the picture")
+    group.add_argument("--image-guidance", type=float, default=1.5, help="InstructPix2Pix: towards the image")
     group.add_argument("--sampler", choices=tuple(STEPS), default="ddim", help="default: ddim")
     group.add_argument("--steps", type=int, help="steps of the whole trajectory (default: 50, dpmsolver++ 20)")
     group.add_argument("-n", "--n", type=int, default=4, help="results (default: 4)")

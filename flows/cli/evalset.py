@@ -3,7 +3,7 @@
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.options import DEFAULT_ROOT, Command, add_config, config_of
 
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     real = actions.add_parser("make-real", help="make the miniature's set of 52 pairs with true masks")
     real.add_argument("folder", metavar="SET")
     _configure_generated(
-        actions.add_parser("make-generated", help="draw 20 pictures with 70 edits from the base model")
+        actions.add_parser("make-generated", help="generate 20 images with the base model, and 70 edits of them")
     )
     importing = actions.add_parser("import", help="bring PIE-Bench or MagicBrush into the format")
     importing.add_argument("layout", choices=("pie-bench", "magic-brush"))
@@ -32,10 +32,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
     importing.add_argument(
         "--border-ring", action="store_true", help="PIE-Bench: set the border of every mask, as its own evaluation does"
     )
-    importing.add_argument("--all-turns", action="store_true", help="MagicBrush: also edits of edited pictures")
+    importing.add_argument("--all-turns", action="store_true", help="MagicBrush: also edits of edited images")
     painting = actions.add_parser("annotate", help="paint masks by hand, in the browser of this machine")
     painting.add_argument("folder", metavar="SET")
     painting.add_argument("--port", type=int, default=0, help="default: a free one")
+
+
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration, which make-generated takes."""
+    from flows.config.profiles import EVALUATE
+
+    return config_of(options, EVALUATE)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -111,11 +118,11 @@ def _make_real(options: argparse.Namespace) -> int:
 
 
 def _make_generated(options: argparse.Namespace) -> int:
-    from flows.config.profiles import EVALUATE, resolve
+    from flows.config.profiles import resolve
     from flows.sources import draw_generated_set
     from iedit_model.editing.text_to_image import DrawConfig
 
-    config = resolve(options.profile, config_of(options, EVALUATE)).evaluate
+    config = resolve(options.profile, changes(options)).evaluate
     draw = DrawConfig(num_inference_steps=options.steps)
     made = draw_generated_set(options.folder, config, draw=draw, seed=options.seed, with_masks=not options.no_masks)
     print(set_text(made))
@@ -127,8 +134,7 @@ def _import(options: argparse.Namespace) -> int:
 
     from tasks.evaluate.sets.evalset import EvalSetInfo
     from tasks.evaluate.sets.folder import write_evalset
-    from tasks.evaluate.sets.magic_brush import magic_brush_pairs
-    from tasks.evaluate.sets.pie_bench import pie_bench_pairs
+    from tasks.evaluate.sets.published import magic_brush_pairs, pie_bench_pairs
 
     if options.layout == "pie-bench":
         pairs = pie_bench_pairs(options.source, border_ring=options.border_ring)
@@ -153,4 +159,4 @@ def _annotate(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"evalset": Command(configure, run)}
+COMMANDS = {"evalset": Command(configure, run, changes)}

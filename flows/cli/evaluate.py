@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import Command, add_config, add_root, config_of
+from flows.cli.options import Command, add_config, add_root, config_of, print_version
 
 if TYPE_CHECKING:
     from storage import Files
@@ -24,8 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="trained weights: of iedit, or of another row of Table 2; several seeds of one training may be given",
     )
     parser.add_argument("--methods", metavar="A,B", help="only these methods (default: all)")
-    parser.add_argument("--seeds", metavar="0,1", help="draws a pair (default: the profile's)")
-    parser.add_argument("--strengths", metavar="0.4,0.8", help="also draw the trade-off over these strengths")
+    parser.add_argument("--seeds", metavar="0,1", help="seeds of the edits of each pair (default: the profile's)")
+    parser.add_argument("--strengths", metavar="0.4,0.8", help="also plot the trade-off over these strengths")
     parser.add_argument(
         "--model-name", default="iedit", metavar="NAME", help="key of the history (default: %(default)s)"
     )
@@ -34,11 +34,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the tables and where the report is."""
-    config = _config(options)
+    config = changes(options)
     strengths = numbers("--strengths", options.strengths)
     from flows.cli.build import progress_output
     from flows.config.overrides import parse_checkpoints
 
+    version = None
+    if options.version is not None:
+        from storage import Files, VersionStore
+
+        version = print_version(VersionStore(Files(options.root)), options.version).id
     parse_checkpoints(options.checkpoint or ())
     from flows.server import orchestrator
 
@@ -52,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             model=options.model_name,
             sets=options.evalset,
             strengths=strengths,
-            version=options.version,
+            version=version,
             config=config,
         )
     print_evaluation(options.root, done)
@@ -85,7 +90,8 @@ def numbers(option: str, text: str | None) -> list[float]:
         raise ConfigError(f"{option} takes numbers like 0.4,0.8, got {text!r}") from None
 
 
-def _config(options: argparse.Namespace) -> dict[str, Any]:
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration."""
     from flows.config.profiles import EVALUATE
 
     return config_of(
@@ -126,7 +132,7 @@ def run_history(options: argparse.Namespace) -> int:
 
 
 def history_text(rows: list[dict[str, Any]], *, metrics: list[str], baseline: str | None) -> str:
-    """Return a history as lines: a block an evaluation, a line a set and method."""
+    """Return a history as lines: a block per evaluation, a line per set and method."""
     from tasks.evaluate.report.names import metric_title, shown, shown_ends
 
     lines = []
@@ -159,4 +165,4 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-COMMANDS = {"evaluate": Command(configure, run), "history": Command(configure_history, run_history)}
+COMMANDS = {"evaluate": Command(configure, run, changes), "history": Command(configure_history, run_history)}

@@ -3,10 +3,19 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from flows.cli.build import progress_output
 from flows.cli.evaluate import numbers, print_evaluation
 from flows.cli.options import Command, add_config, add_root, config_of
+
+
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration."""
+    from flows.config.profiles import ALL
+
+    metadata = getattr(options, "metadata", None)  # reproduce takes one
+    return config_of(options, ALL, metadata=metadata, train__train__num_steps=options.steps)
 
 
 def configure_demo(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +27,9 @@ def configure_demo(parser: argparse.ArgumentParser) -> None:
 
 def run_demo(options: argparse.Namespace) -> int:
     """Run the flow full and print the tables, the report and the gallery."""
-    from flows.config.profiles import ALL
     from flows.server import orchestrator
 
-    config = config_of(options, ALL, train__train__num_steps=options.steps)
+    config = changes(options)
     print(f"building a dataset, fine-tuning and evaluating in {options.root}; minutes on two cores", flush=True)
     with progress_output(as_json=False), orchestrator():
         from flows.full import full
@@ -60,18 +68,16 @@ def configure_reproduce(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", default="0,1,2", help="seeds of the trainings (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="optimiser steps of each training")
-    parser.add_argument("--strengths", metavar="0.4,0.8", help="also draw the trade-off over these strengths")
+    parser.add_argument("--strengths", metavar="0.4,0.8", help="also plot the trade-off over these strengths")
 
 
 def run_reproduce(options: argparse.Namespace) -> int:
     """Run the flow and print our tables beside the paper's."""
     seeds = [int(seed) for seed in numbers("--seeds", options.seeds)]
     strengths = numbers("--strengths", options.strengths)
-    from flows.config.profiles import ALL
     from flows.server import orchestrator
 
-    config = config_of(options, ALL, metadata=options.metadata, train__train__num_steps=options.steps)
-
+    config = changes(options)
     with progress_output(as_json=False), orchestrator():
         from flows.full import reproduce
 
@@ -89,4 +95,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"demo": Command(configure_demo, run_demo), "reproduce": Command(configure_reproduce, run_reproduce)}
+COMMANDS = {
+    "demo": Command(configure_demo, run_demo, changes),
+    "reproduce": Command(configure_reproduce, run_reproduce, changes),
+}

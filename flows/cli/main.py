@@ -17,11 +17,11 @@ from flows.errors import one_line
 COMMANDS: Final = {
     "demo": ("full", "build, fine-tune, evaluate and report on the miniature"),
     "build": ("build", "build a dataset of editing pairs from LAION-style metadata"),
-    "retry-failed": ("build", "ask again for pictures that failed for a passing reason, and build on"),
+    "retry-failed": ("build", "ask again for images that failed for a transient reason, and build on"),
     "datasets": ("datasets", "list, show, compare, check, describe and clean up dataset versions"),
     "gallery": ("datasets", "write a page of a version's pairs to look at"),
     "train": ("train", "fine-tune a model on a dataset version"),
-    "edit": ("edit", "edit pictures with words"),
+    "edit": ("edit", "edit images with words"),
     "evaluate": ("evaluate", "compare a trained model with the baselines, and write the report"),
     "evalset": ("evalset", "make, import, look at and annotate evaluation sets"),
     "history": ("evaluate", "what a model reached over time, against its pinned baseline"),

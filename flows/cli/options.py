@@ -1,9 +1,13 @@
 """Options that several commands share."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from storage import VersionInfo, VersionStore
 
 DEFAULT_ROOT = "runs/data"
 """Where datasets go when nothing else is said."""
@@ -16,6 +20,8 @@ class Command(NamedTuple):
     """Adds its arguments."""
     run: Callable[[argparse.Namespace], int]
     """Runs it and returns the exit code."""
+    changes: Callable[[argparse.Namespace], dict[str, Any]] | None = None
+    """Returns its changes of the profile's configuration, where it takes one."""
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +62,7 @@ def config_of(
 ) -> dict[str, Any]:
     """Return the changes of ``--config``, ``--set`` and a command's shortcuts, the later over the earlier.
 
-    They are tried on the profile, so that a wrong one is told before anything starts.
+    They are tried on the profile, so that a wrong one is an error before anything starts.
 
     Args:
         options: of the command line.
@@ -79,3 +85,23 @@ def config_of(
     recipe, training = getattr(options, "recipe", "ours"), getattr(options, "training", None)
     resolve(options.profile, changes, recipe=recipe, training=training, metadata=metadata, uses=uses)
     return changes
+
+
+def print_version(versions: "VersionStore", name: str, *, as_json: bool = False, more: str = "") -> "VersionInfo":
+    """Find a version and print its id, the first line of every command that takes one; return the version.
+
+    Args:
+        versions: of the store.
+        name: its id, the beginning of one, or ``latest``.
+        as_json: whether the standard output is for JSON, so that the line goes to the standard error.
+        more: what the line says besides id and number of pairs.
+
+    Raises:
+        UnknownVersionError: there is none, or several begin so.
+    """
+    from flows.reporting.version_text import find_version
+
+    info = find_version(versions, name)
+    line = f"version {info.id}: {info.num_samples:,} pairs{more and f', {more}'}"
+    print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+    return info

@@ -1,6 +1,7 @@
 """``iedit config`` and ``iedit serve``: what a run is made with, and the server that runs it."""
 
 import argparse
+from typing import Any
 
 from flows.cli.options import Command, add_config, config_of
 
@@ -10,13 +11,20 @@ def configure_config(parser: argparse.ArgumentParser) -> None:
     add_config(parser, recipe=True, training=True)
 
 
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration."""
+    from flows.config.profiles import ALL
+
+    return config_of(options, ALL)
+
+
 def run_config(options: argparse.Namespace) -> int:
     """Print the configuration."""
     from flows.config.overrides import as_yaml
-    from flows.config.profiles import ALL, resolve
+    from flows.config.profiles import resolve
 
-    changes = config_of(options, ALL)
-    print(as_yaml(resolve(options.profile, changes, recipe=options.recipe, training=options.training)), end="")
+    resolved = resolve(options.profile, changes(options), recipe=options.recipe, training=options.training)
+    print(as_yaml(resolved), end="")
     return 0
 
 
@@ -39,4 +47,4 @@ def run_serve(options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"config": Command(configure_config, run_config), "serve": Command(configure_serve, run_serve)}
+COMMANDS = {"config": Command(configure_config, run_config, changes), "serve": Command(configure_serve, run_serve)}

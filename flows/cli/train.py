@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.build import progress_output
-from flows.cli.options import Command, add_config, add_root, config_of
+from flows.cli.options import Command, add_config, add_root, config_of, print_version
 
 if TYPE_CHECKING:
     from tasks.train.stage import TrainReport
@@ -28,33 +28,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="events on standard error and the result as JSON")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Train and print where the model is; 130 when Ctrl-C ended it, 0 when it is finished."""
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the changes of the profile's configuration."""
     from flows.config.profiles import TRAIN
 
-    config = config_of(options, TRAIN, train__train__num_steps=options.steps)
-    _tell_version(options)
+    return config_of(options, TRAIN, train__train__num_steps=options.steps)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and print where the model is; 130 when Ctrl-C ended it, 0 when it is finished."""
+    from storage import Files, VersionStore
+
+    config = changes(options)
+    # The flow is given the id: a version that appears meanwhile changes nothing.
+    version = print_version(VersionStore(Files(options.root)), options.dataset, as_json=options.json).id
     with progress_output(as_json=options.json):
-        report = _trained(options, config)
+        report = _trained(options, config, version)
     if options.json:
         from flows.train import outcome
 
         print(json.dumps(outcome(report)))
     else:
-        _tell(report, options)
+        _print_report(report, options)
     return 0 if report.status == "finished" else _INTERRUPTED
 
 
-def _tell_version(options: argparse.Namespace) -> None:
-    from flows.reporting.version_text import find_version
-    from storage import Files, VersionStore
-
-    info = find_version(VersionStore(Files(options.root)), options.dataset)
-    if not options.json:
-        print(f"dataset version {info.id}: {info.num_samples:,} pairs", flush=True)
-
-
-def _trained(options: argparse.Namespace, config: dict[str, Any]) -> "TrainReport":
+def _trained(options: argparse.Namespace, config: dict[str, Any], version: str) -> "TrainReport":
     from flows.config.profiles import resolve
     from flows.train import train, train_shard
 
@@ -62,7 +61,7 @@ def _trained(options: argparse.Namespace, config: dict[str, Any]) -> "TrainRepor
     if options.no_flow or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         run = resolve(options.profile, config, training=options.training).train
         out = str(options.out)
-        return train_shard(options.out.name, root=options.root, version=options.dataset, config=run, out=out)
+        return train_shard(options.out.name, root=options.root, version=version, config=run, out=out)
     from flows.server import orchestrator
 
     with orchestrator():
@@ -70,19 +69,19 @@ def _trained(options: argparse.Namespace, config: dict[str, Any]) -> "TrainRepor
             options.root,
             str(options.out),
             profile=options.profile,
-            version=options.dataset,
+            version=version,
             training=options.training,
             config=config,
         )
 
 
-def _tell(report: "TrainReport", options: argparse.Namespace) -> None:
+def _print_report(report: "TrainReport", options: argparse.Namespace) -> None:
     print(f"{report.status} after {report.step:,} of {report.num_steps:,} steps on {report.num_samples:,} pairs")
     print(f"model: {report.checkpoint}")
     if report.status == "finished":
-        print(f'try it: iedit edit PICTURE "what it shall show" --model {report.checkpoint} -o DIR')
+        print(f'try it: iedit edit IMAGE "what it shall show" --model {report.checkpoint} -o DIR')
     else:
         print(f"the same command goes on from there (folder {options.out})")
 
 
-COMMANDS = {"train": Command(configure, run)}
+COMMANDS = {"train": Command(configure, run, changes)}

@@ -156,7 +156,7 @@ def _yaml(text: str, *, what: str) -> Any:
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: "yaml.Node | None", index: int) -> "yaml.Node | None":
             if self.check_event(yaml.events.AliasEvent):
-                raise ConfigError(f"{what} refers to another place of it (*name): write the value out")
+                raise ConfigError(f"{what} refers to another part of it (*name): write the value out")
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: "yaml.MappingNode", deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002

@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any, Final, Literal
 
 from flows.config.overrides import changed, leaves, nested
-from flows.config.tree import Config, DataConfig, OptionsByStage
+from flows.config.tree import Config, DataConfig
 from flows.config.values import mini, sd14
 from iedit_model.configuration import as_values
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import TrainConfig, paper, stable, table2_rows
 from tasks.mask.stage import MaskGates
 from tasks.retrieve.stage import retrieval
+from tasks.stages import stage_names
 from tasks.train.run_config import RowsConfig, TrainRunConfig
 
 Profile = Literal["mini", "sd14"]
@@ -24,9 +25,7 @@ TRAININGS: Final[Mapping[str, str]] = {"mini": "stable", "sd14": "paper"}
 
 _MACHINE: Final = ("precision", "checkpoint_unet", "checkpoint_decoder")
 """What the machine wants is the profile's, all else the named training's."""
-_BUILD_OPTIONS: Final = tuple(name for name in OptionsByStage.__annotations__ if name not in ("train", "evaluate"))
-
-BUILD: Final = ("data", "run.runner", "run.tag_limits", *(f"run.options.{stage}" for stage in _BUILD_OPTIONS))
+BUILD: Final = ("data", "run.runner", "run.tag_limits", *(f"run.options.{stage}" for stage in stage_names()))
 """Sections that a build uses."""
 TRAIN: Final = ("train", "run.tag_limits", "run.options.train")
 EVALUATE: Final = ("evaluate", "run.runner", "run.tag_limits", "run.options.evaluate")

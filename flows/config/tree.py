@@ -1,7 +1,8 @@
 """The configuration tree: one root made of the stages' own configurations."""
 
+from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import Field, PositiveFloat
 
@@ -17,9 +18,11 @@ from tasks.mask.stage import MaskConfig
 from tasks.pack.stage import PackConfig
 from tasks.plan.stage import PlanConfig
 from tasks.retrieve.stage import RetrieveConfig
+from tasks.stages import DATASET, stage_names
 from tasks.swap.stage import SwapConfig
 from tasks.train.run_config import TrainRunConfig
 
+Kind = TypeVar("Kind")
 RunnerKind = Literal["threads", "ray"]
 
 SITE_HOST: Final = "127.0.0.1"
@@ -31,9 +34,9 @@ class SiteConfig:
     """The picture world's own web site, which a flow starts for as long as it runs."""
 
     port: Annotated[int, Field(ge=1, le=65_535)] = 8765
-    """Port; the addresses of the pictures, and so their ids, contain it."""
+    """Port; the URLs of the images, and so their ids, contain it."""
     num_urls: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
-    """Picture addresses on the site."""
+    """Image URLs on the site."""
     seed: Seed = 3
     """Which site and world."""
 
@@ -86,26 +89,35 @@ class TaskOptions:
     """Share of GPUs that a task takes on Ray."""
 
 
-@configuration
-class OptionsByStage:
-    """Task options of each stage of a build, of a training and of an evaluation."""
+def _with_fields(kind: type[Kind], fields: Mapping[str, type]) -> type[Kind]:
+    """Add fields to a class that becomes a configuration, each with its class's own defaults."""
+    for name, of in fields.items():
+        setattr(kind, name, field(default_factory=of))
+    kind.__annotations__ = {**fields, **kind.__annotations__}
+    return kind
 
-    plan: TaskOptions = field(default_factory=TaskOptions)
-    download: TaskOptions = field(default_factory=TaskOptions)
-    caption: TaskOptions = field(default_factory=TaskOptions)
-    words: TaskOptions = field(default_factory=TaskOptions)
-    swap: TaskOptions = field(default_factory=TaskOptions)
-    embed: TaskOptions = field(default_factory=TaskOptions)
-    index: TaskOptions = field(default_factory=TaskOptions)
-    retrieve: TaskOptions = field(default_factory=TaskOptions)
-    mask: TaskOptions = field(default_factory=TaskOptions)
-    pack: TaskOptions = field(default_factory=TaskOptions)
+
+def _with_options(kind: type[Kind]) -> type[Kind]:
+    return _with_fields(kind, dict.fromkeys(stage_names(), TaskOptions))
+
+
+def _with_stages(kind: type[Kind]) -> type[Kind]:
+    """Add a section for each stage of the list whose configuration the class does not declare itself."""
+    known = kind.__annotations__.values()
+    return _with_fields(kind, {stage.name: stage.config for stage in DATASET if stage.config not in known})
+
+
+@configuration
+@_with_options
+class OptionsByStage:
+    """Task options of a training, of an evaluation, and of each stage of a build by its name."""
+
     train: TaskOptions = field(default_factory=TaskOptions)
     evaluate: TaskOptions = field(default_factory=TaskOptions)
     """Of the task runs of an evaluation: two for each shard of a set and method."""
 
     def of(self, stage: str) -> TaskOptions:
-        """Return the options of a stage; one without a field here has the defaults."""
+        """Return the options of a stage; one that is not in the list of stages has the defaults."""
         return getattr(self, stage, TaskOptions())
 
 
@@ -118,8 +130,9 @@ class TagLimit:
 
 
 @configuration
+@_with_stages
 class DataConfig:
-    """Everything that decides a dataset, stage by stage."""
+    """Everything that decides a dataset, stage by stage; a stage that is not named here has a section all the same."""
 
     source: SourceConfig
     plan: PlanConfig
@@ -135,7 +148,7 @@ class DataConfig:
 
 @configuration
 class GeneratedSet:
-    """The set that the base model draws: what it is called, and its edits in words."""
+    """The set whose images the base model generates: its description, and the prompts of its edits."""
 
     info: EvalSetInfo
     prompts: tuple[GeneratedPrompt, ...]
@@ -148,7 +161,7 @@ class EvaluationConfig:
     plan: EvaluationPlan
     """What decides the numbers."""
     generated: GeneratedSet
-    """What ``iedit evalset make-generated`` draws, and what is drawn where ``sets`` names it."""
+    """What ``iedit evalset make-generated`` generates, also where ``sets`` names it."""
     sets: tuple[str, ...] = ()
     """Evaluation sets: names that the project can make itself (``flows.sources``), or folders."""
 

@@ -50,6 +50,7 @@ from tasks.pack.stage import PackConfig
 from tasks.plan.stage import FilterConfig, PlanConfig
 from tasks.retrieve.gates import GateConfig
 from tasks.retrieve.stage import retrieval
+from tasks.stages import stage_names
 from tasks.swap.stage import SwapConfig
 from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig, TrainRunConfig
 
@@ -62,7 +63,7 @@ ONE_GPU: Final = (TagLimit(tag=GPU_TAG, limit=1),)
 """One of them at a time, whichever flow it belongs to."""
 
 
-PLACED: Final = (
+WELL_ALIGNED: Final = (
     "target_text_similarity > 0.88 and outside_similarity > 0.93"
     " and (mask_iou > 0.65 or (pos == 'noun' and (mask_iou > 0.5 or (layout_similarity > 0.75 and mask_iou > 0.35))))"
 )
@@ -78,7 +79,7 @@ REAL_INFO = EvalSetInfo(
 GENERATED_INFO = EvalSetInfo(
     name="mini-generated",
     origin="generated",
-    description="70 edits of 20 pictures that the miniature base model drew from their source prompts.",
+    description="70 edits of 20 images that the miniature base model generated from their source prompts.",
     license="CC BY-SA 4.0 (OpenMoji)",
 )
 
@@ -98,7 +99,7 @@ def mini() -> Config:
     fp32 = DeviceConfig(dtype="fp32")
     quick = TaskOptions(retry_delay_s=1.0, timeout_s=3600.0)
     site = SiteConfig(num_urls=6000)
-    # Each worker has a core; handing a picture of 64 x 64 to another thread takes longer than decoding it.
+    # Each worker has a core; handing an image of 64 x 64 to another thread takes longer than decoding it.
     batch = BatchConfig(size=64, decode_threads=0)
     data = DataConfig(
         source=SourceConfig(site=site),
@@ -132,7 +133,7 @@ def mini() -> Config:
         clip=_member("clip"),
         perceptual=_member("perceptual"),
         train=stable(),
-        rows=RowsConfig(where=PLACED),
+        rows=RowsConfig(where=WELL_ALIGNED),
         loop=LoopConfig(save_every=100, validate_every=0),
     )
     run = RunConfig(
@@ -192,17 +193,9 @@ def sd14() -> Config:
     )
     run = RunConfig(
         runner=RunnerConfig(workers=4, downloads=2),
-        options=OptionsByStage(
-            plan=on_cpu,
-            download=on_cpu,
-            caption=on_gpu,
-            words=on_cpu,
-            swap=on_cpu,
-            embed=on_gpu,
-            index=on_gpu,
-            retrieve=on_gpu,
-            mask=on_gpu,
-            pack=on_cpu,
+        options=_options(
+            on_cpu,
+            **dict.fromkeys(("caption", "embed", "index", "retrieve", "mask"), on_gpu),
             train=replace(on_gpu, timeout_s=None),
             evaluate=TaskOptions(retry_delay_s=30.0, tags=(GPU_TAG,), gpus=1.0),
         ),
@@ -274,7 +267,7 @@ def _sd14_evaluation() -> EvaluationConfig:
             info=EvalSetInfo(
                 name="sd14-generated",
                 origin="generated",
-                description="70 edits of 20 pictures that Stable Diffusion v1.4 drew from their source prompts.",
+                description="70 edits of 20 images that Stable Diffusion v1.4 generated from their source prompts.",
                 license="CreativeML Open RAIL-M",
             ),
             prompts=GENERATED_PROMPTS,
@@ -287,21 +280,9 @@ def _member(name: str) -> ModelSource:
     return ModelSource(name=str(WEIGHTS / name))
 
 
-def _options(options: TaskOptions, *, train: TaskOptions, evaluate: TaskOptions) -> OptionsByStage:
-    return OptionsByStage(
-        plan=options,
-        download=options,
-        caption=options,
-        words=options,
-        swap=options,
-        embed=options,
-        index=options,
-        retrieve=options,
-        mask=options,
-        pack=options,
-        train=train,
-        evaluate=evaluate,
-    )
+def _options(every: TaskOptions, **others: TaskOptions) -> OptionsByStage:
+    """Return the same options for every stage of a build but the named ones."""
+    return OptionsByStage(**{**dict.fromkeys(stage_names(), every), **others})
 
 
 def _generated_prompts() -> tuple[GeneratedPrompt, ...]:

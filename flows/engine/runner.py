@@ -96,7 +96,7 @@ class FanOut:
         done = {shard: dict(reports) for shard, reports in shards.items()}
         is_whole = self._drive(done, steps)
         if not is_whole or len(self.failures) > self._max_failed:
-            raise ShardsFailedError(_told(self.failures))
+            raise ShardsFailedError(_failures_text(self.failures))
         failed = {failure.shard for failure in self.failures[before:]}
         return {shard: reports for shard, reports in done.items() if shard not in failed}
 
@@ -140,7 +140,7 @@ class FanOut:
         self._progress.fail(failure.stage, failure.shard, str(failure))
 
 
-def _told(failures: Sequence[Failure]) -> str:
+def _failures_text(failures: Sequence[Failure]) -> str:
     shown = "; ".join(str(failure) for failure in failures[:3])
     more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
     return (
@@ -164,9 +164,9 @@ class TaskRuns:
                 field of every report and setting, and what is quoted against that arrives wrapped once more on Ray.
             shard: names the task run.
             stage: names the task.
-            options: how it is run, and its share of processors and GPUs where the runner counts them.
+            options: how it is run, and its share of CPUs and GPUs where the runner counts them.
         """
-        with placed(self.config, options):
+        with resources(self.config, options):
             return self.runner.submit(_task(function, stage, options), parameters={"shard": shard})
 
     def here(self, function: Callable[..., Any], *, stage: str, options: TaskOptions, **given: Any) -> Any:
@@ -216,7 +216,7 @@ def task_runner(config: RunnerConfig) -> TaskRunner[Any]:
     try:
         from prefect_ray import RayTaskRunner
     except ImportError:
-        raise ConfigError("runner.kind is 'ray', but prefect-ray is not installed: install iedit[ray]") from None
+        raise ConfigError("run.runner.kind is 'ray', but prefect-ray is not installed: install iedit[ray]") from None
     threads = str(config.model_threads)
     environment = {**DEFAULTS, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     options: dict[str, Any] = {"runtime_env": {"env_vars": environment}, "include_dashboard": False}
@@ -227,8 +227,8 @@ def task_runner(config: RunnerConfig) -> TaskRunner[Any]:
 
 
 @contextmanager
-def placed(config: RunnerConfig, options: TaskOptions) -> Iterator[None]:
-    """Have the task runs that are submitted inside take their share of processors and GPUs, where the runner counts."""
+def resources(config: RunnerConfig, options: TaskOptions) -> Iterator[None]:
+    """Have the task runs that are submitted inside take their share of CPUs and GPUs, where the runner counts."""
     if config.kind == "threads":
         yield
         return
@@ -239,7 +239,7 @@ def placed(config: RunnerConfig, options: TaskOptions) -> Iterator[None]:
 
 
 def set_tag_limits(limits: Sequence[TagLimit]) -> None:
-    """Tell the Prefect server how many task runs of a tag may run at once.
+    """Set on the Prefect server how many task runs of a tag may run at once.
 
     Each is a global limit ``tag:NAME`` whose slots are leases: those of a process that was killed come back.
     """

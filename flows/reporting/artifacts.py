@@ -20,13 +20,13 @@ from tasks.evaluate.report.view import FunnelRow, ReportConfig
 from tasks.evaluate.report.write import write_report
 
 
-def publish_picture(data: bytes, *, key: str, title: str, description: str) -> None:
-    """Create an artifact that shows a picture; must be called inside a flow run.
+def publish_image(data: bytes, *, key: str, title: str, description: str) -> None:
+    """Create an artifact that shows an image; must be called inside a flow run.
 
     Args:
         data: a PNG or WebP file.
         key: of the artifact.
-        title: what is said where the picture cannot be shown.
+        title: text where the image cannot be shown.
         description: what it shows.
     """
     url = data_url(data, "png" if data.startswith(b"\x89PNG") else "webp")
@@ -58,7 +58,7 @@ def publish_evaluation(
 
 
 def headline(evaluation: Evaluation) -> list[dict[str, str]]:
-    """Return one row a set and method with the means of the paper's metrics."""
+    """Return one row per set and method with the means of the paper's metrics."""
     rows: list[dict[str, str]] = []
     results = evaluation.results
     for evalset in results.evalsets:
@@ -99,7 +99,7 @@ def publish_version(version: VersionInfo, root: str, totals: StageTotals) -> Non
     sheet = pair_sheet(versions, version, limit=_PAIRS_SHOWN)
     stream = io.BytesIO()
     sheet.save(stream, "WEBP", quality=90)
-    publish_picture(
+    publish_image(
         stream.getvalue(),
         key="pairs",
         title="pairs",
@@ -111,7 +111,7 @@ def publish_version(version: VersionInfo, root: str, totals: StageTotals) -> Non
 
 
 def funnel_rows(version: VersionInfo, totals: StageTotals) -> list[dict[str, Any]]:
-    """Return the funnel as rows: stage, in, out, dropped by reason, and samples a second of one worker."""
+    """Return the funnel as rows: stage, in, out, dropped by reason, and samples per second of one worker."""
     return [_row(record, totals) for record in version.stages]
 
 

@@ -1,4 +1,4 @@
-"""Dataset versions as a person names and reads them."""
+"""Dataset versions as users name and read them."""
 
 from collections.abc import Iterator, Sequence
 
@@ -44,12 +44,12 @@ def funnel_lines(info: VersionInfo) -> list[str]:
 
 def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
     """Return rows of text as aligned columns under a head; ``right`` names the columns that end flush."""
-    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    widths = [max(len(row[index]) for row in (head, *rows)) for index in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
         padded = (
-            cell.rjust(width) if place in right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         return "  ".join(padded).rstrip()
 

@@ -3,7 +3,7 @@
 IEditError
 `-- MetricError             root of this package's refusals
     |-- MetricInputError    shapes, types, ranges or values on which a metric is not defined
-    |-- TooFewSamplesError  a set too small for the statistic asked for
+    |-- TooFewSamplesError  a set too small for the wanted statistic
     `-- MetricWeightsError  a feature network's weights are missing, unreadable or of another network
 """
 
@@ -19,7 +19,7 @@ class MetricInputError(MetricError, ValueError):
 
 
 class TooFewSamplesError(MetricError, ValueError):
-    """A set of images is too small for the statistic asked for."""
+    """A set of images is too small for the wanted statistic."""
 
 
 class MetricWeightsError(MetricError, WeightsError):

@@ -15,8 +15,8 @@ from torchvision.models import alexnet, squeezenet1_1, vgg16
 
 from iedit_model.metrics.checks import require_image_pair, require_masks
 from iedit_model.metrics.errors import MetricWeightsError
+from iedit_model.metrics.feature_networks import load_weights, read_weights
 from iedit_model.metrics.sides import sides, weighted_mean
-from iedit_model.metrics.weights_file import load_weights, read_weights
 
 Trunk = Literal["vgg", "alex", "squeeze"]
 

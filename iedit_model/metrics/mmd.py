@@ -51,7 +51,7 @@ def kid(reference: Floats, edited: Floats) -> float:
     size = min(KID_SUBSET_SIZE, len(reference), len(edited))
     return statistics.fmean(
         squared_mmd(reference[first], edited[second], polynomial_kernel, unbiased=True)
-        for first, second in draw_subsets(len(reference), len(edited), size=size)
+        for first, second in sample_subsets(len(reference), len(edited), size=size)
     )
 
 
@@ -124,7 +124,7 @@ def squared_mmd(reference: Floats, edited: Floats, kernel: Kernel, *, unbiased: 
     return within - 2 * across / (len(reference) * len(edited))
 
 
-def draw_subsets(
+def sample_subsets(
     num_reference: int, num_edited: int, *, size: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Return the row numbers of each subset of either set, sampled without replacement from a fixed seed."""

@@ -37,7 +37,7 @@ class MetricInfo:
     display_factor: float = 1.0
     """Factor from the stored value to the printed one."""
     better: Better
-    """Which way is better; "neither" where the paper draws no arrow either."""
+    """Which way is better; "neither" where the paper has no arrow either."""
     definition: str
     """One sentence for a legend."""
     needs_mask: bool = False

@@ -1,6 +1,6 @@
 """Where an ordering of the paper breaks: its weakest step compared on every part of the edits that may matter.
 
-By set, kind of edit, size of the mask, training seed, draw and encoder: that tells where a difference comes from, so
+By set, kind of edit, size of the mask, training seed, seed and encoder: that tells where a difference comes from, so
 that the reason can be found instead of guessed.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_interval, draw_resamples
+from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, difference_interval, sample_resamples
 from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.record import Evaluation
 from tasks.evaluate.results import ALL_SETS, NOT_TRAINED, Results, align, results_of
@@ -42,10 +42,10 @@ def diagnose(evaluation: Evaluation, ranking: RankingResult, *, resamples: int =
     Args:
         evaluation: the numbers.
         ranking: one of ``evaluation.summary.rankings``.
-        resamples: draws of the intervals.
+        resamples: number of resamples of the intervals.
 
     Returns:
-        One entry a part with at least two source images.
+        One entry per part with at least two source images.
     """
     results = evaluation.results
     sets = results.evalsets if ranking.evalset == ALL_SETS else [ranking.evalset]
@@ -135,12 +135,12 @@ def _compared(
     aligned = align(kept, metric, methods, sets)
     first, second = (aligned.by_method[method] for method in methods)
     try:
-        draws = draw_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=resamples))
+        shared = sample_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=resamples))
     except TooFewSamplesError:
         return None
     return Diagnosis(
         part=part,
         metric=metric,
-        difference=difference_interval(first, second, draws).interval,
+        difference=difference_interval(first, second, shared).interval,
         num_edits=int(np.count_nonzero(~np.isnan(first - second))),
     )

@@ -21,14 +21,11 @@ from tasks.evaluate.plan import (
     deviations,
     method_plans,
 )
-from tasks.evaluate.provenance import Provenance, gather_provenance
-from tasks.evaluate.record import Evaluation, write_evaluation
+from tasks.evaluate.record import Evaluation, Provenance, gather_provenance, training_lines, write_evaluation
 from tasks.evaluate.results import MethodScores, SweepPoint, collect_results
-from tasks.evaluate.set_metrics import measure_distances
 from tasks.evaluate.sets.evalset import EvalSet
 from tasks.evaluate.stage import edit_shard, pair_shards, reference_shard, score_shard
-from tasks.evaluate.summary import SummaryConfig
-from tasks.evaluate.trainings import training_lines
+from tasks.evaluate.summary import SummaryConfig, measure_distances
 
 SWEPT: Final = ("sdedit", "iedit", "iedit_m")
 """Methods of the trade-off curve."""

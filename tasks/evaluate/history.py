@@ -126,7 +126,7 @@ def find_regressions(
 
     Args:
         baseline: rows of the pinned evaluation.
-        newest: rows of the evaluation to judge.
+        newest: rows of the newest evaluation.
         config: which metrics and methods; the defaults of ``RegressionConfig`` when left out.
     """
     config = config or RegressionConfig()
@@ -188,7 +188,7 @@ def history_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
             "method": metric.method,
             "metric": metric.name,
             **_numbers(metric.value, metric.low, metric.high),
-            "num_values": metric.num_edited * metric.num_draws,
+            "num_values": metric.num_edited * metric.num_sets,
         }
         for evalset, metrics in evaluation.summary.set_metrics.items()
         for metric in metrics
@@ -290,7 +290,7 @@ def pinned_baseline(files: Files, model: str) -> str | None:
 
 
 def check_regressions(files: Files, model: str, *, config: RegressionConfig | None = None) -> str:
-    """Judge the newest evaluation of a model against its pinned baseline and return what was compared, in words.
+    """Compare the newest evaluation of a model with its pinned baseline and return what was compared, in words.
 
     Raises:
         RegressionError: a metric fell by more than its interval; the message lists them all.
@@ -301,7 +301,7 @@ def check_regressions(files: Files, model: str, *, config: RegressionConfig | No
         raise UnknownEvaluationError(f"the model {model} has no history")
     newest, pinned = rows[-1]["evaluation"], pinned_baseline(files, model)
     if pinned is None:
-        return f"no baseline is pinned for {model}: evaluation {newest} was judged against nothing"
+        return f"no baseline is pinned for {model}: evaluation {newest} was compared with nothing"
     before = [row for row in rows if row["evaluation"] == pinned]
     if not before:
         raise UnknownEvaluationError(f"the baseline {pinned} of {model} is not in its history")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from iedit_model.metrics.features import FeatureNetwork
+    from iedit_model.metrics.feature_networks import FeatureNetwork
     from iedit_model.metrics.lpips_network import Lpips
 
 
@@ -124,8 +124,7 @@ def networks_fingerprint(config: ScoringConfig) -> str:
 def _features(spec: FeatureSpec) -> "FeatureNetwork":
     from dataclasses import replace
 
-    from iedit_model.metrics.features import vgg_network
-    from iedit_model.metrics.inception import load_inception_network
+    from iedit_model.metrics.feature_networks import load_inception_network, vgg_network
     from iedit_model.models.vgg import load_vgg
 
     device = resolve_device(spec.device).type
@@ -261,7 +260,7 @@ def feature_rows(
 
 
 def image_tensor(images: "Sequence[Image]") -> "Tensor":
-    """Return RGB pictures of one size as (b, 3, h, w) in [0, 1], fp32."""
+    """Return RGB images of one size as (b, 3, h, w) in [0, 1], fp32."""
     import torch
 
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).float() / 255

@@ -100,13 +100,13 @@ PAPER_TABLES: Final[tuple[PaperTable, ...]] = (TABLE_1A, TABLE_1B, TABLE_2)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportedRanking:
-    """An ordering that the paper rankings."""
+    """An ordering that the paper reports."""
 
     name: str
     text: str
     """The ranking in words."""
     place: str
-    """Where the paper rankings it."""
+    """Where the paper reports it."""
     table: str
     """Table whose rows it is about."""
     metric: str

@@ -1,34 +1,217 @@
 """Evaluations on disk: ``evaluations/<id>/`` with ``results.parquet`` and ``evaluation.json``, written once.
 
 An id begins with the time and ends with a digest of the content, so that a listing shows the order and nothing is ever
-overwritten. The summary stands in the JSON for other programs; here it is computed again from the rows.
+overwritten. The summary stands in the JSON for other programs; here it is computed again from the rows. The provenance
+says what decided the numbers: code, configuration, models and their trainings, sets, packages and the machine.
 """
 
 import hashlib
 import json
+import os
+import platform
 import re
+import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 from iedit_model.metrics.bootstrap import BootstrapConfig
+from iedit_model.models.source import ModelSource
 from storage import (
     CorruptFileError,
     Files,
     MissingFileError,
     SchemaError,
+    digest_of,
     json_document,
     parquet_bytes,
     read_parquet,
     validated,
 )
+from tasks.errors import RunFolderError
 from tasks.evaluate.errors import EvalSetError, EvaluationError, UnknownEvaluationError
-from tasks.evaluate.provenance import Provenance
-from tasks.evaluate.results import Results, results_of
-from tasks.evaluate.score_tables import results_schema
-from tasks.evaluate.set_metrics import SetMetric
+from tasks.evaluate.plan import Checkpoints
+from tasks.evaluate.results import Results, results_of, results_schema
 from tasks.evaluate.sets.evalset import EvalSetInfo
-from tasks.evaluate.summary import Summary, SummaryConfig, summarise
+from tasks.evaluate.summary import SetMetric, Summary, SummaryConfig, summarise
+from tasks.train.run_folder import MANIFEST_NAME, RunFolder
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PACKAGES: Final = (
+    *("iedit", "torch", "torchvision", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "pyarrow"),
+)
+_GIT_SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What decided the numbers of an evaluation, and what it ran on."""
+
+    created: str
+    """When it was finished, ISO 8601 with its zone."""
+    commit: str
+    """Git commit of the code; empty where there is no repository."""
+    is_dirty: bool
+    """Whether files differed from that commit."""
+    code: str
+    """16 hex characters over the declared versions of what decides the numbers."""
+    config: str
+    """Canonical JSON of the configuration."""
+    models: Mapping[str, str]
+    """What it is -> digest of its weights."""
+    evalsets: Mapping[str, str]
+    """Set -> digest of its pairs."""
+    packages: Mapping[str, str]
+    hardware: Mapping[str, str]
+    deviations: Sequence[str] = field(default_factory=list)
+    """What the evaluation does otherwise than the paper, one line each."""
+    trainings: Mapping[str, str] = field(default_factory=dict)
+    """Training -> what was trained; none in evaluations of untrained methods."""
+
+
+def gather_provenance(
+    *,
+    created: str,
+    config: str,
+    models: Mapping[str, str],
+    evalsets: Mapping[str, str],
+    trainings: Mapping[str, str] | None = None,
+    deviations: Sequence[str] = (),
+) -> Provenance:
+    """Return the record of this machine and this code; a machine without git or a repository has no commit.
+
+    Args:
+        created: ISO 8601 with its zone; given by the caller.
+        config: canonical JSON of the configuration.
+        models: what it is -> digest of its weights.
+        evalsets: set -> digest.
+        trainings: training -> what was trained.
+        deviations: from the paper, in words.
+    """
+    commit = _git("rev-parse", "HEAD")
+    return Provenance(
+        created=created,
+        commit=commit,
+        is_dirty=bool(commit) and bool(_git("status", "--porcelain", "--untracked-files=no")),
+        code=code_version(),
+        config=config,
+        models=dict(models),
+        evalsets=dict(evalsets),
+        packages={name: found for name in _PACKAGES if (found := _version(name))},
+        hardware=_hardware(),
+        trainings=dict(trainings or {}),
+        deviations=list(deviations),
+    )
+
+
+def code_versions() -> dict[str, int]:
+    """Return what decides an evaluation's numbers -> its declared version, raised by hand when results change.
+
+    A change of a docstring or a moved file changes none of them; another way of decoding images, of editing or of
+    measuring does.
+    """
+    from iedit_model.editing import batches
+    from iedit_model.imaging import decode
+    from iedit_model.metrics.catalogue import metric_versions
+    from tasks.evaluate import stage
+
+    return {
+        "evaluate": stage.VERSION,
+        "decoding": decode.VERSION,
+        "editing": batches.EDITING_VERSION,
+        **{f"metric {name}": version for name, version in metric_versions().items()},
+    }
+
+
+def code_version() -> str:
+    """Return 16 hex characters over ``code_versions``."""
+    return digest_of(*(f"{name}={version}" for name, version in sorted(code_versions().items())))[:16]
+
+
+def _git(*arguments: str) -> str:
+    try:
+        # Fixed words to the user's own git, on the folder of this code.
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(_ROOT), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _hardware() -> dict[str, str]:
+    import torch
+
+    found = {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "processors": str(os.cpu_count() or 0),
+        "threads": str(torch.get_num_threads()),
+    }
+    if torch.cuda.is_available():
+        found |= {"gpu": torch.cuda.get_device_name(0), "cuda": str(torch.version.cuda)}
+    return found
+
+
+_UNKNOWN: Final = "weights without a record of their training"
+_NOISE_LOSSES: Final = {"ldm": "L_LDM", "paired": "L_paired", "mask": "L_mask"}
+
+
+def training_lines(checkpoints: Checkpoints) -> dict[str, str]:
+    """Return training -> what was trained: losses, steps, data; seeds that differ in more than the seed stand apart."""
+    found = {}
+    for training, weights in checkpoints.items():
+        lines: dict[str, list[str]] = {}
+        for seed, source in sorted(weights.items()):
+            lines.setdefault(_line(source), []).append(str(seed))
+        found[training] = "; ".join(
+            f"{line} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})" for line, seeds in lines.items()
+        )
+    return found
+
+
+def _line(source: ModelSource) -> str:
+    try:
+        return _told(RunFolder(Path(source.name).parent.parent).read_json(MANIFEST_NAME) or {})
+    except (RunFolderError, KeyError, TypeError, ValueError):  # none, or not one of ours
+        return _UNKNOWN
+
+
+def _told(manifest: Mapping[str, Any]) -> str:
+    train = manifest["config"]["train"]
+    losses = " + ".join(_losses(train["loss"]))
+    prompts = "original captions" if manifest["config"]["rows"]["prompts"] == "caption" else "edit prompts"
+    return (
+        f"{losses}; layers {train['layers']}, {train['num_steps']:,} steps of "
+        f"{train['batch_size'] * train['accumulation']} at {train['learning_rate']:g}, {train['precision']}; "
+        f"{prompts}, {manifest['num_samples']:,} pairs of version {manifest['version']:.16}"
+    )
+
+
+def _losses(loss: Mapping[str, Any]) -> list[str]:
+    found = []
+    if loss["noise_weight"]:
+        low, high = loss["t_min"], loss["t_max"]
+        limits = [f"t >= {low}"] * bool(low) + [f"t < {high}"] * (high is not None)
+        found.append(_NOISE_LOSSES[loss["noise_loss"]] + (f" ({', '.join(limits)})" if limits else ""))
+    found += [f"L_{name}" for name in ("global", "loc", "perc") if loss[f"use_{name}"]]
+    found += [f"denoising of the {side}" for side in ("target", "source") if loss[f"{side}_denoising_weight"]]
+    return found
+
 
 FOLDER, RESULTS, RECORD = "evaluations", "results.parquet", "evaluation.json"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}")

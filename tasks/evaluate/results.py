@@ -1,19 +1,103 @@
-"""The results of an evaluation: one table, a row an edit of a method, and its rows as aligned columns of numbers."""
+"""The tables of an evaluation: edits, scores, features; and its results, one row per edit of a method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from storage import ShardReport, ShardStore, read_parquet
+from storage import Column, ShardReport, ShardStore, TableSchema, read_parquet
 from tasks.evaluate.errors import MissingScoresError
-from tasks.evaluate.score_tables import FEATURES_SUFFIX, KEYS, results_schema
 from tasks.evaluate.sets.evalset import EvalSet
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+KEYS: Final = ("pair_id", "seed")
+FEATURES_SUFFIX: Final = "features.parquet"
+"""File of a shard that holds ``FEATURES``."""
+
+
+def _column(name: str, kind: str, description: str, *, unit: str = "", nullable: bool = False) -> Column:
+    return Column(name=name, type=kind, description=description, unit=unit, nullable=nullable)
+
+
+_PAIR = _column("pair_id", "string", "Pair of the evaluation set.")
+_IMAGE = _column("image_id", "string", "Its source image.")
+_SEED = _column("seed", "int64", "Seed of the edit; the noise follows from it and the pair.")
+_EVALUATIONS = _column("num_unet_evaluations", "int32", "Images that went through the UNet.", unit="count")
+
+EDITS = TableSchema(
+    name="edits",
+    description="One row per edited image.",
+    columns=(
+        _PAIR,
+        _IMAGE,
+        _SEED,
+        _EVALUATIONS,
+        _column("edited_image", "binary", "The edited image.", unit="PNG"),
+        _column("used_mask", "binary", "Where the method could edit.", unit="PNG, 255 = edit", nullable=True),
+    ),
+    sort_by=KEYS,
+)
+
+FEATURES = TableSchema(
+    name="features",
+    description="One row per image and network.",
+    columns=(
+        _PAIR,
+        _IMAGE,
+        _SEED,
+        _column("network", "string", "Name of the network."),
+        _column("features", "list<float32>", "Its features of the image."),
+    ),
+    sort_by=("pair_id", "seed", "network"),
+)
+
+
+def scores_schema(metrics: Iterable[str]) -> TableSchema:
+    """Return the table of scores for these metrics: one row per edited image, null where a metric is undefined."""
+    columns = [_column(name, "float64", f"Metric {name}.", nullable=True) for name in sorted(metrics)]
+    return TableSchema(
+        name="scores",
+        description="One row per edited image with its metrics.",
+        columns=(
+            _PAIR,
+            _IMAGE,
+            _SEED,
+            _EVALUATIONS,
+            _column("seconds", "float64", "Wall time of an edit, mean over its shard.", unit="s"),
+            _column("mask_known", "bool", "Whether the set has a mask for the pair."),
+            *columns,
+        ),
+        sort_by=KEYS,
+    )
+
+
+def results_schema(metrics: Iterable[str]) -> TableSchema:
+    """Return the table of a whole evaluation: one row per set, method, training seed, pair and seed."""
+    columns = [_column(name, "float64", f"Metric {name}.", nullable=True) for name in sorted(metrics)]
+    return TableSchema(
+        name="results",
+        description="One row per edit of a method; null where it failed or a metric is undefined.",
+        columns=(
+            _column("evalset", "string", "Evaluation set."),
+            _column("method", "string", "Method."),
+            _column("train_seed", "int64", "Seed of the training; -1 for a method that is not trained here."),
+            _PAIR,
+            _IMAGE,
+            _SEED,
+            _column("kind", "string", "Kind of edit.", nullable=True),
+            _column("failure", "string", "Why there is no edited image.", nullable=True),
+            _column("num_unet_evaluations", "int32", _EVALUATIONS.description, unit="count", nullable=True),
+            _column("seconds", "float64", "Wall time of an edit, mean over its shard.", unit="s", nullable=True),
+            *columns,
+        ),
+        sort_by=("evalset", "method", "train_seed", "pair_id", "seed"),
+    )
+
 
 Floats = npt.NDArray[np.float64]
 ALL_SETS: Final = "all"
@@ -32,11 +116,11 @@ class MethodScores:
     method: str
     train_seed: int = NOT_TRAINED
     edits: tuple[ShardReport, ...]
-    """Reports of ``edit_shard``, one a shard."""
+    """Reports of ``edit_shard``, one per shard."""
     scores: tuple[ShardReport, ...]
     """Reports of ``score_shard``, in the same order."""
     seeds: tuple[int, ...]
-    """The seeds that were asked for."""
+    """The seeds of the edits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +130,7 @@ class SetFeatures:
     network: str
     source_ids: tuple[str, ...]
     """Source image of each row."""
-    draws: tuple[int, ...]
+    seeds: tuple[int, ...]
     """Seed of each row."""
     features: Floats
     """(rows, features)."""
@@ -164,16 +248,16 @@ def align(results: Results, metric: str, methods: Sequence[str], evalsets: Seque
     wanted, chosen = set(methods), set(evalsets)
     cells: dict[tuple[str, int, str, str, int], float] = {}
     sources: dict[tuple[str, str], str] = {}
-    draws: set[tuple[str, str, int]] = set()
+    edits: set[tuple[str, str, int]] = set()
     columns = results.rows_of("evalset", "method", "train_seed", "pair_id", "seed", "image_id", metric)
     for evalset, method, train_seed, pair_id, seed, image_id, value in columns:
         if evalset in chosen and method in wanted:
             cells[method, train_seed, evalset, pair_id, seed] = np.nan if value is None else value
             sources[evalset, pair_id] = f"{evalset}/{image_id}"
-            draws.add((evalset, pair_id, seed))
+            edits.add((evalset, pair_id, seed))
     trained = {method: set(results.train_seeds(method)) - {NOT_TRAINED} for method in methods}
     replicates = sorted(set().union(*trained.values())) or [NOT_TRAINED]
-    keys = [(*draw, replicate) for draw in sorted(draws) for replicate in replicates]
+    keys = [(*edit, replicate) for edit in sorted(edits) for replicate in replicates]
 
     def value_of(method: str, key: tuple[str, str, int, int]) -> float:
         train_seed = key[3] if trained[method] else NOT_TRAINED
@@ -202,7 +286,7 @@ def read_features(store: ShardStore, reports: Sequence[ShardReport], *, evalset:
         network: SetFeatures(
             network=network,
             source_ids=tuple(f"{evalset}/{row['image_id']}" for row in found),
-            draws=tuple(row["seed"] for row in found),
+            seeds=tuple(row["seed"] for row in found),
             features=np.array([row["features"] for row in found], np.float64),
         )
         for network, found in rows.items()

@@ -18,7 +18,7 @@ from iedit_model.errors import ConfigError, EditError, MaskError
 from iedit_model.imaging.encode import encode_image
 from storage import Dropped, ShardReport, ShardStore, digest_of, fingerprint, parquet_bytes, sample_seed
 from tasks.evaluate.networks import Scored, ScoringConfig, ScoringNetworks, feature_rows, score_batch
-from tasks.evaluate.score_tables import EDITS, FEATURES, FEATURES_SUFFIX, scores_schema
+from tasks.evaluate.results import EDITS, FEATURES, FEATURES_SUFFIX, scores_schema
 from tasks.evaluate.sets.evalset import EvalPair, EvalSet, pair_digest
 from tasks.evaluate.sets.pixels import Frame, framed, mask_bytes, set_image
 
@@ -35,7 +35,7 @@ class EditingConfig:
     size_px: Annotated[int, Field(ge=8, le=4096)]
     """Side of the square in which all methods edit and all metrics are taken."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
-    """Draws a pair; each method sees the same noise under the same seed."""
+    """Edits of each pair; each method gets the same noise under the same seed."""
     give_masks: bool = False
     """Whether the method is given the set's masks, which the paper grants to DALL-E 2 alone; state it with the
     result."""
@@ -229,7 +229,7 @@ def pairs_digest(pairs: Sequence[EvalPair]) -> str:
 
 
 def request_of(pair: EvalPair, frame: Frame, *, seed: int, give_mask: bool) -> EditRequest:
-    """Return what a method is asked: the same words and noise for every method."""
+    """Return the request of a pair: the same words and noise for every method."""
     mask = frame.mask.astype(np.float32) if give_mask and frame.mask_known and frame.mask.any() else None
     return EditRequest(
         image=frame.image,
@@ -253,13 +253,13 @@ def _requests(
 
 
 def _edited(editor: Editor, requests: Sequence[EditRequest]) -> list[EditResult | Exception]:
-    """Return a result or the method's own refusal for each request."""
+    """Return a result or the method's own error for each request."""
     try:
         return list(editor.edit(requests))
     except (MaskError, EditError) as error:
         if len(requests) == 1:
             return [error]
-    # One of them cannot be edited: asked alone, the others can.
+    # One of them cannot be edited: alone, the others can.
     return [found for request in requests for found in _edited(editor, [request])]
 
 

@@ -3,11 +3,9 @@
 from dataclasses import replace
 
 from iedit_model.metrics.bootstrap import BootstrapConfig
-from tasks.evaluate.provenance import Provenance
-from tasks.evaluate.record import write_evaluation
-from tasks.evaluate.set_metrics import SetMetric
+from tasks.evaluate.record import Provenance, write_evaluation
 from tasks.evaluate.sets.evalset import EvalSetInfo
-from tasks.evaluate.summary import SummaryConfig
+from tasks.evaluate.summary import SetMetric, SummaryConfig
 from tests.builders.made_up_results import PAPER_LIKE, made_up
 
 PROVENANCE = Provenance(
@@ -35,7 +33,7 @@ def fid(value):
         reference_set="sources",
         num_reference=8,
         num_edited=16,
-        num_draws=2,
+        num_sets=2,
         rank_deficient=True,
     )
 

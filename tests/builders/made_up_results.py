@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from tasks.evaluate.results import NOT_TRAINED, Results
-from tasks.evaluate.score_tables import results_schema
+from tasks.evaluate.results import NOT_TRAINED, Results, results_schema
 
 METRICS = ("clip_score@mini", "clip_score@held-out", "ssim_zero_fill_outside", "mask_area")
 

@@ -6,15 +6,12 @@ from iedit_model.editing.references import CopySource, CopySourceSpec
 from iedit_model.imaging.encode import encode_image
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import ShardStore
-from tasks.evaluate.provenance import Provenance
-from tasks.evaluate.record import write_evaluation
-from tasks.evaluate.results import NOT_TRAINED, MethodScores, Results
-from tasks.evaluate.score_tables import results_schema
-from tasks.evaluate.set_metrics import SetMetric
+from tasks.evaluate.record import Provenance, write_evaluation
+from tasks.evaluate.results import NOT_TRAINED, MethodScores, Results, results_schema
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
 from tasks.evaluate.stage import EditingConfig, edit_shard
-from tasks.evaluate.summary import SummaryConfig
+from tasks.evaluate.summary import SetMetric, SummaryConfig
 
 HOSTILE = (
     '</script><script>document.title="hacked"</script>',
@@ -99,7 +96,7 @@ def small_evaluation(folder, *, num_images=4):
                 reference_set=f"the source images of {evalset.info.name}",
                 num_reference=num_images,
                 num_edited=len(evalset.pairs),
-                num_draws=2,
+                num_sets=2,
                 rank_deficient=True,
             )
             for position, method in enumerate(LEVELS)

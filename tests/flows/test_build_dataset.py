@@ -66,7 +66,7 @@ def build(root: Path, corpus: TinyCorpus, settings: Mapping[str, Any]) -> Built:
 
 @pytest.fixture(scope="module")
 def built(prefect: None, tiny_corpus: TinyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    limits = {"tag_limits": [{"tag": TAG, "limit": 1}], "run.options.caption.tags": [TAG]}
+    limits = {"run.tag_limits": [{"tag": TAG, "limit": 1}], "run.options.caption.tags": [TAG]}
     return build(tmp_path_factory.mktemp("built") / "root", tiny_corpus, tiny_corpus.settings() | limits)
 
 

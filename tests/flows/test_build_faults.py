@@ -25,7 +25,7 @@ from tests.flows.tiny_build import TinyCorpus, as_arguments
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
 
 STAGES = ("plan", "download", "caption", "swap", "embed", "index", "retrieve", "mask", "pack")
-QUICK = {f"options.{stage}.retry_delay_s": 0 for stage in STAGES}
+QUICK = {f"run.options.{stage}.retry_delay_s": 0 for stage in STAGES}
 WORDLESS, FOREIGN = "background photo", "ein rotes Fahrrad steht vor einem alten Haus"
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from flows.cli.edit import configure, run
 from iedit_model.editing.methods import METHODS, masked_form
@@ -44,14 +45,14 @@ def test_with_a_word_the_edit_is_masked_and_without_it_is_not(photo: Path, tmp_p
 
 
 def test_every_option_lands_in_the_record(photo: Path, tmp_path: Path):
-    grey = tmp_path / "grey.png"
-    PAIR.source.render().convert("L").save(grey)
+    mask = tmp_path / "mask.png"
+    Image.fromarray(PAIR.source.masks()[PAIR.position]).save(mask)
     record = edited(
         tmp_path,
         str(photo),
         PAIR.edit_prompt,
         "--mask",
-        str(grey),
+        str(mask),
         "--strength",
         "0.5",
         "--guidance",

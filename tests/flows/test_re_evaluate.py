@@ -34,8 +34,8 @@ SETTINGS = {
     "evaluate.plan.settings.sampling.num_inference_steps": 4,
     "evaluate.plan.settings.sampling.strength": 0.8,
     "evaluate.plan.summary.bootstrap.num_resamples": 200,
-    "runner.workers": 1,
-    "options.retries": 0,
+    "run.runner.workers": 1,
+    "run.options.evaluate.retries": 0,
 }
 EVENTS_WITHIN_S = 120.0
 """Events are stored and acted on by services of the server, seconds later."""

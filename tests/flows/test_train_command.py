@@ -74,7 +74,7 @@ def test_a_training_takes_as_long_as_it_takes_and_has_the_gpu_for_itself(profile
 def test_all_flows_of_the_real_models_obey_one_limit_of_the_gpu() -> None:
     run = load_profile("sd14").run
     assert run.tag_limits == (TagLimit(tag="iedit-gpu", limit=1),)
-    assert run.options.train.tags == run.options.evaluate.tags == run.options.caption.tags == ("iedit-gpu",)
+    assert run.options.train.tags == run.options.evaluate.tags == run.options.of("caption").tags == ("iedit-gpu",)
 
 
 def test_the_command_trains_and_tells_machines_what_it_did(

@@ -1,4 +1,4 @@
-"""Versions as a person names and reads them."""
+"""Versions as users name and read them."""
 
 import dataclasses
 import os
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.true_pair_version import build_version, true_pairs
+from flows.cli.main import main
 from flows.reporting.version_text import find_version, funnel_lines, latest_version, lineage_lines, table_lines
-from storage import Files, UnknownVersionError, VersionStore
+from storage import Files, ShardStore, UnknownVersionError, VersionStore
 from storage.lineage import version_id
+from tasks.dataset.takedown import TakedownList, take_down
 from tests.storage.conftest import CAPTIONS, Recipe
 
 
@@ -35,6 +38,55 @@ def test_the_latest_version_is_the_one_written_last_whatever_its_name(root, vers
         os.utime(root / "versions" / wanted / "version.json", (now, now))
         assert latest_version(versions) == wanted
         assert find_version(versions, "latest").id == wanted
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A full version, and a subset and a takedown of it that were written later."""
+    folder = tmp_path_factory.mktemp("parts")
+    store = ShardStore.at(str(folder))
+    versions = VersionStore(store.files)
+    full = build_version(store, true_pairs(6))
+    subset = versions.subset(full.id, where="split == 'train'")
+    url = versions.manifest(full)["url"][0].as_py()
+    takedown = take_down(versions, full.id, TakedownList(urls=frozenset({url}))).version
+    for number, part in enumerate((subset, takedown)):
+        os.utime(folder / "versions" / part.id / "version.json", (4e9 + number, 4e9 + number))
+    assert len({full.id, subset.id, takedown.id}) == 3
+    return folder, full.id
+
+
+def test_latest_is_the_newest_full_version_and_no_subset_and_no_takedown(parts):
+    folder, full = parts
+    assert latest_version(VersionStore(Files(str(folder)))) == full
+
+
+NAMES_A_VERSION = (
+    ["datasets", "show", "latest"],
+    ["datasets", "diff", "latest", "latest"],
+    ["datasets", "verify", "latest"],
+    ["datasets", "card", "latest"],
+    ["datasets", "subset", "latest", "--where", "split == 'train'"],
+    ["datasets", "takedown", "latest", "LIST"],
+    ["gallery", "latest", "-o", "PAGE"],
+    ["train", "-o", "RUN", "--no-flow"],
+    ["evaluate", "--version", "latest", "--checkpoint", "a", "--checkpoint", "b"],
+)
+WITH_JSON = tuple([*arguments, "--json"] for arguments in NAMES_A_VERSION if arguments[0] in ("datasets", "train"))
+
+
+@pytest.mark.parametrize("arguments", [*NAMES_A_VERSION, *WITH_JSON])
+def test_what_latest_resolves_to_is_the_first_line(arguments, parts, tmp_path, capfd):
+    folder, full = parts
+    places = {"LIST": tmp_path / "list.txt", "PAGE": tmp_path / "page.html", "RUN": tmp_path / "run"}
+    places["LIST"].write_text("http://127.0.0.1/nothing.png\n")
+    command = [str(places.get(word, word)) for word in arguments]
+    # A training and an evaluation that cannot start: what they take is printed all the same.
+    more = ["--set", "train.rows.where=\"split == 'nothing'\""] if arguments[0] == "train" else []
+    main([*command, *more, "--root", str(folder)])
+    captured = capfd.readouterr()
+    first = (captured.err if "--json" in arguments else captured.out).splitlines()[0]
+    assert first == f"version {full}: 6 pairs"
 
 
 def test_a_version_is_found_by_the_beginning_of_its_id(versions):

@@ -1,22 +1,26 @@
-"""The page of a report: one HTML file with its images, charts, style and script; every string of others is escaped."""
+"""The page of a report: one HTML file with its images, charts, style and script; every external string is escaped."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 from markupsafe import Markup
 
+from iedit_model.imaging.encode import SMALL_PX, image_url
 from iedit_model.imaging.pages import render_page
+from iedit_model.imaging.sheet import mask_overlay
 from iedit_model.metrics.catalogue import metric_info
 from storage import ShardStore
+from tasks.evaluate.errors import MissingScoresError
 from tasks.evaluate.history import RegressionConfig
 from tasks.evaluate.record import Evaluation
-from tasks.evaluate.report.album import Album, PairKey, make_album
 from tasks.evaluate.report.names import in_order, method_title, metric_title, shown
 from tasks.evaluate.report.tables import comparison_table, metric_tables, paper_tables, strata_tables
 from tasks.evaluate.report.view import (
     FunnelRow,
+    PairKey,
     ReportConfig,
     WorstCases,
     edit_rows,
@@ -27,7 +31,120 @@ from tasks.evaluate.report.view import (
     trend_plots,
     worst_cases,
 )
-from tasks.evaluate.results import ALL_SETS, MethodScores, SweepPoint
+from tasks.evaluate.results import ALL_SETS, NOT_TRAINED, MethodScores, SweepPoint
+from tasks.evaluate.sets.pixels import set_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownPair:
+    """One pair with its images, by their numbers in the album."""
+
+    key: PairKey
+    source_prompt: str
+    edit_prompt: str
+    word: str | None
+    source: int
+    mask: int | None
+    edited: Mapping[str, int]
+    """Method -> its image; missing where it failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Album:
+    """All images of a page."""
+
+    images: tuple[str, ...]
+    """``data:`` URLs."""
+    pairs: Mapping[PairKey, ShownPair]
+    is_small: bool
+    """Whether the images have so few pixels that each should be seen."""
+
+
+def make_album(
+    store: ShardStore,
+    runs: Sequence[MethodScores],
+    wanted: Iterable[PairKey],
+    *,
+    size_px: int,
+    thumb_px: int = 256,
+) -> Album:
+    """Read the images of some pairs.
+
+    Of several training seeds the first is shown.
+
+    Args:
+        store: where the edited images lie.
+        runs: the methods.
+        wanted: which pairs and seeds.
+        size_px: the evaluation's frame.
+        thumb_px: longest side on the page.
+
+    Raises:
+        MissingScoresError: a pair is in no set.
+    """
+    keys = list(dict.fromkeys(wanted))
+    sets = {run.evalset.info.name: run.evalset for run in runs}
+    edited = _edited_images(store, _shown_runs(runs), set(keys))
+    images: list[str] = []
+    pairs: dict[PairKey, ShownPair] = {}
+
+    def add(image: "Image") -> int:
+        images.append(image_url(image, thumb_px=thumb_px))
+        return len(images) - 1
+
+    frames: dict[tuple[str, str], tuple[int, int | None]] = {}
+    for key in keys:
+        if key.evalset not in sets:
+            raise MissingScoresError(f"the set {key.evalset!r} was not evaluated")
+        pair = sets[key.evalset].pair(key.pair_id)
+        image_key = (key.evalset, key.pair_id)
+        if image_key not in frames:
+            frame = sets[key.evalset].frame(pair, size_px=size_px)
+            frames[image_key] = (
+                add(frame.image),
+                add(mask_overlay(np.where(frame.mask, 255, 0).astype(np.uint8))) if frame.mask_known else None,
+            )
+        pairs[key] = ShownPair(
+            key=key,
+            source_prompt=pair.source_prompt,
+            edit_prompt=pair.edit_prompt,
+            word=pair.word,
+            source=frames[image_key][0],
+            mask=frames[image_key][1],
+            edited={method: add(set_image(data, name=method)) for method, data in edited.get(key, {}).items()},
+        )
+    return Album(images=tuple(images), pairs=pairs, is_small=size_px <= SMALL_PX)
+
+
+def _shown_runs(runs: Sequence[MethodScores]) -> list[MethodScores]:
+    first: dict[tuple[str, str], MethodScores] = {}
+    for run in sorted(runs, key=lambda run: (run.train_seed != NOT_TRAINED, run.train_seed)):
+        first.setdefault((run.evalset.info.name, run.method), run)
+    return list(first.values())
+
+
+def _edited_images(
+    store: ShardStore, runs: Sequence[MethodScores], keys: set[PairKey]
+) -> dict[PairKey, dict[str, bytes]]:
+    import pyarrow.compute as pc
+
+    found: dict[PairKey, dict[str, bytes]] = {}
+    for run in runs:
+        name = run.evalset.info.name
+        pair_ids = sorted({key.pair_id for key in keys if key.evalset == name})
+        for report in run.edits:
+            table = store.read_table(
+                report, columns=("pair_id", "seed", "edited_image"), where=pc.field("pair_id").isin(pair_ids)
+            )
+            for row in table.to_pylist():
+                key = PairKey(evalset=name, pair_id=row["pair_id"], seed=row["seed"])
+                if key in keys:
+                    found.setdefault(key, {})[run.method] = row["edited_image"]
+    return found
+
 
 _SECTIONS: Final = (
     ("tables", "Tables"),
@@ -115,9 +232,9 @@ def _context(
         "comparisons": _comparisons(evaluation),
         "strata": strata_tables(evaluation),
         "rankings": ranking_views(evaluation),
-        "plots": {name: [_drawn(svg) for svg in plots] for name, plots in metric_plots(evaluation).items()},
-        "trade_off": None if curve is None else Markup(curve),  # noqa: S704 - escaped where it is drawn
-        "trends": [_drawn(svg) for svg in trends],
+        "plots": {name: [_titled(svg) for svg in plots] for name, plots in metric_plots(evaluation).items()},
+        "trade_off": None if curve is None else Markup(curve),  # noqa: S704 - escaped where it is made
+        "trends": [_titled(svg) for svg in trends],
         "methods": [
             (name, method_title(name)) for name in in_order(evaluation.results.methods) if name != "copy_source"
         ],
@@ -152,10 +269,10 @@ def _cases(worst: WorstCases, album: Album) -> dict[str, Any]:
     return {"title": worst.title, "method": worst.method, "cases": cases}
 
 
-def _drawn(svg: str) -> tuple[str, Markup]:
-    """Return a drawing with its own title, which is escaped in it."""
+def _titled(svg: str) -> tuple[str, Markup]:
+    """Return a chart behind its own title, which is escaped in it."""
     title = svg.partition("<title>")[2].partition("</title>")[0]
-    return Markup(title).unescape(), Markup(svg)  # noqa: S704 - escaped where it is drawn
+    return Markup(title).unescape(), Markup(svg)  # noqa: S704 - escaped where it is made
 
 
 def _sections(

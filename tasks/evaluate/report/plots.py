@@ -20,7 +20,7 @@ class Dot:
     low: float
     high: float
     is_reference: bool = False
-    """Drawn paler: no method of the comparison."""
+    """Shown paler: not a method of the comparison."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

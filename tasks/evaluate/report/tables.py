@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from iedit_model.editing.methods import METHODS, method_info
-from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, draw_resamples, mean_interval
+from iedit_model.metrics.bootstrap import BootstrapConfig, Interval, mean_interval, sample_resamples
 from iedit_model.metrics.catalogue import metric_info, shown_in
 from iedit_model.metrics.errors import TooFewSamplesError
 from tasks.evaluate.diagnosis import MASK_BORDERS, Keep, equals, part_of, within
@@ -29,7 +29,7 @@ from tasks.evaluate.report.names import (
     shown_interval,
 )
 from tasks.evaluate.results import ALL_SETS, Results, align
-from tasks.evaluate.set_metrics import SetMetric
+from tasks.evaluate.summary import SetMetric
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +89,7 @@ def paper_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def metric_tables(evaluation: Evaluation) -> list[Table]:
-    """Return one table a set with every metric and method, distances between sets included."""
+    """Return one table per set with every metric and method, distances between sets included."""
     return [_metric_table(evaluation, evalset) for evalset in evaluation.summary.num_pairs]
 
 
@@ -183,8 +183,8 @@ def _cell(evaluation: Evaluation, evalset: str, method: str, metric: str) -> Tab
     found = distance_of(evaluation, evalset, method, metric)
     if found is not None:
         note = f"{found.num_edited} edited against {found.reference_set}"
-        if found.num_draws > 1:
-            note += f", mean of {found.num_draws} draws"
+        if found.num_sets > 1:
+            note += f", mean of {found.num_sets} seeds"
         if found.rank_deficient:
             note += "; fewer images than features: most of the value is floor, compare it only within this table"
         return TableCell(text=shown(metric, found.value), interval=shown_ends(metric, found.low, found.high), note=note)
@@ -286,7 +286,7 @@ _RESAMPLES: Final = 2000
 
 
 def strata_tables(evaluation: Evaluation) -> list[Table]:
-    """Return one table a headline metric, all sets together: methods down, strata across; none where there is one."""
+    """Return one table per headline metric, all sets together: methods down, strata across; none where there is one."""
     results = evaluation.results
     strata = [(words, part) for words, keep in _strata(results) if (part := part_of(results, keep)).table.num_rows]
     if len(strata) < 2:
@@ -347,7 +347,7 @@ def _stratum_mean(metric: str, part: Results, method: str) -> Interval | None:
         return None
     aligned = align(part, metric, [method], part.evalsets)
     try:
-        draws = draw_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=_RESAMPLES))
+        shared = sample_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=_RESAMPLES))
     except TooFewSamplesError:
         return None
-    return mean_interval(aligned.by_method[method], draws)
+    return mean_interval(aligned.by_method[method], shared)

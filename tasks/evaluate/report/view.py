@@ -8,11 +8,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from iedit_model.configuration import configuration
-from iedit_model.metrics.bootstrap import BootstrapConfig, draw_resamples, mean_interval
+from iedit_model.metrics.bootstrap import BootstrapConfig, mean_interval, sample_resamples
 from iedit_model.metrics.catalogue import metric_info, shown_in
 from tasks.evaluate.diagnosis import diagnose, weakest_step
 from tasks.evaluate.record import Evaluation
-from tasks.evaluate.report.album import PairKey
 from tasks.evaluate.report.names import (
     catalogue_order,
     in_order,
@@ -32,6 +31,15 @@ from tasks.evaluate.report.plots import Curve, CurvePoint, Dot, TrendPoint, curv
 from tasks.evaluate.report.tables import distance_of
 from tasks.evaluate.results import SweepPoint, align
 from tasks.evaluate.summary import RankingResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairKey:
+    """One seed of one pair."""
+
+    evalset: str
+    pair_id: str
+    seed: int
 
 
 @configuration
@@ -70,7 +78,7 @@ class WorstCases:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankingView:
-    """One ranking of the paper as the page says it."""
+    """One reported ranking as the page shows it."""
 
     text: str
     place: str
@@ -87,7 +95,7 @@ class RankingView:
 
 
 def ranking_views(evaluation: Evaluation) -> list[RankingView]:
-    """Return every ranking with what our numbers say to it."""
+    """Return every ranking with our numbers."""
     found = []
     for result in evaluation.summary.rankings:
         factor = metric_info(result.metric).display_factor
@@ -138,7 +146,7 @@ def trade_off(points: Sequence[SweepPoint], *, clip: str, resamples: int = 2000)
     Args:
         points: results at several strengths.
         clip: full name of the CLIPScore.
-        resamples: draws for the intervals.
+        resamples: number of resamples of the intervals.
     """
     by_method: dict[str, list[CurvePoint]] = {}
     for point in sorted(points, key=lambda point: (point.method, point.strength)):
@@ -208,7 +216,7 @@ def gallery_keys(evaluation: Evaluation, config: ReportConfig) -> list[PairKey]:
 
 
 def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases]:
-    """Return the worst edits of the focused method in every metric that has a better way."""
+    """Return the worst edits of the focused method in every metric with a direction."""
     results = evaluation.results
     method = next((name for name in config.focus if name in results.methods), in_order(results.methods)[0])
     found = []
@@ -219,11 +227,11 @@ def worst_cases(evaluation: Evaluation, config: ReportConfig) -> list[WorstCases
         values: dict[PairKey, float] = {}
         # Of several training seeds the first counts: it is the one whose images are shown.
         first = results.train_seeds(method)[0]
-        for evalset, name, seed, pair_id, draw, value in results.rows_of(
+        for evalset, name, seed, pair_id, edit_seed, value in results.rows_of(
             "evalset", "method", "train_seed", "pair_id", "seed", metric
         ):
             if name == method and seed == first and value is not None:
-                values[PairKey(evalset=evalset, pair_id=pair_id, seed=draw)] = value
+                values[PairKey(evalset=evalset, pair_id=pair_id, seed=edit_seed)] = value
         ranked = sorted(values, key=lambda key: values[key], reverse=info.better == "lower")[: config.worst_cases]
         found.append(
             WorstCases(
@@ -286,6 +294,6 @@ def _metric_plot(evaluation: Evaluation, evalset: str, metric: str) -> str:
 
 def _mean(point: SweepPoint, metric: str, resamples: int) -> tuple[float, float, float]:
     aligned = align(point.results, metric, [point.method], point.results.evalsets)
-    draws = draw_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=resamples))
-    interval, factor = mean_interval(aligned.by_method[point.method], draws), metric_info(metric).display_factor
+    shared = sample_resamples(aligned.source_ids, config=BootstrapConfig(num_resamples=resamples))
+    interval, factor = mean_interval(aligned.by_method[point.method], shared), metric_info(metric).display_factor
     return interval.value * factor, interval.low * factor, interval.high * factor

@@ -1,6 +1,6 @@
 """The format of an evaluation set: a folder with ``evalset.json``, ``pairs.parquet`` and ``images/``.
 
-``pairs.parquet`` has one row a pair: which image, the prompts, the word, the instruction and the mask. Images lie
+``pairs.parquet`` has one row per pair: which image, the prompts, the word, the instruction and the mask. Images lie
 beside it as they came, one file a distinct image, named in the rows together with their hash.
 """
 
@@ -35,7 +35,7 @@ def _text(name: str, description: str, **options: bool | tuple[str, ...]) -> Col
 
 EVALSET = TableSchema(
     name="evalset",
-    description="One row an editing pair of an evaluation set.",
+    description="One row per editing pair of an evaluation set.",
     columns=(
         _text("pair_id", "Name of the pair."),
         _text("image_id", "Name of the source image; pairs of one image share it."),
@@ -43,7 +43,7 @@ EVALSET = TableSchema(
         _text("image_sha256", "Hash of that file."),
         _text("source_prompt", "What the source image shows."),
         _text("edit_prompt", "What the edited image should show."),
-        _text("word", "The thing to edit, as the source image shows it.", nullable=True),
+        _text("word", "The object to edit, as the source image shows it.", nullable=True),
         _text("replacement", "What takes its place in the edit prompt.", nullable=True),
         _text("instruction", "The edit as an instruction.", nullable=True),
         _text("kind", "Kind of edit, one word; strata of the report.", nullable=True),
@@ -139,7 +139,7 @@ class EvalSetInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSet:
-    """A set as it was read: words in memory, pictures decoded when they are asked for."""
+    """A set as it was read: texts in memory, images decoded when they are used."""
 
     files: Files
     info: EvalSetInfo
@@ -187,7 +187,7 @@ class EvalSet:
         """Return the source image of a pair, RGB.
 
         Raises:
-            EvalSetError: the file is missing, damaged or no picture.
+            EvalSetError: the file is missing, damaged or not an image.
         """
         return set_image(self.image_bytes(pair), name=self.files.address(pair.image))
 
@@ -195,7 +195,7 @@ class EvalSet:
         """Return the mask of a pair, or None where the set has none.
 
         Raises:
-            EvalSetError: it is no picture, or not of the expected width and height.
+            EvalSetError: it is not an image, or not of the expected width and height.
         """
         if pair.mask is None:
             return None

@@ -38,7 +38,7 @@ class NewPair(PairWords):
 
 
 def open_evalset(root: str | Path) -> EvalSet:
-    """Read the set in a folder or at an fsspec address; images are read when they are asked for.
+    """Read the set in a folder or at an fsspec address; images are read when they are used.
 
     Raises:
         EvalSetError: no set is there, or something in its tables cannot be.

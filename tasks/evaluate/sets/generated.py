@@ -1,4 +1,4 @@
-"""Generated evaluation sets (Section 4.1): 20 images that a base model draws with fixed seeds, and 70 edits of them.
+"""Generated evaluation sets (Section 4.1): 20 images that a base model samples with fixed seeds, and 70 edits of them.
 
 The paper gives the counts and a few prompts of its figures, not the list; these are ours, of the same kinds: another
 object, another colour or material, another state.
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @configuration
 class GeneratedPrompt:
-    """One edit of a picture that a model draws."""
+    """One edit of a generated image."""
 
     image_index: NonNegativeInt
-    """Which picture, from 0."""
+    """Index of the image, from 0."""
     source_prompt: str
     edit_prompt: str
     word: str
-    """The thing to edit, as the source prompt names it."""
+    """The object to edit, as the source prompt names it."""
     replacement: str | None = None
     """What takes its place in the edit prompt."""
     instruction: str | None = None
@@ -49,7 +49,7 @@ class GeneratedPrompt:
             )
 
 
-# prompt with {} for the thing, the thing, what it becomes: other things first, then other looks of the same thing
+# prompt with {} for the object, the object, what it becomes: other objects first, then other looks of the same one
 _SCENES: Final[tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...]] = (
     ("a photo of {} on a plate", "chocolate cake", ("strawberry cake", "pizza"), ("pink cake", "melted cake")),
     ("a photo of {} parked on a street", "car", ("sports car", "vintage car", "bus"), ("yellow car",)),
@@ -77,10 +77,10 @@ _WITHOUT_ARTICLE: Final = frozenset({"apples", "oranges", "lemons", "eggs", "ros
 }
 
 
-def _phrase(thing: str) -> str:
-    if thing.rsplit(maxsplit=1)[-1] in _WITHOUT_ARTICLE:
-        return thing
-    return f"{'an' if thing[0] in 'aeiou' else 'a'} {thing}"
+def _phrase(noun: str) -> str:
+    if noun.rsplit(maxsplit=1)[-1] in _WITHOUT_ARTICLE:
+        return noun
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _prompt(index: int, pattern: str, word: str, other: str, *, kind: str) -> GeneratedPrompt:
@@ -102,7 +102,7 @@ GENERATED_PROMPTS: Final[tuple[GeneratedPrompt, ...]] = tuple(
     for kind, others in (("object", objects), ("look", looks))
     for other in others
 )
-"""70 edits of 20 pictures."""
+"""70 edits of 20 images."""
 
 
 STAGE = "evalset"
@@ -110,15 +110,15 @@ STAGE = "evalset"
 
 @configuration
 class GeneratedConfig:
-    """How a generated set is drawn."""
+    """How a generated set is made."""
 
     prompts: tuple[GeneratedPrompt, ...]
-    """The edits; those of one ``image_index`` share a source prompt and a picture."""
+    """The edits; those of one ``image_index`` share a source prompt and an image."""
     draw: DrawConfig = field(default_factory=DrawConfig)
     seed: int = 0
     """Decides all noise."""
     batch_size: PositiveInt = 10
-    """Pictures drawn at once."""
+    """Images sampled at once."""
     mask_threshold: Probability = 0.5
     """Probability from which on a predicted mask counts as inside."""
 
@@ -139,7 +139,7 @@ def make_generated(
     *,
     segmenter: Segmenter | None = None,
 ) -> EvalSet:
-    """Draw the source pictures and write the set.
+    """Sample the source images and write the set.
 
     The paper painted its masks by hand: so can ``iedit evalset annotate``. Until then a segmenter may predict them
     from the word; they are marked as predicted, and a pair in which it finds nothing gets none.
@@ -155,13 +155,13 @@ def make_generated(
         EvalSetExistsError: another set is there.
     """
     sources = dict(sorted({prompt.image_index: prompt.source_prompt for prompt in config.prompts}.items()))
-    pictures = _drawn(list(sources.values()), config, model)
-    masks = [None] * len(config.prompts) if segmenter is None else _predicted(pictures, config, segmenter)
+    images = _sampled(list(sources.values()), config, model)
+    masks = [None] * len(config.prompts) if segmenter is None else _predicted(images, config, segmenter)
     pairs = [
         NewPair(
             pair_id=f"{number:04d}",
             image_id=f"image-{prompt.image_index:03d}",
-            image=encode_image(pictures[prompt.image_index]),
+            image=encode_image(images[prompt.image_index]),
             source_prompt=prompt.source_prompt,
             edit_prompt=prompt.edit_prompt,
             word=prompt.word,
@@ -176,22 +176,22 @@ def make_generated(
     return write_evalset(root, info, pairs)
 
 
-def _drawn(prompts: Sequence[str], config: GeneratedConfig, model: "LatentDiffusion") -> "list[Image]":
+def _sampled(prompts: Sequence[str], config: GeneratedConfig, model: "LatentDiffusion") -> "list[Image]":
     seeds = [sample_seed(config.seed, STAGE, f"{index:05d}") for index in range(len(prompts))]
-    pictures: list[Image] = []
+    images: list[Image] = []
     for start in range(0, len(prompts), config.batch_size):
         part = slice(start, start + config.batch_size)
-        pictures += draw_images(model, prompts[part], seeds[part], config.draw)
-    return pictures
+        images += draw_images(model, prompts[part], seeds[part], config.draw)
+    return images
 
 
-def _predicted(pictures: "Sequence[Image]", config: GeneratedConfig, segmenter: Segmenter) -> list[Mask | None]:
-    prepared = [segmenter.prepare(picture) for picture in pictures]
+def _predicted(images: "Sequence[Image]", config: GeneratedConfig, segmenter: Segmenter) -> list[Mask | None]:
+    prepared = [segmenter.prepare(image) for image in images]
     masks: list[Mask | None] = []
     for prompt in config.prompts:
-        picture = pictures[prompt.image_index]
+        image = images[prompt.image_index]
         wanted = PromptedImage(
-            prepared=prepared[prompt.image_index], size_px=(picture.height, picture.width), prompts=(prompt.word,)
+            prepared=prepared[prompt.image_index], size_px=(image.height, image.width), prompts=(prompt.word,)
         )
         inside = segmenter.segment([wanted])[0][0] >= config.mask_threshold
         masks.append(inside if np.any(inside) else None)

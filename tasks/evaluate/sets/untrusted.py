@@ -1,4 +1,4 @@
-"""Parquet and JSON files of others, read within bounds and with the types they should have."""
+"""Untrusted parquet and JSON files, read within bounds and with the types they should have."""
 
 import json
 from pathlib import Path
@@ -103,7 +103,7 @@ def text_of(entry: Any, name: str, *, where: str) -> str:
 
 
 def file_below(root: Path, name: str, *, where: str) -> bytes:
-    """Return the bytes of a picture named by somebody else, which must lie below ``root``.
+    """Return the bytes of an image with an untrusted name, which must lie below ``root``.
 
     Raises:
         EvalSetError: the name leads elsewhere, or the file is missing or too large.

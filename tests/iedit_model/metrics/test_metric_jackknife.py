@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from iedit_model.metrics.bootstrap import jackknife_interval
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
-from iedit_model.metrics.jackknife import jackknife_interval
 from iedit_model.metrics.mmd import kid
 
 

@@ -9,7 +9,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from iedit_model.metrics import mmd
 from iedit_model.metrics.errors import MetricInputError, TooFewSamplesError
-from iedit_model.metrics.mmd import cmmd, cmmd_unbiased, draw_subsets, kid, polynomial_kernel, squared_mmd
+from iedit_model.metrics.mmd import cmmd, cmmd_unbiased, kid, polynomial_kernel, sample_subsets, squared_mmd
 from iedit_model.metrics.registry import Floats
 from tests.references import metric_kernels as reference
 
@@ -43,13 +43,13 @@ def test_kid_of_subsets_is_torchmetrics_over_the_same_subsets(monkeypatch: pytes
     monkeypatch.setattr(mmd, "KID_SUBSET_SIZE", 10)
     monkeypatch.setattr(mmd, "KID_SUBSETS", 7)
     first, second = features(5, 40), features(6, 33)
-    expected = [torchmetrics_kid(first[a], second[b]) for a, b in draw_subsets(40, 33, size=10)]
+    expected = [torchmetrics_kid(first[a], second[b]) for a, b in sample_subsets(40, 33, size=10)]
     assert len(expected) == 7
     assert kid(first, second) == pytest.approx(np.mean(expected), rel=1e-10)
 
 
 def test_subsets_hold_distinct_rows_of_the_sets_and_are_the_same_each_time() -> None:
-    draws, again = (draw_subsets(40, 33, size=30)[:4] for _ in range(2))
+    draws, again = (sample_subsets(40, 33, size=30)[:4] for _ in range(2))
     for first, second in draws:
         assert len(set(first.tolist())) == len(set(second.tolist())) == 30
         assert max(first.tolist()) < 40
@@ -63,7 +63,7 @@ def test_subsets_hold_distinct_rows_of_the_sets_and_are_the_same_each_time() -> 
 def test_sets_above_a_thousand_images_fall_back_to_subsets(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = features(1, 20), features(2, 9)
     monkeypatch.setattr(mmd, "KID_SUBSET_SIZE", 12)
-    expected = [torchmetrics_kid(first[a], second[b]) for a, b in draw_subsets(20, 9, size=9)]
+    expected = [torchmetrics_kid(first[a], second[b]) for a, b in sample_subsets(20, 9, size=9)]
     assert kid(first, second) == pytest.approx(np.mean(expected), rel=1e-10)
 
 

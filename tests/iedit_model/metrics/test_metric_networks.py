@@ -16,10 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from iedit_model.metrics.errors import MetricInputError, MetricWeightsError
-from iedit_model.metrics.features import FeatureNetwork, vgg_network
-from iedit_model.metrics.inception import build_fid_inception, inception_features, load_inception_network
+from iedit_model.metrics.feature_networks import (
+    FeatureNetwork,
+    build_fid_inception,
+    inception_features,
+    load_inception_network,
+    read_weights,
+    vgg_network,
+)
 from iedit_model.metrics.lpips_network import Lpips, Trunk, load_lpips
-from iedit_model.metrics.weights_file import read_weights
 from iedit_model.models.vgg import VGG
 
 
@@ -143,7 +148,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_above_the_bound_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("iedit_model.metrics.weights_file.MAX_BYTES", 10)
+    monkeypatch.setattr("iedit_model.metrics.feature_networks.MAX_BYTES", 10)
     (tmp_path / "large.pth").write_bytes(b"x" * 11)
     with pytest.raises(MetricWeightsError, match="has 11 bytes, at most 10"):
         read_weights(tmp_path / "large.pth")

@@ -7,8 +7,7 @@ import pytest
 from iedit_model.metrics.bootstrap import BootstrapConfig
 from storage import Files
 from tasks.evaluate.diagnosis import diagnose, weakest_step
-from tasks.evaluate.provenance import Provenance
-from tasks.evaluate.record import write_evaluation
+from tasks.evaluate.record import Provenance, write_evaluation
 from tasks.evaluate.results import results_of
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.summary import SummaryConfig

@@ -15,8 +15,7 @@ from tasks.evaluate.driver import InThisProcess, model_identities, run_evaluatio
 from tasks.evaluate.errors import RegressionError
 from tasks.evaluate.history import append_history, check_regressions, pin_baseline, read_history, what_changed
 from tasks.evaluate.plan import EvaluationPlan, method_plans
-from tasks.evaluate.provenance import code_version
-from tasks.evaluate.record import list_evaluations, read_evaluation
+from tasks.evaluate.record import code_version, list_evaluations, read_evaluation
 from tasks.evaluate.report.write import evaluation_text, write_report
 from tasks.evaluate.stage import EditingConfig
 from tasks.evaluate.summary import SummaryConfig

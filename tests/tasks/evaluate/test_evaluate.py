@@ -15,8 +15,8 @@ from iedit_model.models.vgg import load_vgg
 from storage import ShardStore, sample_seed
 from tasks.evaluate.networks import load_networks
 from tasks.evaluate.results import MethodScores, collect_results, read_features
-from tasks.evaluate.set_metrics import measure_distances
 from tasks.evaluate.stage import EditingConfig, edit_shard, pair_shards, reference_shard, score_shard
+from tasks.evaluate.summary import measure_distances
 from tests.builders.scoring_models import SCORING, WEIGHTS, few_pairs
 
 CONFIG = EditingConfig(size_px=64, seeds=(0, 3), batch_size=5)

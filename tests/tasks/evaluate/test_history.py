@@ -18,8 +18,7 @@ from tasks.evaluate.history import (
     read_history,
     what_changed,
 )
-from tasks.evaluate.provenance import code_version, code_versions, gather_provenance
-from tasks.evaluate.record import list_evaluations, read_evaluation
+from tasks.evaluate.record import code_version, code_versions, gather_provenance, list_evaluations, read_evaluation
 from tests.builders.made_up_evaluation import evaluated
 
 

@@ -8,14 +8,14 @@ import pytest
 from iedit_model.metrics.fid import fid
 from iedit_model.metrics.mmd import cmmd, cmmd_unbiased, kid
 from tasks.evaluate.results import SetFeatures
-from tasks.evaluate.set_metrics import set_metrics
+from tasks.evaluate.summary import set_metrics
 
 
 def features(count, *, shift=0.0, seed=0, draws=1, dim=12, ids=None):
     values = np.random.default_rng(seed).normal(shift, 1, (count * draws, dim))
     ids = ids or [f"real/{index}" for index in range(count)]
     return SetFeatures(
-        network="net", source_ids=tuple(ids * draws), draws=tuple(d for d in range(draws) for _ in ids), features=values
+        network="net", source_ids=tuple(ids * draws), seeds=tuple(d for d in range(draws) for _ in ids), features=values
     )
 
 
@@ -27,7 +27,7 @@ def test_the_number_is_the_mean_over_draws_and_not_that_of_all_of_them_pooled():
     assert found["fid@net"].value == pytest.approx(sum(expected) / 3)
     kids = [kid(reference.features, d) for d in draws]
     assert found["kid@net"].value == pytest.approx(sum(kids) / 3)
-    assert (found["fid@net"].num_reference, found["fid@net"].num_edited, found["fid@net"].num_draws) == (10, 10, 3)
+    assert (found["fid@net"].num_reference, found["fid@net"].num_edited, found["fid@net"].num_sets) == (10, 10, 3)
     assert found["fid@net"].rank_deficient
     assert not found["kid@net"].rank_deficient
 

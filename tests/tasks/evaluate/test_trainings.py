@@ -7,7 +7,7 @@ import pytest
 
 from iedit_model.models.source import ModelSource
 from iedit_model.training.config import TrainConfig, paper, stable
-from tasks.evaluate.trainings import training_lines
+from tasks.evaluate.record import training_lines
 from tasks.train.run_config import RowsConfig, TrainRunConfig, as_json
 
 UNKNOWN = "weights without a record of their training"

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tasks.evaluate.errors import EvalSetError
-from tasks.evaluate.sets.magic_brush import magic_brush_pairs, mask_of_image
-from tasks.evaluate.sets.pie_bench import decode_runs, pie_bench_pairs
+from tasks.evaluate.sets.published import decode_runs, magic_brush_pairs, mask_of_image, pie_bench_pairs
 
 
 def decoded_by_hand(runs, height, width):
