@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.cli.options import Command, add_root, print_version
+from flows.cli.options import Command, add_root, print_version, size_text
 
 if TYPE_CHECKING:
     from storage import VersionInfo, VersionStore
@@ -105,7 +105,7 @@ def _show(versions: "VersionStore", options: argparse.Namespace) -> int:
     if options.json:
         print(info.to_json().decode(), end="")
         return 0
-    print(f"splits {_splits(info)}", "", "Funnel", *funnel_lines(info), sep="\n")
+    print("", "Funnel", *funnel_lines(info), sep="\n")
     print("", "Lineage", *lineage_lines(info), sep="\n")
     return 0
 
@@ -201,7 +201,7 @@ def _print_new(info: "VersionInfo", options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(_values(info)))
     else:
-        print(f"new version {info.id}: {info.num_samples:,} pairs, {_splits(info)}")
+        print(f"new version {info.id}: {size_text(info)}")
 
 
 def _values(info: "VersionInfo") -> dict[str, Any]:

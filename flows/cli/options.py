@@ -87,14 +87,13 @@ def config_of(
     return changes
 
 
-def print_version(versions: "VersionStore", name: str, *, as_json: bool = False, more: str = "") -> "VersionInfo":
+def print_version(versions: "VersionStore", name: str, *, as_json: bool = False) -> "VersionInfo":
     """Find a version and print its id, the first line of every command that takes one; return the version.
 
     Args:
         versions: of the store.
         name: its id, the beginning of one, or ``latest``.
         as_json: whether the standard output is for JSON, so that the line goes to the standard error.
-        more: what the line says besides id and number of pairs.
 
     Raises:
         UnknownVersionError: there is none, or several begin so.
@@ -102,6 +101,10 @@ def print_version(versions: "VersionStore", name: str, *, as_json: bool = False,
     from flows.reporting.version_text import find_version
 
     info = find_version(versions, name)
-    line = f"version {info.id}: {info.num_samples:,} pairs{more and f', {more}'}"
-    print(line, file=sys.stderr if as_json else sys.stdout, flush=True)
+    print(f"version {info.id}: {size_text(info)}", file=sys.stderr if as_json else sys.stdout, flush=True)
     return info
+
+
+def size_text(info: "VersionInfo") -> str:
+    """Return how many pairs a version has, and how many in each split."""
+    return ", ".join([f"{info.num_samples:,} pairs", *(f"{split} {count:,}" for split, count in info.splits.items())])
