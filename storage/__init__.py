@@ -1,6 +1,6 @@
 """Bytes on disk or in an object store: ids, tables, tars, shards and dataset versions; knows no model and no stage.
 
-Read in this order: ``ids`` (names that follow from content), ``files`` (atomic files at any address), ``schema`` and
+Read in this order: ``ids`` (names that follow from content), ``files`` (atomic files at any address),
 ``tables`` (columns, and the manifest as their union), ``tars``, ``reports`` and ``shards`` (what a stage wrote),
 ``lineage`` and ``versions`` (datasets), then ``verify``, ``diff`` and ``garbage``. Importing it loads neither pyarrow
 nor fsspec.
