@@ -149,7 +149,7 @@ def build(inputs: PackInputs, config: PackConfig, store: ShardStore) -> VersionI
     plan = plan_pack(inputs, config, store)
     packed = [pack_shard(plan, name, inputs, config, store) for name in tar_names(plan)]
     runs = [
-        StageRun(stage=stage, code_version=1, config=NoConfig(), reports=inputs.stages[stage], model_identity=model)
+        StageRun(stage=stage, code_version=1, config=NoConfig(), reports=inputs.stages[stage], weights_digest=model)
         for stage, model in (("plan", None), ("download", None), ("caption", "blip"), ("swap", None))
     ]
     runs += [StageRun(stage=stage, code_version=1, config=NoConfig(), reports=inputs.stages[stage]) for stage in _LATE]

@@ -1,4 +1,4 @@
-"""When: order, fan-out, retries and the command line. No arithmetic, no file formats."""
+"""When it is done: order, parallel shards, retries and the command line. No arithmetic, no file formats."""
 
 import os
 from typing import Final

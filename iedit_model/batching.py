@@ -77,7 +77,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    # The processor's allocator has no class of its own for it.
+    # The CPU's allocator has no class of its own for it.
     return isinstance(error, MemoryError) or (
         type(error) is RuntimeError and _CPU_ALLOCATION.search(str(error)) is not None
     )

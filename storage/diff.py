@@ -173,8 +173,8 @@ def _lineage_changes(before: VersionInfo, after: VersionInfo) -> Iterator[str]:
 def _stage_changes(stage: str, old: StageRecord, new: StageRecord) -> Iterator[str]:
     if old.code_version != new.code_version:
         yield f"{stage}: code version {old.code_version} -> {new.code_version}"
-    if old.model_identity != new.model_identity:
-        yield f"{stage}: model {old.model_identity!s:.16} -> {new.model_identity!s:.16}"
+    if old.weights_digest != new.weights_digest:
+        yield f"{stage}: model {old.weights_digest!s:.16} -> {new.weights_digest!s:.16}"
     yield from (f"{stage}: {line}" for line in _json_changes("config", old.config, new.config))
 
 

@@ -7,7 +7,7 @@ StorageError
 │   ├── TruncatedTarError    a tar ends before its end marker
 │   └── ForbiddenMemberError a tar member that is never unpacked: link, folder, absolute, oversize, twice
 ├── DiskFullError            no room left on the disk or in the quota
-├── FingerprintError         a value that has no identity across processes and machines
+├── FingerprintError         a value that differs between processes or machines
 ├── SchemaError              a table whose columns, types, nulls or keys are not the declared ones
 ├── FilterError              a filter expression that cannot be understood
 ├── ShardNameError           a stage, shard, fingerprint or file suffix that cannot be part of an address
@@ -66,7 +66,7 @@ class DiskFullError(StorageError):
 
 
 class FingerprintError(StorageError):
-    """A value has no identity that would be the same in another process or on another machine."""
+    """A value would not be the same in another process or on another machine."""
 
     stops_run = True
 

@@ -304,7 +304,7 @@ class Files:
 
     def _range(self, path: str, offset: int, size: int) -> bytes:
         if self.is_local:
-            # Pictures are small and many: a buffered stream takes three times as long to open as to read.
+            # Images are small and many: a buffered stream takes three times as long to open as to read.
             descriptor = os.open(f"{self.root}/{checked_path(path)}", os.O_RDONLY)
             try:
                 return os.pread(descriptor, size, offset)

@@ -44,7 +44,7 @@ def json_document(content: object) -> bytes:
 
 
 def canonical_value(value: object, *, at: str = "config") -> Json:
-    """Return ``value`` as JSON values, readable by a person and without loss of identity.
+    """Return ``value`` as JSON values, readable and without loss.
 
     Fields with ``metadata={"fingerprint": False}`` are left out: they change how fast, never what.
 
@@ -67,7 +67,7 @@ def canonical_value(value: object, *, at: str = "config") -> Json:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _canonical_dataclass(value, at)
     raise FingerprintError(
-        f"{at} is a {type(value).__name__} ({value!r:.80}), which has no stable identity: use None, bool, int, float, "
+        f"{at} is a {type(value).__name__} ({value!r:.80}), which has no stable form: use None, bool, int, float, "
         "str, bytes, an enum, a tuple, a frozenset or a frozen dataclass, or mark the field "
         'metadata={"fingerprint": False}'
     )
@@ -144,7 +144,7 @@ def digest_of(*parts: str | bytes | int) -> str:
 
 
 def fingerprint(
-    *, stage: str, version: int, config: object, inputs: Sequence[str] = (), model_identity: str | None = None
+    *, stage: str, version: int, config: object, inputs: Sequence[str] = (), weights_digest: str | None = None
 ) -> str:
     """Return 16 hex characters that name everything which decides a stage's bytes.
 
@@ -153,16 +153,16 @@ def fingerprint(
         version: the stage's ``VERSION``, raised by hand when the meaning of its output changes.
         config: a frozen dataclass; see ``canonical_value`` for what its fields may hold.
         inputs: digests of what the stage reads; their order counts.
-        model_identity: content hash of the model that the stage runs, if any.
+        weights_digest: content hash of the model that the stage runs, if any.
 
     Raises:
-        FingerprintError: the config is no frozen dataclass or holds a value without a stable identity.
+        FingerprintError: the config is no frozen dataclass or holds a value without a stable form.
     """
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise FingerprintError(f"the config of stage {stage} must be a frozen dataclass, got {config!r:.80}")
     if isinstance(inputs, str):
         raise FingerprintError(f"inputs of stage {stage} must be a sequence of digests, got the string {inputs!r:.80}")
-    text = canonical_json((stage, version, canonical_json(config), tuple(inputs), model_identity))
+    text = canonical_json((stage, version, canonical_json(config), tuple(inputs), weights_digest))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -180,7 +180,7 @@ def folder_identity(folder: Path) -> str:
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not names:
-        raise FingerprintError(f"the folder {folder} holds no file, so it has no identity")
+        raise FingerprintError(f"the folder {folder} holds no file, so it has no digest")
     return digest_of(*(part for name in names for part in (name, file_sha256(folder / name))))
 
 

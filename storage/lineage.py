@@ -27,7 +27,7 @@ class StageRun:
     config: object
     """The frozen dataclass that went into the fingerprint."""
     reports: tuple[ShardReport, ...]
-    model_identity: str | None = None
+    weights_digest: str | None = None
 
     def __post_init__(self) -> None:
         if wrong := [report.name for report in self.reports if report.stage != self.stage]:
@@ -45,7 +45,7 @@ class StageRecord:
     code_version: int
     config: Json
     """Canonical form of the stage's configuration."""
-    model_identity: str | None
+    weights_digest: str | None
     num_shards: int
     digest: str
     """Over the fingerprints and contents of all shards."""
@@ -63,7 +63,7 @@ class StageRecord:
             stage=run.stage,
             code_version=run.code_version,
             config=canonical_value(run.config),
-            model_identity=run.model_identity,
+            weights_digest=run.weights_digest,
             num_shards=len(reports),
             digest=digest_of(
                 *(part for report in reports for part in (report.shard, report.fingerprint, report.digest))
@@ -134,7 +134,7 @@ def version_id(
 ) -> str:
     """Return the id of a version: 16 hex characters over its input and the lineage of its stages, parent and filter."""
     made_by = [
-        [record.stage, record.code_version, record.config, record.model_identity, record.digest] for record in stages
+        [record.stage, record.code_version, record.config, record.weights_digest, record.digest] for record in stages
     ]
     text = json.dumps([FORMAT, input_digest, made_by, parent, where], sort_keys=True, separators=(",", ":"))
     return digest_of(text)[:16]

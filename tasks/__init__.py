@@ -1,1 +1,1 @@
-"""What: one module a stage, its config and a plain function ``(shard, config, store, model) -> ShardReport``."""
+"""What is done: one folder or module per stage, which declares itself beside its work (``tasks.stage``)."""

@@ -124,7 +124,7 @@ def _key(text: str) -> int:
 
 
 def _places(ids: Ids, sample_ids: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return positions in ``ids`` and the rows of the table that belong there; strangers are left out."""
+    """Return positions in ``ids`` and the rows of the table that belong there; ids that are not there are left out."""
     given = packed_ids(sample_ids)
     at = np.searchsorted(ids, given)
     rows = np.flatnonzero(ids[np.minimum(at, len(ids) - 1)] == given) if len(ids) else np.zeros(0, np.int64)

@@ -46,7 +46,7 @@ A stage writes each shard as files `<shard>.<16 hex of the file's sha256>.<suffi
   time and no owner.
 
 The fingerprint is 16 hex characters over the stage's name, its code version, its configuration, the digests of what it
-reads and the identity of its model. Settings that change only how fast are left out. So another setting is another
+reads and the digest of its weights. Settings that change only how fast are left out. So another setting is another
 folder, and nothing is ever overwritten by something else.
 
 A marker, here `{marker}`:
@@ -64,7 +64,7 @@ A marker, here `{marker}`:
 
 - `manifest.parquet`: one row per packed sample, see below.
 - `shard_files.parquet`: one row per file of every stage that led here, logs excepted.
-- `version.json`: the id, the digest of the input, for each stage its code version, configuration, model identity,
+- `version.json`: the id, the digest of the input, for each stage its code version, configuration, weights digest,
   digest and line of the funnel, and every tar and table with size and sha256. No time is in it.
 
 The id is 16 hex characters over the input's digest and the lineage: the same inputs give the same id and the same

@@ -157,7 +157,7 @@ class Stage(Generic[C]):
     ) -> ShardTarget:
         """Return the place of a shard under the fingerprint of all that decides it; see ``shard``."""
         name = fingerprint(
-            stage=self.name, version=self.version, config=config, inputs=tuple(inputs), model_identity=weights
+            stage=self.name, version=self.version, config=config, inputs=tuple(inputs), weights_digest=weights
         )
         return store.target(self.name, shard, name)
 
@@ -169,7 +169,7 @@ class Stage(Generic[C]):
             code_version=self.version,
             config=self.decisive(config),
             reports=tuple(reports),
-            model_identity=self.weights(config) if self.weights else None,
+            weights_digest=self.weights(config) if self.weights else None,
         )
 
 

@@ -62,7 +62,7 @@ def lineage_lines(info: VersionInfo) -> Iterator[str]:
     if info.parent is not None:
         yield f"part of   {info.parent}{f', where {info.where}' if info.where else ''}"
     for record in info.stages:
-        model = f", model {record.model_identity}" if record.model_identity else ""
+        model = f", model {record.weights_digest}" if record.weights_digest else ""
         yield f"{record.stage:<9} code {record.code_version}, {record.num_shards} shard(s), {record.digest[:16]}{model}"
 
 

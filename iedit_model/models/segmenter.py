@@ -1,6 +1,6 @@
 """Masks from words: CLIPSeg behind a small protocol, with each image encoded once for all of its prompts.
 
-The library's own forward encodes the image anew for every prompt. Here the vision tower runs once an image, the text
+The library's own forward encodes the image anew for every prompt. Here the vision tower runs once per image, the text
 tower once a prompt and process, and only the small decoder runs for each pair of them; the numbers are the same.
 """
 

@@ -261,7 +261,7 @@ def _examples(rows: "pa.Table") -> Iterator[tuple[str, ...]]:
 
 def _provenance(stages: Sequence[StageRecord]) -> Iterator[tuple[str, ...]]:
     for record in stages:
-        model = f"`{record.model_identity:.16}`" if record.model_identity else ""
+        model = f"`{record.weights_digest:.16}`" if record.weights_digest else ""
         config = in_words(json.dumps(_plain(record.config), sort_keys=True), longest=4000)
         yield record.stage, str(record.code_version), str(record.num_shards), model, f"`{record.digest:.16}`", config
 

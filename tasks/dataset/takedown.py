@@ -326,7 +326,7 @@ def _stages(parent: VersionInfo, reports: Sequence[ShardReport], listed: Takedow
     before = next(stage for stage in parent.stages if stage.stage == STAGE.name)
     config: dict[str, Any] = dict(before.config) if isinstance(before.config, dict) else {"config": before.config}
     config["takedowns"] = [*config.get("takedowns", []), listed.digest]
-    made = replace(record, config=json.loads(json.dumps(config)), model_identity=before.model_identity)
+    made = replace(record, config=json.loads(json.dumps(config)), weights_digest=before.weights_digest)
     return tuple(made if stage.stage == STAGE.name else stage for stage in parent.stages)
 
 

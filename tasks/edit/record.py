@@ -1,6 +1,6 @@
 """``edit.json``: everything that repeats an edit, to be read again as the job that it was.
 
-The record names the method, the models with the identity of their content, every setting, the request, and the sha256
+The record names the method, the models with the digests of their weights, every setting, the request, and the sha256
 of each file beside it. It holds no times, so that a repeated edit writes the same bytes.
 """
 
@@ -34,7 +34,7 @@ class EditRecordError(TaskError):
 
 @configuration
 class EditJob:
-    """One edit in words and settings, without its pictures."""
+    """One edit in words and settings, without its images."""
 
     method: str
     """A name of ``iedit_model.editing.methods.METHODS``."""
@@ -73,7 +73,7 @@ class EditRecord:
 
     job: EditJob
     editor: str
-    """Identity of the method, weights included."""
+    """Fingerprint of the method, weights included."""
     source: RecordedFile
     mask: RecordedFile | None
     """The mask that was given; an automatic one is found again."""

@@ -201,8 +201,8 @@ def _captioned(store: ShardStore, download: ShardReport, caption: ShardReport) -
     wanted = set(store.read_table(caption, columns=("sample_id",))["sample_id"].to_pylist())
     found = [image for image in stored_images(store, download) if image.sample_id in wanted]
     if len(found) != len(wanted):
-        stranger = min(wanted - {image.sample_id for image in found})
-        raise CorpusError(f"{caption.name} has a caption of {stranger}, of which {download.name} has no image")
+        unknown = min(wanted - {image.sample_id for image in found})
+        raise CorpusError(f"{caption.name} has a caption of {unknown}, of which {download.name} has no image")
     return found
 
 

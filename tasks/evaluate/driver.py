@@ -237,7 +237,7 @@ def run_sweep(
 
 
 def edit_part(part: EvaluationPart, store: ShardStore) -> ShardReport:
-    """Edit a shard, or return its finished report; loads what it needs once a process.
+    """Edit a shard, or return its finished report; loads what it needs once per process.
 
     Raises:
         EvalSetError: the set cannot be read.
@@ -249,7 +249,7 @@ def edit_part(part: EvaluationPart, store: ShardStore) -> ShardReport:
 
 
 def score_part(part: EvaluationPart, edits: ShardReport, store: ShardStore) -> ShardReport:
-    """Score the edits of a shard, or return the finished report; loads the networks once a process.
+    """Score the edits of a shard, or return the finished report; loads the networks once per process.
 
     Raises:
         EvalSetError: the set cannot be read.

@@ -32,9 +32,9 @@ from tasks.evaluate.sets.untrusted import read_bounded
 
 FOLDER, PIN = "history", "baseline.json"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_SUBJECT: Final = ("model_identity", "evalset_digest", "code", "scoring")
+_SUBJECT: Final = ("weights_digest", "evalset_digest", "code", "scoring")
 _MEANING: Final = {
-    "model_identity": "the model",
+    "weights_digest": "the model",
     "evalset_digest": "the evaluation set",
     "code": "the code",
     "scoring": "the configuration or the metrics' networks",
@@ -52,7 +52,7 @@ HISTORY = TableSchema(
         _text("evaluation", "Id of the evaluation."),
         _text("created", "When it was finished, ISO 8601."),
         _text("model", "Name of the model."),
-        _text("model_identity", "Digest of the weights of all methods."),
+        _text("weights_digest", "Digest of the weights of all methods."),
         _text("evalset", "Evaluation set."),
         _text("evalset_digest", "Digest of its pairs."),
         _text("code", "Digest of the declared versions of what decides the numbers."),
@@ -165,7 +165,7 @@ def history_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         "evaluation": evaluation.id,
         "created": provenance.created,
         "model": evaluation.model,
-        "model_identity": models,
+        "weights_digest": models,
         "code": provenance.code,
         "scoring": digest_of(provenance.config),
         "commit": provenance.commit,
@@ -243,7 +243,7 @@ def what_changed(
 
     Args:
         rows: ``read_history``.
-        models: what it is -> identity, as an evaluation now would record them.
+        models: what it is -> digest, as an evaluation now would record them.
         evalsets: set -> digest.
         code: ``code_version()``.
         config: canonical JSON of the configuration.
@@ -252,7 +252,7 @@ def what_changed(
         return ["there is no evaluation yet"]
     newest = [row for row in rows if row["evaluation"] == rows[-1]["evaluation"]]
     now = {
-        "model_identity": {digest_of(*(part for item in sorted(models.items()) for part in item))},
+        "weights_digest": {digest_of(*(part for item in sorted(models.items()) for part in item))},
         "evalset_digest": set(evalsets.values()),
         "code": {code},
         "scoring": {digest_of(config)},

@@ -179,7 +179,7 @@ class BatchScores:
     """The metrics of a batch, and the image embeddings that they were made of."""
 
     metrics: list[dict[str, float | None]]
-    """One a row, by the metric's name; None where it is undefined."""
+    """One per row, by the metric's name; None where it is undefined."""
     embeds: "dict[str, Tensor]"
     """Encoder -> embeddings of the edited images."""
 

@@ -159,7 +159,7 @@ def _hardware() -> dict[str, str]:
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "processors": str(os.cpu_count() or 0),
+        "cpus": str(os.cpu_count() or 0),
         "threads": str(torch.get_num_threads()),
     }
     if torch.cuda.is_available():

@@ -90,7 +90,7 @@ def edit_shard(
         version=VERSION,
         config=config,
         inputs=(pairs_digest(pairs),),
-        model_identity=editor.fingerprint,
+        weights_digest=editor.fingerprint,
     )
     target = store.target(STAGE, f"edits-{shard}", name)
     if (done := target.finished()) is not None:
@@ -152,7 +152,7 @@ def score_shard(
         version=VERSION,
         config=config,
         inputs=(edits.digest, pairs_digest(used), str(size_px)),
-        model_identity=networks.fingerprint,
+        weights_digest=networks.fingerprint,
     )
     target = store.target(STAGE, edits.shard.replace("edits-", "scores-", 1), name)
     if (done := target.finished()) is not None:
@@ -201,7 +201,7 @@ def reference_shard(
         version=VERSION,
         config=config,
         inputs=(digest_of(*(part for pair in first for part in (pair.image_id, pair.image_sha256))), str(size_px)),
-        model_identity=networks.fingerprint,
+        weights_digest=networks.fingerprint,
     )
     target = store.target(STAGE, "reference", name)
     if (done := target.finished()) is not None:

@@ -305,7 +305,7 @@ _HELD = _Held()
 
 
 @contextmanager
-def resident_index(report: ShardReport, store: ShardStore, settings: SearchSettings) -> Iterator[VectorIndex]:
+def cached_index(report: ShardReport, store: ShardStore, settings: SearchSettings) -> Iterator[VectorIndex]:
     """Give the opened index of a report; it stays open for the next call, until another one is asked for.
 
     Raises:

@@ -75,7 +75,7 @@ class MaskGates:
     min_mask_iou: Share | None = None
     """Least intersection over union of the two masks."""
     min_outside_similarity: Share | None = None
-    """Least likeness of the two images outside both masks."""
+    """Least similarity of the two images outside both masks."""
 
 
 @configuration
@@ -203,8 +203,8 @@ def _segmented(pairs: Sequence[_Pair], images: ImagePass, config: MaskConfig, se
             places[image.sample_id] = image
             prompts[image.sample_id].add(prompt)
 
-    def prepare(image: StoredImage, picture: "Image") -> _Prepared:
-        return _Prepared(image, segmenter.prepare(picture), (picture.height, picture.width), blurred(picture))
+    def prepare(image: StoredImage, pixels: "Image") -> _Prepared:
+        return _Prepared(image, segmenter.prepare(pixels), (pixels.height, pixels.width), blurred(pixels))
 
     def infer(batch: Sequence[_Prepared]) -> list[_Seen]:
         wanted = [sorted(prompts[prepared.image.sample_id]) for prepared in batch]

@@ -1,10 +1,10 @@
-"""Which pictures show the same: groups joined by equal bytes, by found copies and by close perceptual hashes.
+"""Which images show the same: groups joined by equal bytes, by found copies and by close perceptual hashes.
 
 Close hashes are found without comparing all with all. Hashes that differ in at most d bits agree in at least m of d + m
 bands of bits, so that only those are compared that agree in some choice of m bands; m is chosen so that the m bands
-have 20 bits or more, which keeps the buckets small up to a million pictures.
+have 20 bits or more, which keeps the buckets small up to a million images.
 
-Axis names in this file: n = pictures, u = different hashes.
+Axis names in this file: n = images, u = different hashes.
 """
 
 from collections.abc import Iterator
@@ -33,13 +33,13 @@ _STEP: Final = 1e-4
 
 @configuration
 class DuplicateConfig:
-    """When two pictures count as near-duplicates; equal bytes and copies that the retrieval met always do."""
+    """When two images count as near-duplicates; equal bytes and copies that the retrieval met always do."""
 
     max_phash_distance: Annotated[int, Field(ge=0, le=_MOST_BITS)] | None = 4
     """Most bits, of 64, in which the hashes of near-duplicates differ, 0 to 6; None looks at no hash."""
     min_image_similarity: Cosine = 0.95
-    """Least cosine of the two pictures' embeddings: a hash hardly sees what is small, and by itself it takes all plain
-    pictures for one. -1 trusts the hash alone."""
+    """Least cosine of the two images' embeddings: a hash hardly sees what is small, and by itself it takes all plain
+    images for one. -1 trusts the hash alone."""
 
     @property
     def needs_embeds(self) -> bool:
@@ -48,8 +48,8 @@ class DuplicateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """What is known of n pictures, each array in their order."""
+class CorpusImages:
+    """What is known of n images, each array in their order."""
 
     keys: tuple[Keys, ...]
     """Numbers that are equal for equal bytes, one array (n,) for each kind of bytes (as fetched, as stored)."""
@@ -59,27 +59,27 @@ class Pictures:
     """Embeddings (n, d), unit norm; None when hashes are to be trusted alone."""
 
 
-def duplicate_groups(pictures: Pictures, config: DuplicateConfig, *, copies: tuple[Int64s, Int64s]) -> Int64s:
-    """Return for each picture the first picture of its group of near-duplicates, int64 (n,).
+def duplicate_groups(images: CorpusImages, config: DuplicateConfig, *, copies: tuple[Int64s, Int64s]) -> Int64s:
+    """Return for each image the first image of its group of near-duplicates, int64 (n,).
 
     Args:
-        pictures: the pictures; their order decides only which one a group is called by.
+        images: the images; their order decides only which one a group is called by.
         config: what counts as near.
-        copies: links between pictures that are known to be copies, as two arrays of positions.
+        copies: links between images that are known to be copies, as two arrays of positions.
     """
-    num = len(pictures.phashes)
+    num = len(images.phashes)
     labels = components(num, *copies)
-    for keys in pictures.keys:
+    for keys in images.keys:
         labels = components(num, *_equal_neighbours(keys), labels=labels)
     if config.max_phash_distance is None:
         return labels
-    if pictures.embeds is None:
-        for links in _hash_links(pictures.phashes, config.max_phash_distance):
+    if images.embeds is None:
+        for links in _hash_links(images.phashes, config.max_phash_distance):
             labels = components(num, *links, labels=labels)
         return labels
-    for one, other in _hash_pairs(pictures.phashes, config.max_phash_distance):
+    for one, other in _hash_pairs(images.phashes, config.max_phash_distance):
         apart = np.flatnonzero(labels[one] != labels[other])
-        alike = apart[_alike(pictures.embeds, one[apart], other[apart], config.min_image_similarity)]
+        alike = apart[_alike(images.embeds, one[apart], other[apart], config.min_image_similarity)]
         labels = components(num, one[alike], other[alike], labels=labels)
     return labels
 
@@ -109,21 +109,21 @@ def _masks(max_distance: int) -> Iterator[np.uint64]:
     """Yield masks such that numbers which differ in at most ``max_distance`` bits agree under one of them."""
     agreeing = next(m for m in range(1, _BITS) if m * _BITS // (max_distance + m) >= _BUCKET_BITS)
     num_bands = max_distance + agreeing
-    # Every num_bands-th bit: a band of neighbouring bits would be all zero for every grey picture.
+    # Every num_bands-th bit: a band of neighbouring bits would be all zero for every grey image.
     bands = [sum(1 << bit for bit in range(band, _BITS, num_bands)) for band in range(num_bands)]
     for chosen in combinations(bands, agreeing):
         yield np.uint64(sum(chosen))
 
 
 def _hash_links(phashes: Int64s, max_distance: int) -> Iterator[tuple[Int64s, Int64s]]:
-    """Yield links that join all pictures with close hashes, no more of them than that takes."""
+    """Yield links that join all images with close hashes, no more of them than that takes."""
     order, starts, _, (one, other) = _grouped(phashes, max_distance)
     yield _equal_neighbours(phashes)
     yield order[starts[one]], order[starts[other]]
 
 
 def _hash_pairs(phashes: Int64s, max_distance: int) -> Iterator[tuple[Int64s, Int64s]]:
-    """Yield all pairs of pictures with close hashes, some at once."""
+    """Yield all pairs of images with close hashes, some at once."""
     order, starts, sizes, (one, other) = _grouped(phashes, max_distance)
     one, other = np.append(np.arange(len(starts)), one), np.append(np.arange(len(starts)), other)
     for first, second in _products(starts[one], sizes[one], starts[other], sizes[other], at_once=_COSINES_AT_ONCE):
@@ -131,7 +131,7 @@ def _hash_pairs(phashes: Int64s, max_distance: int) -> Iterator[tuple[Int64s, In
 
 
 def _grouped(phashes: Int64s, max_distance: int) -> tuple[Int64s, Int64s, Int64s, tuple[Int64s, Int64s]]:
-    """Return an order of the pictures by hash, start and size of each hash's run in it, and the close hashes."""
+    """Return an order of the images by hash, start and size of each hash's run in it, and the close hashes."""
     order = np.argsort(phashes, kind="stable")
     hashes, starts, sizes = np.unique(phashes[order], return_index=True, return_counts=True)
     return order, starts, sizes, close_hashes(hashes, max_distance)

@@ -24,7 +24,7 @@ from storage import (
 from storage.tables import compute
 from tasks.corpus import Ids, packed_ids
 from tasks.embed.stage import read_embeds
-from tasks.pack.near_duplicates import DuplicateConfig, Keys, Pictures, duplicate_groups
+from tasks.pack.near_duplicates import CorpusImages, DuplicateConfig, Keys, duplicate_groups
 from tasks.pack.rows import PackInputError, PackInputs, id_at, places_of, read_copies, read_images, read_pairs
 from tasks.pack.splits import SPLITS, Assignment, Int64s, SplitConfig, assign_splits
 from tasks.stage import Job, Output, Stage, Workspace
@@ -83,7 +83,7 @@ class PackConfig:
     samples_per_tar: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Samples in each tar but the last of a split."""
     read_threads: Annotated[int, Field(ge=0, le=256)] = field(default=2, metadata={"fingerprint": False})
-    """Threads that read and check pictures while a tar is written; more for a store far away, 0 reads in between."""
+    """Threads that read and check images while a tar is written; more for a store far away, 0 reads in between."""
     splits: SplitConfig = field(default_factory=SplitConfig)
     duplicates: DuplicateConfig = field(default_factory=DuplicateConfig)
 
@@ -213,7 +213,7 @@ def _leakage_keys(pairs: "pa.Table", source_groups: Int64s, target_groups: Int64
 def _image_groups(
     inputs: PackInputs, config: DuplicateConfig, store: ShardStore, ids: Ids, images: "pa.Table"
 ) -> Int64s:
-    images = Pictures(
+    images = CorpusImages(
         keys=tuple(_hash_keys(images[name].to_pylist()) for name in ("sha256", "stored_sha256")),
         phashes=images["phash"].to_numpy().astype(np.int64),
         embeds=_embeds(inputs, store, ids) if config.needs_embeds else None,

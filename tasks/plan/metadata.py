@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["text", "number", "hash"]
-Fingerprinting = Literal["content", "footer"]
+DigestScope = Literal["content", "footer"]
 """What the digest of a file covers: all its bytes, or its length and footer, which is quick for remote terabytes."""
 Rows = dict[str, list[Any]]
 """Column -> values of one batch."""
@@ -188,7 +188,7 @@ class Metadata:
         self.address, self._readers = address, readers
         self.files = self._listed(root)
 
-    def digest(self, covers: Fingerprinting) -> str:
+    def digest(self, covers: DigestScope) -> str:
         """Return 64 hex characters over names, lengths and contents (or footers) of all files.
 
         Raises:

@@ -19,7 +19,7 @@ from storage.tables import COSINE, UNIT_RANGE
 from tasks.download.addresses import is_url
 from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
-from tasks.plan.metadata import Fingerprinting, Kind, Metadata, MetadataFile
+from tasks.plan.metadata import DigestScope, Kind, Metadata, MetadataFile
 from tasks.stage import Job, Stage
 
 _DIGITS: Final = 16
@@ -136,7 +136,7 @@ class PlanConfig:
     """Rows of every shard but the last."""
     sample_share: Probability = 1.0
     """Share of the URLs that is taken, in (0, 1]; a URL's own hash decides, so that equal shares take equal URLs."""
-    identity: Fingerprinting = "content"
+    digest_covers: DigestScope = "content"
     """What the metadata files are known by: ``content``, or ``footer`` for terabytes that take too long to read."""
 
     def __post_init__(self) -> None:
@@ -152,7 +152,7 @@ class Plan:
     reports: tuple[ShardReport, ...]
     """The shards, in the order of the input."""
     input_digest: str
-    """Identity of the metadata, for the lineage of a version: 64 hex characters."""
+    """Digest of the metadata, for the lineage of a version: 64 hex characters."""
 
 
 def plan_shards(metadata: str, config: PlanConfig, store: ShardStore) -> Plan:
@@ -168,7 +168,7 @@ def plan_shards(metadata: str, config: PlanConfig, store: ShardStore) -> Plan:
         EmptyPlanError: no row is left; the message counts the reasons.
     """
     source = Metadata(metadata)
-    digest = source.digest(config.identity)
+    digest = source.digest(config.digest_covers)
     reports = _finished(store, config, digest) or _Planner(source, config, store, digest).run()
     return Plan(reports=reports, input_digest=digest)
 

@@ -28,7 +28,7 @@ from tasks.embed.vectors import (
     unit_rows,
 )
 from tasks.index.stage import IndexConfig
-from tasks.index.vector_index import IndexMismatchError, VectorIndex, resident_index
+from tasks.index.vector_index import IndexMismatchError, VectorIndex, cached_index
 from tasks.retrieve.candidates import EXCLUSIONS, Batch, ExclusionConfig, find_candidates
 from tasks.retrieve.gates import RETRIEVE, GateConfig, dropped_rows, gated
 from tasks.retrieve.pair_scores import PairScores, RerankConfig, measure_pairs, ranking_scores, reranked
@@ -139,9 +139,9 @@ def _positions(rows: EmbedRows, index: VectorIndex, name: str) -> Int64s:
     if same.all() and images.shape[1] == index.vectors.shape[1]:
         same = (index.vectors[positions] == images).all(axis=1)
     if not same.all():
-        stranger = rows.ids[int(np.argmin(same))].decode()
+        unknown = rows.ids[int(np.argmin(same))].decode()
         raise IndexMismatchError(
-            f"the index does not hold the embedding of {stranger} that {name} has: build the index from these shards"
+            f"the index does not hold the embedding of {unknown} that {name} has: build the index from these shards"
         )
     return positions
 
@@ -206,7 +206,7 @@ def _joined(tables: "list[pa.Table]") -> "pa.Table":
 
 def _work(job: Job) -> ShardReport:
     (report,) = job.corpus["index"]
-    with resident_index(report, job.store, job.config(IndexConfig).search) as index:
+    with cached_index(report, job.store, job.config(IndexConfig).search) as index:
         return retrieve_shard(job.reports["embed"], job.config(RetrieveConfig), job.store, index)
 
 

@@ -1,7 +1,7 @@
 """Stage 3, swap: caption -> edit prompt. One noun or adjective becomes its antonym or a random co-hyponym (WordNet).
 
 Section 3.1 of the paper; the difference prompts are those of Section 3.4. A prompt is a pure function of the caption,
-a seed, the configuration and the corpus's vocabulary. WordNet alone gives words that no picture shows and senses that
+a seed, the configuration and the corpus's vocabulary. WordNet alone gives words that no image shows and senses that
 no caption means; what is done about it stands beside each field of ``SwapConfig``.
 """
 

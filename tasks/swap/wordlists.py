@@ -19,7 +19,7 @@ VISIBLE_LEXNAMES: Final = (
 )
 """WordNet's lexicographer files of things that can be pointed at, each of which a segmentation can find.
 
-Parts of the body are left out: swapping an eye for an ear makes no picture that exists.
+Parts of the body are left out: swapping an eye for an ear makes no image that exists.
 """
 
 UNSEEN_NOUNS: Final = word_set(
@@ -46,7 +46,7 @@ UNSEEN_NOUNS: Final = word_set(
     seam sleeve slot spike spout stitch strap tip zip zipper
     """
 )
-"""Nouns (lemmas) that name no one thing in a picture: the medium, quantities, places in the frame, small parts."""
+"""Nouns (lemmas) that name no one object in an image: the medium, quantities, places in the frame, small parts."""
 
 VISIBLE_ATTRIBUTES: Final = word_set(
     """age.n.01 cleanness.n.01 color.n.02 curliness.n.01 depth.n.01 fullness.n.03 happiness.n.01 height.n.01 hue.n.01

@@ -143,7 +143,7 @@ class CacheFiller:
             version=VERSION,
             config=encoding.settings,
             inputs=(self._info.id,),
-            model_identity=encoding.identity,
+            weights_digest=encoding.weights_digest,
         )
         shard = f"{PurePosixPath(tar).name.split('.')[0][:40]}-{digest_of(tar)[:8]}"
         return self._store.target(STAGE, shard, name)

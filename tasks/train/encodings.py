@@ -1,7 +1,7 @@
 """Frozen-encoder outputs of a pair, as far as the configured losses need them: one encoding per kind of tensor.
 
 An encoding is computed once per dataset version and kept (``encoding_cache``), or anew for every batch. Its settings
-and the identity of its network say everything that decides its values.
+and the digest of its network say everything that decides its values.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ class Encoding:
     """One kind of tensors of every pair."""
 
     settings: EncodingSettings
-    identity: str | None
+    weights_digest: str | None
     """Hash of the network, if there is one."""
     encode: Encode
     """Names of ``EditBatch`` fields and their tensors for some pairs; called without gradients."""
@@ -207,8 +207,8 @@ class _Kinds:
             device=self._networks.device.type,
             options=options,
         )
-        identity = None if network is None else self._networks.weights_digests[network]
-        return Encoding(settings=settings, identity=identity, encode=encode, keeps_dtype=keeps_dtype)
+        weights_digest = None if network is None else self._networks.weights_digests[network]
+        return Encoding(settings=settings, weights_digest=weights_digest, encode=encode, keeps_dtype=keeps_dtype)
 
 
 def encode_pairs(encodings: Sequence[Encoding], pairs: Sequence[PairSample]) -> "dict[str, Tensor]":

@@ -112,7 +112,7 @@ def train(
             cache=prepared.cache,
         )
         if prepared.parts.accelerator.is_main_process:
-            _tell(prepared, report)
+            _report_progress(prepared, report)
     return report
 
 
@@ -144,7 +144,7 @@ def _sinks(prepared: "PreparedRun", run: "TrainingRun", stack: ExitStack) -> lis
     return list(sinks)
 
 
-def _tell(prepared: "PreparedRun", report: TrainReport) -> None:
+def _report_progress(prepared: "PreparedRun", report: TrainReport) -> None:
     """Write what became of the run beside what it is."""
     folder = prepared.parts.folder
     outcome = {

@@ -87,7 +87,7 @@ def read_rows(versions: VersionStore, info: VersionInfo, config: RowsConfig) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class PairSample:
-    """One pair, decoded: pictures (3, height, width) and masks (1, height, width) as bytes, and its words."""
+    """One pair, decoded: images (3, height, width) and masks (1, height, width) as bytes, and its words."""
 
     sample_id: str
     source_pixels: Bytes
@@ -109,7 +109,7 @@ def read_pair(files: Files, row: Mapping[str, Any], prompts: PromptSource) -> Pa
     Raises:
         MissingFileError: its tar is gone.
         CorruptFileError: the sample is not what the manifest says.
-        TrainingRowsError: a picture or mask cannot be decoded, or the four are not of one size.
+        TrainingRowsError: an image or mask cannot be decoded, or the four are not of one size.
     """
     parts = read_sample(files, row)
     try:

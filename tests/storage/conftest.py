@@ -53,7 +53,7 @@ class Recipe:
     """Name of a sample -> its caption; an empty one is dropped by the caption stage."""
     config: CaptionConfig = CaptionConfig()
     code_version: int = 1
-    model_identity: str = "blip"
+    weights_digest: str = "blip"
     input_digest: str = "input"
     a_tar: int = 2
     """Samples a tar."""
@@ -70,7 +70,7 @@ class Recipe:
         stage = {"code_version": self.code_version, "config": self.config}
         runs = (
             StageRun(stage="plan", code_version=1, config=CaptionConfig(), reports=(plan,)),
-            StageRun(stage="caption", model_identity=self.model_identity, reports=(caption,), **stage),
+            StageRun(stage="caption", weights_digest=self.weights_digest, reports=(caption,), **stage),
             StageRun(stage="pack", code_version=1, config=CaptionConfig(), reports=tuple(packed)),
         )
         return VersionStore(files).write(manifest, runs=runs, input_digest=self.input_digest)
@@ -82,7 +82,7 @@ class Recipe:
             version=self.code_version,
             config=self.config,
             inputs=(digest_of(*content),),
-            model_identity=self.model_identity,
+            weights_digest=self.weights_digest,
         )
 
     def _plan(self, store: ShardStore) -> ShardReport:

@@ -22,7 +22,7 @@ def test_samples_that_came_went_and_changed_each_say_why(files: Files, recipe: R
         captions=captions,
         config=replace(recipe.config, max_new_tokens=20),
         code_version=2,
-        model_identity="new",
+        weights_digest="new",
     ).build(files)
     diff = diff_versions(VersionStore(files), old.id[:8], new.id[:8])
     assert (diff.old, diff.new) == (old.id, new.id)

@@ -31,12 +31,12 @@ def test_a_fingerprint_is_the_hash_of_a_text_that_can_be_written_by_hand():
     config = '{"@":"Config","name":"mini","size":3}'
     text = f'["caption",1,{json.dumps(config)},["aa","bb"],"weights"]'
     expected = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-    made = fingerprint(stage="caption", version=1, config=Config(), inputs=("aa", "bb"), model_identity="weights")
+    made = fingerprint(stage="caption", version=1, config=Config(), inputs=("aa", "bb"), weights_digest="weights")
     assert made == expected == "e9c766e8c69bc18b"  # printf %s TEXT | b2sum -l 64
 
 
 def test_everything_that_decides_the_bytes_changes_the_fingerprint():
-    base = {"stage": "caption", "version": 1, "config": Config(), "inputs": ("aa", "bb"), "model_identity": "m"}
+    base = {"stage": "caption", "version": 1, "config": Config(), "inputs": ("aa", "bb"), "weights_digest": "m"}
     changes = [
         {"stage": "swap"},
         {"version": 2},
@@ -44,7 +44,7 @@ def test_everything_that_decides_the_bytes_changes_the_fingerprint():
         {"inputs": ("bb", "aa")},
         {"inputs": ("aabb",)},
         {"inputs": ()},
-        {"model_identity": None},
+        {"weights_digest": None},
     ]
     made = {fingerprint(**(base | change)) for change in [{}, *changes]}
     assert len(made) == len(changes) + 1

@@ -47,7 +47,7 @@ def test_a_version_says_what_made_it_and_what_became_of_every_sample(files: File
     assert funnel == [(7, 5, {"double": 1, "too_small": 1}), (5, 4, {"empty_caption": 1}), (4, 4, {})]
     caption = info.stage("caption")
     assert caption is not None
-    assert (caption.model_identity, caption.code_version, caption.num_shards) == ("blip", 1, 1)
+    assert (caption.weights_digest, caption.code_version, caption.num_shards) == ("blip", 1, 1)
     assert caption.config == {"@": "CaptionConfig", "max_new_tokens": 30}
     assert info.stage("mask") is None
     assert (info.num_samples, info.splits) == (4, {"test": 1, "train": 3})
@@ -82,7 +82,7 @@ def test_everything_that_made_a_version_is_part_of_its_id(tmp_path: Any, recipe:
         recipe,
         replace(recipe, config=config),
         replace(recipe, code_version=2),
-        replace(recipe, model_identity="other"),
+        replace(recipe, weights_digest="other"),
         replace(recipe, input_digest="other"),
         replace(recipe, captions=recipe.captions | {"a": "a cow"}),
     ]
@@ -92,7 +92,7 @@ def test_everything_that_made_a_version_is_part_of_its_id(tmp_path: Any, recipe:
 
 def test_each_part_of_a_stages_record_is_part_of_the_id(files: Files, recipe: Recipe):
     info = recipe.build(files)
-    changes = [{"code_version": 9}, {"model_identity": "x"}, {"config": {"x": 1}}, {"digest": "x"}, {"stage": "mask"}]
+    changes = [{"code_version": 9}, {"weights_digest": "x"}, {"config": {"x": 1}}, {"digest": "x"}, {"stage": "mask"}]
     made = {info.id, version_id(input_digest="x", stages=info.stages)}
     made |= {version_id(input_digest="input", stages=info.stages, parent=info.id, where=where) for where in ("x", "y")}
     for change in changes:

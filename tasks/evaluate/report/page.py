@@ -306,7 +306,7 @@ def _provenance_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         (f"Set {name}", f"{digest[:16]} ({evaluation.infos[name].license})" if name in evaluation.infos else digest)
         for name, digest in provenance.evalsets.items()
     ]
-    rows += [(f"Model {name}", identity) for name, identity in provenance.models.items()]
+    rows += [(f"Model {name}", digest) for name, digest in provenance.models.items()]
     rows += [(f"Training {name}", line) for name, line in provenance.trainings.items()]
     rows += [("Other than in the paper", line) for line in provenance.deviations]
     rows += [("Packages", ", ".join(f"{name} {number}" for name, number in provenance.packages.items()))]

@@ -10,7 +10,7 @@ import pytest
 from storage import MissingFileError, ShardReport, ShardStore
 from tasks.embed.vectors import unit_rows
 from tasks.index.stage import IndexConfig, build_index
-from tasks.index.vector_index import SearchSettings, release_index, resident_index
+from tasks.index.vector_index import SearchSettings, cached_index, release_index
 from tests.builders.planted_corpus import by_id, clusters, commit_corpus, corpus_image, half
 
 CPU = SearchSettings(gpu="never", threads=1)
@@ -39,16 +39,16 @@ def built(folder: Path, seed: int) -> tuple[ShardStore, ShardReport, np.ndarray]
 
 def best_scores(store: ShardStore, index: ShardReport, queries: np.ndarray) -> np.ndarray:
     """Return the score of the nearest row of each query, by the index's own vectors."""
-    with resident_index(index, store, CPU) as opened:
+    with cached_index(index, store, CPU) as opened:
         nearest = opened.neighbours.search(unit_rows(queries), 1)[:, 0]
         return (unit_rows(queries) * unit_rows(opened.vectors[nearest])).sum(axis=1)
 
 
 def test_the_same_index_is_opened_once(tmp_path):
     store, index, _ = built(tmp_path, 1)
-    with resident_index(index, store, CPU) as first:
+    with cached_index(index, store, CPU) as first:
         pass
-    with resident_index(index, store, CPU) as second:
+    with cached_index(index, store, CPU) as second:
         assert second is first
 
 
@@ -61,7 +61,7 @@ def test_another_report_another_store_and_other_settings_are_opened_anew(tmp_pat
         (other, other_store, CPU),
         (index, store, SearchSettings(gpu="never", threads=2)),
     ):
-        with resident_index(*given) as found:
+        with cached_index(*given) as found:
             opened.append(found)
     assert len({id(found) for found in opened}) == 3
 
@@ -69,9 +69,9 @@ def test_another_report_another_store_and_other_settings_are_opened_anew(tmp_pat
 def test_an_index_that_is_searched_while_another_is_opened_still_answers(tmp_path):
     store, index, images = built(tmp_path / "a", 1)
     other_store, other, _ = built(tmp_path / "b", 2)
-    with resident_index(index, store, CPU) as opened:
+    with cached_index(index, store, CPU) as opened:
         expected = opened.neighbours.search(unit_rows(images), 3)
-        with resident_index(other, other_store, CPU):
+        with cached_index(other, other_store, CPU):
             again = opened.neighbours.search(unit_rows(images), 3)
     np.testing.assert_array_equal(again, expected)
 

@@ -8,17 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
-from tasks.pack.near_duplicates import DuplicateConfig, Pictures, close_hashes, duplicate_groups
+from tasks.pack.near_duplicates import CorpusImages, DuplicateConfig, close_hashes, duplicate_groups
 from tests.references.split_rules import close_pairs, groups
 
 NO_COPIES = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 CLOSE = DuplicateConfig(max_phash_distance=4)
 
 
-def _pictures(phashes, *, keys=None, embeds=None) -> Pictures:
+def _pictures(phashes, *, keys=None, embeds=None) -> CorpusImages:
     phashes = np.array(phashes, dtype=np.int64)
     keys = np.arange(len(phashes)) if keys is None else keys
-    return Pictures(keys=(np.array(keys, dtype=np.uint64),), phashes=phashes, embeds=embeds)
+    return CorpusImages(keys=(np.array(keys, dtype=np.uint64),), phashes=phashes, embeds=embeds)
 
 
 def _hashes(rng: np.random.Generator, num: int, *, grey: bool = False) -> list[int]:

@@ -259,7 +259,7 @@ def test_other_names_of_columns_and_a_hash_of_the_content_are_taken(store: Shard
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"shard_size": 0}, {"identity": "name"}, {"columns": ColumnNames(url="a", alt_text="a")}],
+    [{"shard_size": 0}, {"digest_covers": "name"}, {"columns": ColumnNames(url="a", alt_text="a")}],
 )
 def test_a_plan_config_out_of_range_names_its_field(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
