@@ -1,6 +1,7 @@
 """A version as a webdataset pipeline gives what the store's own reader gives, once, however many read it."""
 
 import json
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
@@ -69,18 +70,32 @@ def test_two_ranks_of_two_workers_see_every_pair_exactly_once(version: Opened, m
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
-        pairs = open_pairs(info.id, root=versions.files.root, shuffle=5, seed=1)
-        for batch in DataLoader(pairs.map(_with_worker), batch_size=None, num_workers=2):
+        pairs = open_pairs(info.id, root=versions.files.root, shuffle=5, seed=1).map(_with_worker)
+        for batch in _from_two_workers(pairs, monkeypatch, is_local=versions.files.is_local):
             seen.setdefault((rank, batch["worker"]), []).append(batch["key"])
     assert set(seen) == {(rank, worker) for rank in ("0", "1") for worker in (0, 1)}
     assert sorted(name for names in seen.values() for name in names) == sorted(_rows(version))
+
+
+def _from_two_workers(pairs: Any, monkeypatch: pytest.MonkeyPatch, *, is_local: bool) -> Iterator[dict[str, Any]]:
+    if is_local:
+        # Not forked: a fork of this process would inherit the threads that earlier tests left in it.
+        yield from DataLoader(pairs, batch_size=None, num_workers=2, multiprocessing_context="spawn")
+        return
+    # Memory is this process's own; webdataset takes the worker from the environment as well.
+    monkeypatch.setenv("NUM_WORKERS", "2")
+    for worker in ("0", "1"):
+        monkeypatch.setenv("WORKER", worker)
+        yield from pairs
+    monkeypatch.delenv("WORKER")
+    monkeypatch.delenv("NUM_WORKERS")
 
 
 def _with_worker(pair: Mapping[str, Any]) -> dict[str, Any]:
     from torch.utils.data import get_worker_info
 
     worker = get_worker_info()
-    return {"key": pair["__key__"], "worker": -1 if worker is None else worker.id}
+    return {"key": pair["__key__"], "worker": int(os.environ.get("WORKER", "-1")) if worker is None else worker.id}
 
 
 def test_the_seed_decides_the_order_and_each_pass_has_its_own(version: Opened):
