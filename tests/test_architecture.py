@@ -26,10 +26,6 @@ ROOM_CYCLES = {
 
 PUBLIC_API = {
     "IEditPipeline",
-    "paper_gates",
-    "instruct_pix2pix_gates",
-    "ultraedit_gates",
-    "regate",
 }
 """Documented for users of the library; nothing of the product needs them."""
 
@@ -38,10 +34,6 @@ CALLED_BY_LIBRARIES = {"do_POST", "forward", "iedit_open", "log_message", "makef
 
 UNCALLED = {
     "embed_images",
-    "collect_features",
-    "FeatureMoments.merge",
-    "MeanState.merge",
-    "masked_psnr",
     "ssim_map",
     "DifferentiableClip.embed_images",
     "contribution_gradient_norms",
