@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pydantic import PositiveInt
@@ -99,15 +99,14 @@ def _load_pipeline(spec: InstructModelSpec) -> Any:
     parts = read_parts(spec.model, folder, num_images=2)
     config = parts.pop("scheduler_config")
     with loading(spec.model, "InstructPix2Pix"):
-        scheduler: Any = getattr(diffusers, str(config.get("_class_name")))
-        if not issubclass(scheduler, diffusers.SchedulerMixin):
-            raise WeightsError(f"the scheduler of {spec.model.name} is a {scheduler.__name__}, which is none")
-        pipeline: Any = diffusers.StableDiffusionInstructPix2PixPipeline(
-            **parts,
-            scheduler=scheduler.from_config(config),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+        name = str(config.get("_class_name"))
+        kind = getattr(diffusers, name)
+        if not issubclass(kind, diffusers.SchedulerMixin):
+            raise WeightsError(f"the scheduler of {spec.model.name} is a {name}, which is none")
+        scheduler = cast("Any", kind).from_config(config)
+        build: Any = diffusers.StableDiffusionInstructPix2PixPipeline
+        pipeline = build(
+            **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
         )
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         nn.Module.to(part, device.type, device.torch_dtype)

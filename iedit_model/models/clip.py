@@ -145,7 +145,7 @@ def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str 
     folder = model_folder(_listed_source(source), files=CLIP_FILES)
     text = _checked_config(folder, source.name).get("text_cfg") or {}
     # Said by the caller it goes over whatever the folder says; open_clip's own tokenizer does not know the word.
-    no_code = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+    no_code: dict[str, Any] = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
     name = f"local-dir:{folder}"
     with loading(source, "an open_clip model"):
         model: Any = create_model(name, precision=precision, device=device, require_pretrained=True, weights_only=True)
