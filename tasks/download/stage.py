@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, NonNegativeInt
 
 from iedit_model.configuration import Share, configuration
+from iedit_model.imaging.decoder_process import prepare
 from storage import (
     SAMPLE_ID,
     Dropped,
@@ -235,6 +236,7 @@ class _Download:
 
     def _fetch(self, tasks: Sequence[UrlTask], spill: Spill) -> dict[str, Outcome]:
         config = self._config
+        prepare()  # starts while the first bodies come
         with closing(Fetcher(config.fetch, num_threads=config.threads, resolver=self._resolver)) as fetcher:
             return fetch_rounds(
                 tasks,
