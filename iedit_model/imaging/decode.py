@@ -102,7 +102,7 @@ def opened_image(
     if data.count(_SCAN) > _MOST_SCANS and data.startswith(b"\xff\xd8"):
         raise ImageTooCostlyError(f"the image is a JPEG of more than {_MOST_SCANS} scans; save it anew as PNG")
     if not trusted:
-        run_limited(f"{__name__}:decoded_once", {"max_pixels": limits.max_pixels, "formats": formats}, data)
+        run_limited(decoded_once, {"max_pixels": limits.max_pixels, "formats": formats}, data)
     data = _without_side_chunks(data)
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:

@@ -34,13 +34,14 @@ _SMALL_ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"
 
 Header = dict[str, Any]
 """What goes there and back beside the bytes, as JSON."""
+Limited = Callable[[Header, bytes], tuple[Header, bytes]]
 
 
-def run_limited(function: str, header: Header, data: bytes, *, cpu_s: int = CPU_S) -> tuple[Header, bytes]:
+def run_limited(function: "Limited", header: Header, data: bytes, *, cpu_s: int = CPU_S) -> tuple[Header, bytes]:
     """Return what a function gives that runs in the limited process.
 
     Args:
-        function: ``module:name`` of a function (header, data) -> (header, data).
+        function: one at the top of a module.
         header: as JSON can hold it.
         data: untrusted bytes.
         cpu_s: most processor time, seconds.
@@ -52,7 +53,9 @@ def run_limited(function: str, header: Header, data: bytes, *, cpu_s: int = CPU_
     for is_last in (False, True):
         worker = _taken()
         try:
-            answer = worker.ask({"function": function, "cpu_s": cpu_s, "header": header}, data)
+            answer = worker.ask(
+                {"function": [function.__module__, function.__name__], "cpu_s": cpu_s, "header": header}, data
+            )
         except (EOFError, OSError):
             # Ended by its limit; or by somebody else, who may have meant another one: it is asked once more.
             if worker.end() == -signal.SIGXCPU or is_last:
@@ -159,7 +162,7 @@ def serve(descriptor: int, memory_bytes: int) -> None:
         connection.send_bytes(b"ready")
         while True:
             question, data = json.loads(connection.recv_bytes()), connection.recv_bytes()
-            module, _, name = question["function"].partition(":")
+            module, name = question["function"]
             function = getattr(importlib.import_module(module), name)
             _limit(question["cpu_s"], memory_bytes)
             header, data = _answer(function, question["header"], data)
@@ -167,9 +170,7 @@ def serve(descriptor: int, memory_bytes: int) -> None:
             connection.send_bytes(data)
 
 
-def _answer(
-    function: Callable[[Header, bytes], tuple[Header, bytes]], header: Header, data: bytes
-) -> tuple[Header, bytes]:
+def _answer(function: Limited, header: Header, data: bytes) -> tuple[Header, bytes]:
     try:
         return function(header, data)
     except Exception as error:  # noqa: BLE001 - the parent says what it means

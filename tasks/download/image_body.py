@@ -100,7 +100,7 @@ def clean_image(data: bytes, config: ImageConfig) -> CleanImage:
         ImageDecoderError: that process cannot be had.
     """
     try:
-        answer, stored = run_limited(f"{__name__}:cleaned", as_values(config), data)
+        answer, stored = run_limited(cleaned, as_values(config), data)
     except ImageTooCostlyError as error:
         raise FetchError("too_costly", str(error)) from error
     if "error" in answer:

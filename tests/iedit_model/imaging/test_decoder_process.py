@@ -41,7 +41,7 @@ def fail(header: Header, data: bytes) -> tuple[Header, bytes]:
 
 
 def _pid() -> int:
-    header, data = run_limited(f"{__name__}:echo", {"x": [1]}, b"ab")
+    header, data = run_limited(echo, {"x": [1]}, b"ab")
     assert (header["x"], data) == ([1], b"ba")
     return header["pid"]
 
@@ -51,7 +51,7 @@ def test_a_process_is_used_again_and_its_limit_of_time_ends_it_but_nobody_else()
     assert first == _pid() != os.getpid()
     start = time.monotonic()
     with pytest.raises(ImageTooCostlyError, match="1 s of processor time"):
-        run_limited(f"{__name__}:spin", {}, b"", cpu_s=1)
+        run_limited(spin, {}, b"", cpu_s=1)
     assert time.monotonic() - start < 30
     assert _pid() != first
 
@@ -59,7 +59,7 @@ def test_a_process_is_used_again_and_its_limit_of_time_ends_it_but_nobody_else()
 def test_the_time_of_earlier_images_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     _pid()
     for _ in range(3):
-        run_limited(f"{__name__}:work", {"seconds": 0.8}, b"", cpu_s=1)
+        run_limited(work, {"seconds": 0.8}, b"", cpu_s=1)
 
 
 def work(header: Header, data: bytes) -> tuple[Header, bytes]:
@@ -71,10 +71,10 @@ def work(header: Header, data: bytes) -> tuple[Header, bytes]:
 
 def test_more_memory_than_an_image_may_take_is_refused_and_the_process_goes_on() -> None:
     first = _pid()
-    run_limited(f"{__name__}:grow", {"bytes": 1 << 28}, b"")
+    run_limited(grow, {"bytes": 1 << 28}, b"")
     for _ in range(2):
         with pytest.raises(ImageTooCostlyError, match="memory"):
-            run_limited(f"{__name__}:grow", {"bytes": 8 << 30}, b"")
+            run_limited(grow, {"bytes": 8 << 30}, b"")
     assert first == _pid()
 
 
@@ -86,7 +86,7 @@ def test_a_process_that_somebody_ended_is_replaced() -> None:
 
 def test_a_bug_is_no_image() -> None:
     with pytest.raises(ImageDecoderError, match="KeyError"):
-        run_limited(f"{__name__}:fail", {}, b"")
+        run_limited(fail, {}, b"")
 
 
 def _pid_into(pipe: Any) -> None:
