@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.flows.tiny_build import TinyCorpus, as_arguments, final_bytes
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
 
 STAGES = ("plan", "download", "caption", "swap", "embed", "index", "retrieve", "mask", "pack")
+ON_DISK = ("plan", "download", "caption", "words", "swap", "embed", "index", "retrieve", "mask", "pack", "versions")
 QUICK = {f"run.options.{stage}.retry_delay_s": 0 for stage in STAGES}
 WORDLESS, FOREIGN = "background photo", "ein rotes Fahrrad steht vor einem alten Haus"
 
@@ -200,10 +203,15 @@ KINDS = [
     *("plan/*/00001.*.parquet", "plan/*/00001.done.json"),
     *("download/*/00000.*.tar", "download/*/00001.[!l]*.parquet", "download/*/00001.*.log.parquet"),
     *("download/*/00000.done.json", "download/*/00000.*.dropped.parquet", "caption/*/00001.*.parquet"),
-    *("swap/*/00001.*.parquet", "swap/*/*.dropped.parquet", "embed/*/00001.*.parquet"),
+    *("swap/*/00001.*.parquet", "mask/*/00001.*.dropped.parquet", "embed/*/00001.*.parquet"),
     *("index/*/all.????????????????.parquet", "index/*/*.faiss", "index/*/*.vectors.npy", "index/*/*.facts.npy"),
     *("index/*/*.means.npy", "index/*/*.layouts.npy", "index/*/all.done.json", "retrieve/*/00001.*.parquet"),
-    *("mask/*/00001.*.parquet", "pack/*/plan.*.parquet", "pack/*/train-00000.*.tar", "pack/*/train-00000.*.parquet"),
+    *(
+        "mask/*/00001.????????????????.parquet",
+        "pack/*/plan.*.parquet",
+        "pack/*/train-00000.*.tar",
+        "pack/*/train-00000.*.parquet",
+    ),
     *("pack/*/train-00000.done.json", "versions/*/version.json", "versions/*/manifest.parquet"),
     "versions/*/shard_files.parquet",
 ]
@@ -248,7 +256,7 @@ def test_a_flipped_bit_is_found_and_its_file_made_again(pattern, finished, tiny_
         ("embed/*/00001.*.parquet", {"data.retrieve.query.text_weight": 0.61}),
         ("index/*/all.*.faiss", {"data.retrieve.query.text_weight": 0.61}),
         ("index/*/all.*.vectors.npy", {"data.retrieve.query.text_weight": 0.61}),
-        ("mask/*/00001.*.parquet", {"data.pack.samples_per_tar": 9}),
+        ("mask/*/00001.????????????????.parquet", {"data.pack.samples_per_tar": 9}),
         ("plan/*/00001.????????????????.parquet", {"data.download.image.size_px": 48}),
     ],
 )
@@ -281,8 +289,57 @@ def test_a_disk_without_room_is_one_line_and_the_next_run_goes_on(prefect_api, t
     assert full.returncode == 1
     assert full.stderr.splitlines()[-1].startswith("iedit: ")
     assert "download" in full.stderr.splitlines()[-1]
+    assert "no room left to write" in full.stderr.splitlines()[-1]
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "root" / "versions").exists()
     assert list((tmp_path / "root" / "download").rglob("*.done.json")) == []
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 0, again.stderr
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Callable[[str], None]]:
+    """Mount a disk of so many bytes; what is yielded gives it another size."""
+
+    def mount(*options: str) -> None:
+        made = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"no disk can be mounted here: {made.stderr}")
+
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={size}", "none")
+    try:
+        yield lambda more: mount("-o", f"remount,size={more}")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def on_disk(root: Path, stages: Sequence[str]) -> int:
+    """Return the bytes that the files of some stages take, in whole pages."""
+    sizes = (path.stat().st_size for stage in stages for path in (root / stage).rglob("*") if path.is_file())
+    return sum(-(-size // 4096) * 4096 for size in sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "share"), [*((stage, 0.6) for stage in ON_DISK), ("index", 0.15), ("index", 0.95)])
+def test_a_full_disk_in_any_stage_is_one_line_and_the_rest_follows(
+    stage, share, finished, prefect_api, tiny_corpus, tmp_path
+):
+    """Room for all stages before, and a share of this one: in its smallest files and in its largest."""
+    places = ["--root", str(tmp_path / "disk" / "root"), "--metadata", tiny_corpus.metadata]
+    command = [sys.executable, "-m", "flows.cli.main", "build", *places, *as_arguments(tiny_corpus.settings() | QUICK)]
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=False, timeout=900)
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api}
+
+    size = on_disk(finished, ON_DISK[: ON_DISK.index(stage)]) + int(share * on_disk(finished, [stage]))
+    with small_disk(tmp_path / "disk", max(size, 8192)) as resize:
+        full = run(env=environment)
+        assert full.returncode == 1, full.stderr[-600:]
+        assert "Traceback" not in full.stderr
+        last = full.stderr.splitlines()[-1]
+        assert last.startswith("iedit: ")
+        assert "no room left to write" in last
+        resize("1g")
+        again = run(env=environment)
+        assert again.returncode == 0, again.stderr
+        assert final_bytes(tmp_path / "disk" / "root") == final_bytes(finished)
