@@ -42,7 +42,7 @@ from storage.ids import (
     sample_seed,
 )
 from storage.lineage import StageRecord, StageRun, VersionInfo
-from storage.parquet import filtered, parquet_bytes, read_parquet
+from storage.parquet import OutsideParquet, filtered, parquet_bytes, read_parquet
 from storage.reports import Dropped, FileEntry, ShardReport
 from storage.shards import ShardStore, ShardTarget, until_whole
 from storage.tables import (
@@ -81,6 +81,7 @@ __all__ = [
     "Garbage",
     "Json",
     "MissingFileError",
+    "OutsideParquet",
     "Problem",
     "SampleChange",
     "SchemaError",

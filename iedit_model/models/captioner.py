@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 from pydantic import Field
 
 from iedit_model.configuration import configuration
-from iedit_model.errors import ConfigError
+from iedit_model.errors import ConfigError, OverflowedError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import ModelSource, load_transformer, loaded_once
@@ -107,12 +107,18 @@ class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):
                 num_beams=self._spec.num_beams,
                 max_new_tokens=self._spec.max_new_tokens,
                 no_repeat_ngram_size=self._spec.no_repeat_ngram_size,
+                logits_processor=[self._checked],
             )
             # generate gives the prompt back, without its end marker.
             texts = loaded.tokenizer.batch_decode(
                 tokens[:, loaded.prompt.shape[1] - 1 :], skip_special_tokens=True, clean_up_tokenization_spaces=True
             )
         return [self._cleaned(text) for text in texts]
+
+    def _checked(self, _: "Tensor", scores: "Tensor") -> "Tensor":
+        if scores.isnan().any():
+            raise OverflowedError("the scores of BLIP's words", self._device.dtype)
+        return scores
 
     def _cleaned(self, text: str) -> str:
         words = [word for word in text.split() if word.lower() not in self._spec.dropped_words]

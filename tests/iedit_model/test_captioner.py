@@ -128,7 +128,7 @@ def test_damaged_weights_are_an_error(tmp_path):
 
 def test_another_kind_of_model_is_named():
     captioner = load_captioner(replace(CAPTIONER, model=ModelSource(str(WEIGHTS / "clip"))))
-    with pytest.raises(WeightsError, match="cannot be loaded as BlipForConditionalGeneration"):
+    with pytest.raises(WeightsError, match="cannot be loaded as a BlipForConditionalGeneration"):
         captioner(IMAGES[:1])
 
 
