@@ -27,7 +27,6 @@ from storage import (
     col,
     in_manifest,
     parquet_bytes,
-    read_tar_member,
     write_tar,
 )
 from tasks.download.addresses import Resolver, system_addresses
@@ -274,7 +273,7 @@ class _Download:
                 data = spill.read(outcome.offset, outcome.size)
             elif before is not None:
                 span = (row["image_offset"], row["image_size"])
-                data = read_tar_member(self._store.files, before.path("tar"), *span, sha256=row["stored_sha256"])
+                data = self._store.read_member(before, *span, sha256=row["stored_sha256"])
             else:
                 raise ShardError(f"{STAGE.name}/{self._target.shard}: the image of {row['sample_id']} is nowhere")
             yield f"{row['sample_id']}.{self._config.image.format}", data
