@@ -8,6 +8,7 @@ from fsspec's own configuration (``FSSPEC_S3_ENDPOINT_URL`` and the like), never
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -240,15 +241,24 @@ class Files:
 
     def size(self, path: str) -> int | None:
         """Return the size of ``path`` in bytes, or None when no such file is there."""
+        found = self.stat(path)
+        return None if found is None else found.size
+
+    def stat(self, path: str) -> FileStat | None:
+        """Return size and time of ``path``, or None when no such file is there."""
         if self.is_local:
             local = self._local(path)
-            return local.stat().st_size if local.is_file() else None
+            try:
+                found = local.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return FileStat(size=found.st_size, modified=found.st_mtime) if stat.S_ISREG(found.st_mode) else None
         system, name = self._remote(path)
         try:
-            found = system.info(name)
+            entry = system.info(name)
         except FileNotFoundError:
             return None
-        return int(found["size"]) if found["type"] == "file" else None
+        return _remote_stat(entry) if entry["type"] == "file" else None
 
     def exists(self, path: str) -> bool:
         """Return whether a file (not a folder) is at ``path``."""
@@ -352,8 +362,8 @@ class Files:
             for name in names:
                 path = Path(folder) / name
                 with suppress(FileNotFoundError):  # a partial file that was published in the meantime
-                    stat = path.lstat()
-                    found[path.relative_to(root).as_posix()] = FileStat(size=stat.st_size, modified=stat.st_mtime)
+                    entry = path.lstat()
+                    found[path.relative_to(root).as_posix()] = FileStat(size=entry.st_size, modified=entry.st_mtime)
         return found
 
     def _remote_stats(self, prefix: str) -> dict[str, FileStat]:
