@@ -41,7 +41,7 @@ from storage.ids import (
     sample_seed,
 )
 from storage.lineage import StageRecord, StageRun, VersionInfo
-from storage.parquet import filtered, parquet_bytes, read_parquet
+from storage.parquet import OutsideParquet, filtered, parquet_bytes, read_parquet
 from storage.reports import Dropped, FileEntry, ShardReport
 from storage.shards import ShardStore, ShardTarget
 from storage.tables import (
@@ -79,6 +79,7 @@ __all__ = [
     "Garbage",
     "Json",
     "MissingFileError",
+    "OutsideParquet",
     "Problem",
     "SampleChange",
     "SchemaError",

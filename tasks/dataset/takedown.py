@@ -18,6 +18,7 @@ from storage import (
     Dropped,
     FileEntry,
     MissingFileError,
+    OutsideParquet,
     ShardReport,
     ShardStore,
     ShardTarget,
@@ -30,10 +31,10 @@ from storage import (
     digest_of,
     fingerprint,
     iter_tar,
-    read_parquet,
     split_member,
     write_tar,
 )
+from storage.parquet import is_text, texts_of
 from storage.tables import SHARD_FILES, compute
 from tasks.corpus import url_key
 from tasks.errors import TaskError
@@ -50,7 +51,8 @@ _URL = re.compile(r"https?://\S+", re.IGNORECASE)
 _URL_COLUMNS: Final = ("url", "target_url")
 _HASH_COLUMNS: Final = ("sha256", "target_sha256", "stored_sha256", "target_stored_sha256")
 _LIST_COLUMNS: Final = frozenset({"url", "sha256", "hash"})
-_MAX_LIST_BYTES: Final = 1 << 30
+_MAX_LIST_BYTES: Final = 1 << 28
+_MAX_ENTRY_BYTES: Final = 1 << 16
 
 
 class TakedownListError(TaskError):
@@ -112,21 +114,21 @@ def read_takedown_list(path: Path) -> TakedownList:
     Raises:
         TakedownListError: the file is missing, too large, or has a line that is neither a URL nor a sha256.
     """
+    urls, hashes = set[str](), set[str]()
     try:
-        size = path.stat().st_size
+        if (size := path.stat().st_size) > _MAX_LIST_BYTES or not path.is_file():
+            raise TakedownListError(
+                f"the takedown list {path} has {size} bytes: files of at most {_MAX_LIST_BYTES} are read"
+            )
+        for where, entry in _parquet_entries(path) if _is_parquet(path) else _text_entries(path):
+            if _SHA256.fullmatch(entry.lower()):
+                hashes.add(entry.lower())
+            elif _URL.fullmatch(entry):
+                urls.add(entry)
+            else:
+                raise TakedownListError(f"{where}: {entry!r:.200} is neither an http(s) URL nor a sha256")
     except OSError as error:
         raise TakedownListError(f"the takedown list {path} cannot be read: {error.strerror}") from error
-    if size > _MAX_LIST_BYTES:
-        raise TakedownListError(f"the takedown list {path} has {size} bytes, at most {_MAX_LIST_BYTES} are read")
-    entries = _parquet_entries(path) if path.suffix == ".parquet" else _text_entries(path)
-    urls, hashes = set[str](), set[str]()
-    for where, entry in entries:
-        if _SHA256.fullmatch(entry.lower()):
-            hashes.add(entry.lower())
-        elif _URL.fullmatch(entry):
-            urls.add(entry)
-        else:
-            raise TakedownListError(f"{where}: {entry!r:.200} is neither an http(s) URL nor a sha256")
     return TakedownList(urls=frozenset(urls), hashes=frozenset(hashes))
 
 
@@ -198,27 +200,39 @@ class _Matcher:
 
 def _text_entries(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if (entry := line.strip()) and not entry.startswith("#"):
+                    yield f"{path}, line {number}", entry
     except UnicodeDecodeError as error:
         raise TakedownListError(f"the takedown list {path} is no UTF-8 text: {error.reason}") from error
-    for number, line in enumerate(lines, start=1):
-        if (entry := line.strip()) and not entry.startswith("#"):
-            yield f"{path}, line {number}", entry
 
 
 def _parquet_entries(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with path.open("rb") as stream:
-            table = read_parquet(stream, name=str(path))
+            table = OutsideParquet(stream, name=str(path), max_bytes=_MAX_LIST_BYTES)
+            names = table.schema.names
+            known = [name for name in names if name.lower() in _LIST_COLUMNS and is_text(table.schema.field(name).type)]
+            if not known:
+                raise TakedownListError(
+                    f"{path} has no column of texts {', '.join(sorted(_LIST_COLUMNS))}; it has {', '.join(names)}"
+                )
+            row = 0
+            for batch in table.batches(known):
+                for name in known:
+                    entries = texts_of(batch.column(name), max_bytes=_MAX_ENTRY_BYTES)
+                    # A text that is repeated a million times is one entry.
+                    for entry, index in {text: index for index, text in enumerate(entries) if text is not None}.items():
+                        yield f"{path}, {name} of row {row + index}", entry.strip()
+                row += batch.num_rows
     except CorruptFileError as error:
-        raise TakedownListError(f"the takedown list is no parquet file: {error}") from error
-    known = [name for name in table.column_names if name.lower() in _LIST_COLUMNS]
-    if not known:
-        raise TakedownListError(f"{path} has no column {', '.join(sorted(_LIST_COLUMNS))}; it has {table.column_names}")
-    for name in known:
-        for row, entry in enumerate(table[name].to_pylist()):
-            if entry is not None:
-                yield f"{path}, {name} of row {row}", str(entry).strip()
+        raise TakedownListError(f"the takedown list is no parquet file that can be read: {error}") from error
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PAR1" or path.suffix.lower() in {".parquet", ".pq"}
 
 
 def _pack_reports(versions: VersionStore, info: VersionInfo) -> list[ShardReport]:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from tasks.download.errors import FetchError
 
@@ -21,9 +21,8 @@ MAX_URL_BYTES: Final = 4096
 """Longest URL, bytes of UTF-8."""
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):", re.ASCII)
-_HOST: Final = re.compile(
-    r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?", re.ASCII
-)
+# Hyphens at a label's ends break the rules of DNS, but such hosts exist, and so do underscores.
+_HOST: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LOWEST_FREE_PORT: Final = 1024
@@ -142,13 +141,23 @@ def _checked_host(host: str) -> str:
             return str(IPv6Address("" if "%" in host else host))
         except AddressValueError as error:
             raise FetchError("bad_url", "not an IPv6 address") from error
-    try:
-        host = host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError as error:
-        raise FetchError("bad_url", "not a host name") from error
+    host = unquote(host)
+    if not host.isascii():
+        host = _punycode(host)
     if len(host) > 253 or not _HOST.fullmatch(host.lower()):
         raise FetchError("bad_url", "not a host name")
     return host.lower()
+
+
+def _punycode(host: str) -> str:
+    """Return a host name in ASCII as browsers do (UTS 46); the standard library's tables are of 2003."""
+    import idna
+
+    try:
+        labels = idna.uts46_remap(host, std3_rules=False).split(".")
+        return ".".join(text if text.isascii() else f"xn--{text.encode('punycode').decode()}" for text in labels)
+    except (idna.IDNAError, UnicodeError) as error:
+        raise FetchError("bad_url", "not a host name") from error
 
 
 Resolver = Callable[[str, int], Sequence[str]]

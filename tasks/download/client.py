@@ -10,7 +10,7 @@ import re
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,27 +34,47 @@ FORBIDDING: Final = ("noai", "noimageai", "noindex", "noimageindex", "none")
 """Rules that forbid our use: img2dataset's list, and ``none``, which is short for ``noindex, nofollow``."""
 
 # Rules that have a value behind a colon themselves, and so are no robot's name.
-_WITH_VALUE: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+_VALUED: Final = re.compile(r"max-(snippet|image-preview|video-preview)\s*:[^,;]*", re.IGNORECASE)
+_ROBOT: Final = re.compile(r"([a-z0-9_.*-]+)(/[a-z0-9_.-]*)?")
+# A date may have a comma behind its weekday, and colons between its hours and minutes.
+_DATED: Final = re.compile(
+    r"unavailable_after\s*:\s*((?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\s*,)?[^,;]*)", re.IGNORECASE
+)
 
 
 def is_forbidden(values: Iterable[str], *, agent: str, rules: Sequence[str] = FORBIDDING) -> bool:
     """Return whether any ``X-Robots-Tag`` header has one of ``rules`` for everybody or for the robot ``agent``.
 
     A value is a list of rules, each of which may be meant for one robot: ``noai, noimageai`` or ``otherbot: noindex,
-    ourbot: noai``. A name counts for the rules behind it until the next name.
+    ourbot: noai``. A name counts for the rules behind it until the next name. ``unavailable_after`` is ``noindex`` once
+    its date has passed.
     """
     forbidding, ours = {rule.lower() for rule in rules}, agent.lower()
     for value in values:
         robot = ""
-        for part in value.split(","):
-            name, colon, rule = (piece.strip().lower() for piece in part.partition(":"))
-            if colon and name not in _WITH_VALUE:
-                robot = name
-            else:
-                rule = name
-            if robot in {"", "*", ours} and rule in forbidding:
+        undated = _DATED.sub(lambda found: "noindex" if _has_passed(found[1]) else "", value)
+        for part in re.split("[,;]", _VALUED.sub("", undated).lower()):
+            name, colon, said = part.partition(":")
+            named = _ROBOT.fullmatch(name.strip()) if colon else None
+            if named is not None:
+                robot = named[1]
+            if robot in {"", "*", ours} and not forbidding.isdisjoint((said if colon else part).split()):
                 return True
     return False
+
+
+def _has_passed(text: str) -> bool:
+    when = _date(text)
+    return when is not None and when <= datetime.now(UTC)
+
+
+def _date(text: str) -> datetime | None:
+    """Return a date of an HTTP header, in UTC where it names no zone; None for what is no date."""
+    for read in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(TypeError, ValueError, IndexError, OverflowError):
+            when = read(text.strip())
+            return when if when.tzinfo else when.replace(tzinfo=UTC)
+    return None
 
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -70,6 +90,9 @@ _BY_STATUS: Final = {
     429: "throttled",
     451: "forbidden",
 }
+_PACKED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_CODINGS: Final = _PACKED | {"br", "zstd", "compress", "x-compress", "dcb", "dcz"}
+_MOST_CODINGS: Final = 4
 _BLOCK_BYTES: Final = 65_536
 _SPEED: Final[dict[str, Any]] = {"fingerprint": False}
 
@@ -146,17 +169,18 @@ class Fetcher:
         Raises:
             FetchError: there is none, or the server forbids its use.
         """
-        address, status = parse_url(url), None
+        status, seen = None, set[str]()
         deadline = Deadline(total_s=self._config.total_timeout_s, operation_s=self._config.socket_timeout_s)
-        seen: set[str] = set()
         try:
-            while True:
-                self._note(address, seen)
-                answer = self._request(address, deadline)
-                if isinstance(answer, Fetched):
-                    return answer
-                status = answer.http_status
-                address = redirected(address, answer.location)
+            with fetch_errors():
+                address = parse_url(url)
+                while True:
+                    self._note(address, seen)
+                    answer = self._request(address, deadline)
+                    if isinstance(answer, Fetched):
+                        return answer
+                    status = answer.http_status
+                    address = redirected(address, answer.location)
         except FetchError as error:
             error.http_status = error.http_status or status
             raise
@@ -170,7 +194,7 @@ class Fetcher:
         # The address is checked before a slot of the host is waited for: what is never requested need not wait.
         numbers = self._book.addresses(address, timeout_s=deadline.left_s())
         connection = GuardedConnection(address, numbers, deadline)
-        with self._slot(address, deadline), fetch_errors(), closing(connection):
+        with self._slot(address, deadline), closing(connection):
             connection.request("GET", address.target, headers=self._headers(address))
             with closing(connection.getresponse()) as response:
                 return self._answer(response, connection.bounded)
@@ -193,17 +217,18 @@ class Fetcher:
 
     def _answer(self, response: http.client.HTTPResponse, connection: BoundedSocket) -> "Fetched | _Redirect":
         status = response.status
-        if status in _REDIRECTS:
-            if (location := response.getheader("Location")) is None:
-                raise FetchError("bad_response", "a redirect to nowhere", http_status=status)
-            return _Redirect(location=location, http_status=status)
-        _check_status(status, response.getheader("Retry-After"))
+        if status not in _REDIRECTS:
+            _check_status(status, response.getheader("Retry-After"))
         if self._config.honour_robots and is_forbidden(
             response.headers.get_all("X-Robots-Tag", ()),
             agent=self._config.user_agent,
             rules=self._config.robots_rules,
         ):
             raise FetchError("refused_by_robots", "X-Robots-Tag forbids it", http_status=status)
+        if status in _REDIRECTS:
+            if (location := response.getheader("Location")) is None:
+                raise FetchError("bad_response", "a redirect to nowhere", http_status=status)
+            return _Redirect(location=location, http_status=status)
         try:
             data = _body(response, connection, self._config.max_bytes)
         except FetchError as error:
@@ -233,12 +258,8 @@ def _retry_after_s(value: str | None) -> float | None:
         return None
     if re.fullmatch(r"\s*[0-9]{1,9}\s*", value, re.ASCII):
         return float(value)
-    try:
-        when = parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    when = _date(value)
+    return None if when is None else max(0.0, (when - datetime.now(UTC)).total_seconds())
 
 
 def _body(response: http.client.HTTPResponse, connection: BoundedSocket, max_bytes: int) -> bytes:
@@ -253,20 +274,27 @@ def _body(response: http.client.HTTPResponse, connection: BoundedSocket, max_byt
             raise FetchError("too_many_bytes", f"more than {max_bytes} bytes")
     if response.length:
         raise FetchError("incomplete", "the connection closed before the end of the body")
-    return _plain(bytes(data), response.getheader("Content-Encoding") or "identity", max_bytes)
+    return _plain(bytes(data), response.getheader("Content-Encoding") or "", max_bytes)
 
 
-def _plain(data: bytes, encoding: str, max_bytes: int) -> bytes:
-    encoding = encoding.strip().lower()
-    if encoding == "identity":
-        return data
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
+def _plain(data: bytes, label: str, max_bytes: int) -> bytes:
+    """Return a body without its content codings; a word that names none means nothing, as in browsers."""
+    codings = [word for word in label.lower().replace(",", " ").split() if word in _CODINGS]
+    if len(codings) > _MOST_CODINGS or not _PACKED.issuperset(codings):
         raise FetchError("bad_response", "a content encoding that was not requested")
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # 32: gzip or zlib, as its first bytes say
-    try:
-        plain = unpacker.decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise FetchError("bad_response", "a content encoding that does not hold") from error
+    for coding in reversed(codings):
+        try:
+            data = _unpacked(data, max_bytes, wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, as its first bytes say
+        except zlib.error as error:
+            if coding != "deflate":
+                raise FetchError("bad_response", "a content encoding that does not hold") from error
+            data = _unpacked(data, max_bytes, wbits=-zlib.MAX_WBITS)  # what many servers call so
+    return data
+
+
+def _unpacked(data: bytes, max_bytes: int, *, wbits: int) -> bytes:
+    unpacker = zlib.decompressobj(wbits=wbits)
+    plain = unpacker.decompress(data, max_bytes + 1)
     if len(plain) > max_bytes:
         raise FetchError("too_many_bytes", f"more than {max_bytes} bytes when unpacked")
     if not unpacker.eof:

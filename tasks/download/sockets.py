@@ -139,25 +139,39 @@ class GuardedConnection(http.client.HTTPConnection):
             return plain
 
 
+_BY_ERROR: Final = (
+    (TimeoutError, "timeout", "no answer in time"),
+    (ssl.SSLCertVerificationError, "bad_certificate", "the certificate does not hold"),
+    (ssl.SSLError, "connection", "no secure connection"),
+    (http.client.IncompleteRead, "incomplete", "the connection closed before the end of the body"),
+    (http.client.RemoteDisconnected, "connection", "closed without an answer"),
+    (http.client.HTTPException, "bad_response", "this is no HTTP"),
+    (OSError, "connection", "lost"),
+    (MemoryError, "connection", "no memory for the answer"),
+    (Exception, "bad_response", "it cannot be read"),
+)
+
+
 @contextmanager
 def fetch_errors() -> Iterator[None]:
-    """Turn what sockets and ``http.client`` raise in the block into ``FetchError``."""
+    """Turn whatever the block raises into ``FetchError``: one answer is one row, never the end of a shard.
+
+    Nothing narrower is enough: what ``http.client``, ``email``, ``ssl``, ``zlib`` and the codecs raise on hostile bytes
+    (ValueError, OverflowError, RecursionError, ...) is nowhere documented as a whole.
+    """
     try:
         yield
-    except TimeoutError as error:
-        raise FetchError("timeout", "no answer in time") from error
-    except ssl.SSLCertVerificationError as error:
-        raise FetchError("bad_certificate", f"the certificate does not hold: {error.verify_message}") from error
-    except ssl.SSLError as error:
-        raise FetchError("connection", "no secure connection") from error
-    except http.client.IncompleteRead as error:
-        raise FetchError("incomplete", "the connection closed before the end of the body") from error
-    except http.client.RemoteDisconnected as error:
-        raise FetchError("connection", "closed without an answer") from error
-    except http.client.HTTPException as error:
-        raise FetchError("bad_response", "this is no HTTP") from error
-    except OSError as error:
-        raise FetchError("connection", os.strerror(error.errno) if error.errno else "lost") from error
+    except FetchError:
+        raise
+    except Exception as error:
+        error_class, message = next(entry[1:] for entry in _BY_ERROR if isinstance(error, entry[0]))
+        if isinstance(error, ssl.SSLCertVerificationError):
+            message = f"{message}: {error.verify_message}"
+        elif message == "lost" and isinstance(error, OSError) and error.errno:
+            message = os.strerror(error.errno)
+        elif error_class == "bad_response":
+            message = f"{message} ({type(error).__name__})"
+        raise FetchError(error_class, message) from error
 
 
 @cache

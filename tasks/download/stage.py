@@ -36,7 +36,7 @@ from tasks.download.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_ro
 from tasks.errors import ShardError
 from tasks.stage import Job, Stage
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 DOWNLOAD: Final = TableSchema(
     name="download",

@@ -47,7 +47,8 @@ class FilterConfig:
     max_text_chars: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """Longest alt text, characters without the space around it."""
     keep_unknown: bool = True
-    """Whether a row passes a filter whose column is empty in it; if not, its reason is ``unknown_`` and the column."""
+    """Whether a row passes a filter whose column is empty in it; if not, its reason is ``unknown_`` and the column.
+    Sets of one language and sets without watermark scores may then lack these columns altogether, which is logged."""
 
     def __post_init__(self) -> None:
         if self.languages is not None and not self.languages:
@@ -56,6 +57,10 @@ class FilterConfig:
     def needed(self) -> tuple[str, ...]:
         """Return the fields of ``MetadataRow`` that the filters which are on look at."""
         return tuple(dict.fromkeys(name for option, name, _ in _ON_COLUMNS if getattr(self, option) is not None))
+
+    def required(self) -> tuple[str, ...]:
+        """Return those of ``needed`` that the metadata must have a column for."""
+        return tuple(name for name in self.needed() if not (self.keep_unknown and name in _MAY_LACK))
 
 
 def reason_against(row: MetadataRow, config: FilterConfig) -> str | None:
@@ -81,6 +86,7 @@ def _shape_reason(row: MetadataRow, config: FilterConfig) -> str | None:
     return "bad_aspect" if long > config.max_aspect * short else None
 
 
+_MAY_LACK: Final = ("language", "pwatermark")
 _ON_COLUMNS: Final = (
     ("min_side_px", "width", "too_small"),
     ("min_side_px", "height", "too_small"),

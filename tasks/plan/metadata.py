@@ -1,16 +1,12 @@
-"""Files of metadata at one address, and the reader of their parquet; memory is bounded whatever a file claims.
-
-Footers are checked before they are believed. Texts are read as dictionaries, which are not unrolled before the length
-of their entries is known.
-"""
+"""Files of metadata at one address, and the reader of their parquet; memory is bounded whatever a file claims."""
 
 import hashlib
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
 
-from storage import digest_of
+from storage import CorruptFileError, OutsideParquet, digest_of
+from storage.parquet import footer_of, is_text, texts_of
 from storage.tables import compute
 from tasks.errors import MetadataError
 
@@ -49,8 +45,21 @@ MAX_CELL_BYTES: Final = 65_536
 """Longest text of a cell, bytes of UTF-8; a longer one is cut to this length."""
 
 _MAX_GROUP_BYTES: Final = 8 << 30
-_MAX_FOOTER_BYTES: Final = 256 << 20
-_MAGIC: Final = b"PAR1"
+
+OTHER_NAMES: Final = {
+    "url": ("image_url", "img_url"),
+    "text": ("caption", "top_caption", "alt_text", "alt"),
+    "width": ("original_width", "image_width"),
+    "height": ("original_height", "image_height"),
+    "similarity": ("clip_similarity",),
+    "punsafe": ("nsfw",),
+    "aesthetic_score": ("aesthetic",),
+    "language": ("lang",),
+    "hash": ("sha256", "md5"),
+}
+"""What published sets (LAION-400M, Re-LAION, COYO, DataComp, ...) call LAION-5B's columns; capitals do not count."""
+NSFW_TAGS: Final = {"unlikely": 0.0, "unsure": 0.5, "nsfw": 1.0}
+"""LAION-400M's words for how unsafe an image is."""
 
 
 class ParquetReader:
@@ -58,99 +67,73 @@ class ParquetReader:
 
     suffixes: tuple[str, ...] = (".parquet", ".pq")
 
-    def footer_digest(self, stream: BinaryIO, *, name: str, size: int) -> str:
+    def footer_digest(self, stream: BinaryIO, *, name: str, size: int) -> str:  # noqa: ARG002 - the stream's own counts
         """Return the sha256 of the footer, which holds the statistics and positions of all columns."""
-        stream.seek(max(0, size - 8))
-        tail = stream.read(8)
-        if len(tail) != 8 or tail[4:] != _MAGIC:
-            raise MetadataError(f"the metadata file {name} is damaged: it does not end as a parquet file does")
-        length = struct.unpack("<I", tail[:4])[0]
-        if length > min(_MAX_FOOTER_BYTES, size - 8):
-            raise MetadataError(f"the metadata file {name} is damaged: a footer of {length} bytes")
-        stream.seek(size - 8 - length)
-        return hashlib.sha256(stream.read(length)).hexdigest()
+        try:
+            return hashlib.sha256(footer_of(stream, name=f"the metadata file {name}")).hexdigest()
+        except CorruptFileError as error:
+            raise MetadataError(f"{error}: it is damaged") from error
 
     def batches(
         self, stream: BinaryIO, *, name: str, columns: "Mapping[str, Kind]", required: Sequence[str]
     ) -> Iterator[dict[str, list[Any]]]:
         """Yield the rows of a file as lists, one per column; a column that the file lacks is all None."""
-        import pyarrow as pa
-
         try:
             yield from _batches(stream, name, columns, required)
-        except (pa.ArrowException, OSError, OverflowError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk or the network, not the content
-                raise
-            raise MetadataError(f"the metadata file {name} is damaged: {error}") from error
+        except CorruptFileError as error:
+            raise MetadataError(f"{error}: it is damaged, or too large at once") from error
 
 
 def _batches(
     stream: BinaryIO, name: str, columns: "Mapping[str, Kind]", required: Sequence[str]
 ) -> Iterator[dict[str, list[Any]]]:
-    import pyarrow.parquet as pq
-
-    footer = pq.read_metadata(stream)
-    schema = footer.schema.to_arrow_schema()
-    held = [column for column in columns if column in schema.names]
+    file = OutsideParquet(stream, name=f"the metadata file {name}", max_bytes=_MAX_GROUP_BYTES)
+    held = {column: found for column in columns if (found := _held_name(column, file.schema.names)) is not None}
     if missing := [column for column in required if column not in held]:
         raise MetadataError(
-            f"the metadata file {name} has no column {missing[0]!r}, which is needed; it has {', '.join(schema.names)}"
+            f"the metadata file {name} has no column {missing[0]!r}, which is needed; it has "
+            f"{', '.join(file.schema.names)}: name it in data.plan.columns, or set the filter on it to null"
         )
-    _check_types(schema, name, {column: columns[column] for column in held})
-    _check_groups(footer, name)
-    # Read as dictionaries, a page that repeats one long text a million times stays as short as it was stored.
-    texts = [column for column in held if columns[column] != "number"]
-    parquet = pq.ParquetFile(stream, metadata=footer, read_dictionary=texts, buffer_size=_READ_BYTES, pre_buffer=False)
-    for batch in parquet.iter_batches(batch_size=ROWS_PER_BATCH, columns=held, use_threads=False):
-        rows = {column: _values(batch.column(column), columns[column]) for column in held}
+    for column, found in held.items():
+        _check_type(file.schema, name, found, columns[column])
+    for batch in file.batches(list(held.values())):
+        rows = {column: _values(batch.column(found), columns[column]) for column, found in held.items()}
         yield {column: rows.get(column) or [None] * batch.num_rows for column in columns}
 
 
-def _check_types(schema: "pa.Schema", name: str, columns: "Mapping[str, Kind]") -> None:
+def _held_name(column: str, held: Sequence[str]) -> str | None:
+    """Return what a file calls a column, or None where it lacks it."""
+    if column in held:
+        return column
+    by_lower = {name.lower(): name for name in reversed(held)}
+    names = (column.lower(), *OTHER_NAMES.get(column.lower(), ()))
+    return next((by_lower[name] for name in names if name in by_lower), None)
+
+
+def _check_type(schema: "pa.Schema", name: str, column: str, kind: "Kind") -> None:
     import pyarrow.types as kinds
 
-    for column, kind in columns.items():
-        if schema.names.count(column) > 1:
-            raise MetadataError(f"the metadata file {name} has the column {column!r} twice")
-        found = schema.field(column).type
-        plain = found.value_type if kinds.is_dictionary(found) else found
-        is_text = kinds.is_string(plain) or kinds.is_large_string(plain)
-        is_number = kinds.is_integer(plain) or kinds.is_floating(plain) or kinds.is_decimal(plain)
-        fits = {"text": is_text, "number": is_number, "hash": is_text or is_number}[kind]
-        if not fits and not kinds.is_null(plain):
-            raise MetadataError(f"the metadata file {name} has {column!r} as {found}, expected a {kind}")
-
-
-def _check_groups(metadata: Any, name: str) -> None:
-    for number in range(metadata.num_row_groups):
-        if (size := metadata.row_group(number).total_byte_size) > _MAX_GROUP_BYTES:
-            raise MetadataError(
-                f"the metadata file {name} has a row group of {size} bytes, more than {_MAX_GROUP_BYTES}: "
-                "write it again with smaller ones"
-            )
+    if schema.names.count(column) > 1:
+        raise MetadataError(f"the metadata file {name} has the column {column!r} twice")
+    found = schema.field(column).type
+    is_number = kinds.is_integer(found) or kinds.is_floating(found) or kinds.is_decimal(found) or kinds.is_null(found)
+    is_tag = column.lower() == "nsfw" and is_text(found)
+    fits = {"text": is_text(found), "number": is_number or is_tag, "hash": is_text(found) or is_number}[kind]
+    if not fits:
+        raise MetadataError(f"the metadata file {name} has {column!r} as {found}, expected a {kind}")
 
 
 def _values(array: "pa.Array", kind: "Kind") -> list[Any]:
     import pyarrow.types as kinds
 
-    if kinds.is_null(array.type) or (kind == "hash" and not kinds.is_dictionary(array.type)):
+    if kinds.is_dictionary(array.type) or kind == "text":
+        texts = texts_of(array, max_bytes=MAX_CELL_BYTES)
+        return [NSFW_TAGS.get((text or "").strip().lower()) for text in texts] if kind == "number" else texts
+    if kinds.is_null(array.type) or kind == "hash":
         return [None] * len(array)
-    if kind == "number":
-        pc = compute()
-        numbers = array.cast("float64", safe=False)
-        return pc.if_else(pc.is_nan(numbers), None, numbers).to_pylist()
-    return _texts(array)
-
-
-def _texts(array: Any) -> list[str | None]:
-    # Each text is decoded once, however often the batch repeats it, and none longer than a cell may be.
-    import pyarrow as pa
-
-    used = array.indices.unique().drop_null()
-    words = compute().binary_slice(array.dictionary.cast(pa.large_binary()).take(used), 0, MAX_CELL_BYTES)
-    texts = (None if word is None else word.decode("utf-8", "replace") for word in words.to_pylist())
-    known = dict(zip(used.to_pylist(), texts, strict=True))
-    return [None if index is None else known[index] for index in array.indices.to_pylist()]
+    pc = compute()
+    numbers = array.cast("float64", safe=False)
+    return pc.if_else(pc.is_nan(numbers), None, numbers).to_pylist()
 
 
 READERS: Final[tuple[MetadataReader, ...]] = (ParquetReader(),)
@@ -257,6 +240,3 @@ def _content_digest(stream: BinaryIO) -> str:
     while block := stream.read(_READ_BYTES):
         hasher.update(block)
     return hasher.hexdigest()
-
-
-ROWS_PER_BATCH: Final = 8_192

@@ -4,6 +4,7 @@ The rows are read in order (files by name, rows as they stand) and cut whenever 
 to the shard in whose part of the input it stands, so that the shards' counts add up to the whole input.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from tasks.plan.metadata import DigestScope, Kind, Metadata, MetadataFile
 from tasks.stage import Job, Stage
 
 _DIGITS: Final = 16
+_log = logging.getLogger(__name__)
 
 
 def url_number(sample_id: str) -> int:
@@ -65,7 +67,7 @@ class SeenNumbers:
         self._runs.append(run)
 
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 PLAN: Final = TableSchema(
     name="plan",
@@ -213,6 +215,7 @@ class _Planner:
         self._seen = SeenNumbers()
         self._reports: list[ShardReport] = []
         self._reasons: Counter[str] = Counter()
+        self._empty = set(config.filters.needed()) & set(config.columns.named())
 
     def run(self) -> tuple[ShardReport, ...]:
         part = _Part()
@@ -227,6 +230,8 @@ class _Planner:
                     self._reasons[reason] += 1
                     part.drop(row["sample_id"], reason, f"{row['source_file']} row {row['source_row']}")
         self._refuse_empty(part)
+        for name in sorted(self._empty):
+            _log.warning("no row of the metadata states its %s: the filter on it passed every row", name)
         self._commit(part, is_last=True)
         return tuple(self._reports)
 
@@ -266,6 +271,7 @@ class _Planner:
         position = 0
         for batch in self._source.batches(file, kinds, required=self._required(names, file)):
             rows = []
+            self._empty -= {name for name in self._empty if any(value is not None for value in batch[names[name]])}
             for number in range(len(batch[names["url"]])):
                 given = {name: batch[column][number] for name, column in names.items()}
                 rows.append(_planned(given, file.name, position + number))
@@ -273,7 +279,7 @@ class _Planner:
             yield from self._without_repeated(rows)
 
     def _required(self, names: dict[str, str], file: MetadataFile) -> list[str]:
-        needed = ("url", *self._config.filters.needed())
+        needed = ("url", *self._config.filters.required())
         if unnamed := [name for name in needed if name not in names]:
             raise MetadataError(f"a filter needs plan.columns.{unnamed[0]}, which is None; {file.name} was not read")
         return [names[name] for name in needed]

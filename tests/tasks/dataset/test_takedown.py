@@ -1,5 +1,7 @@
 """A takedown removes what shows a listed picture, and touches nothing else."""
 
+import resource
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -209,6 +211,22 @@ def test_a_list_that_cannot_be_understood_is_refused(tmp_path: Path, text: str):
     path.write_text(text)
     with pytest.raises(TakedownListError, match=r"neither|empty"):
         read_takedown_list(path)
+
+
+def test_a_list_of_few_bytes_takes_little_memory_and_time_however_often_it_repeats_a_text(tmp_path: Path):
+    path, url = tmp_path / "LIST.PQ", "http://a/" + "x" * 40_000
+    repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 500_000, pa.int32()), pa.array([url]))
+    pq.write_table(pa.table({"url": repeated}), path, compression="zstd")
+    assert path.stat().st_size < 100_000  # of 20 GB
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    assert read_takedown_list(path) == TakedownList(urls=frozenset({url}))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+    assert time.process_time() - start < 10
+    pq.write_table(pa.table({"url": pa.array(["x" * 100_000] * 5000)}), path, compression="zstd", use_dictionary=False)
+    with pytest.raises(TakedownListError, match="bytes in a row group"):
+        read_takedown_list(path)
+    with pytest.raises(TakedownListError, match="files of at most"):
+        read_takedown_list(Path("/dev/zero"))
 
 
 def test_lists_come_as_parquet_too(tmp_path: Path):

@@ -1,6 +1,7 @@
 import contextlib
 import gzip
 import hashlib
+import re
 import socket
 import ssl
 import threading
@@ -17,6 +18,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
 from miniature.faults import FaultShares
@@ -130,6 +133,10 @@ def test_each_status_has_its_class(server: ScriptedServer, status: str, error_cl
         (_answer(b"", length=10_001), "too_many_bytes"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 20_000, "too_many_bytes"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", "bad_response"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-0x1\r\nhello\r\n0\r\n\r\n", "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\xd9\xa5\r\nhello\r\n0\r\n\r\n", "incomplete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 30 + b"\r\nhello", "incomplete"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n" + b"x" * 100_000, "too_many_bytes"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 40_000, "too_many_bytes"),
         (_answer(gzip.compress(bytes(20_000), mtime=0), "Content-Encoding: gzip"), "too_many_bytes"),
@@ -137,17 +144,49 @@ def test_each_status_has_its_class(server: ScriptedServer, status: str, error_cl
         (_answer(b"no gzip", "Content-Encoding: gzip"), "bad_response"),
         (_answer(b"abc", "Content-Encoding: br"), "bad_response"),
         (_answer(b"", status="302 Found"), "bad_response"),
+        (_answer(b"abc", "Content-Encoding: gzip, br"), "bad_response"),
+        (_answer(b"abc", "Content-Encoding: " + "gzip," * 9), "bad_response"),
         (_answer(b"abc", "X-Robots-Tag: noai"), "refused_by_robots"),
+        (_answer(b"abc", "X-Robots-Tag: all", "x-robots-tag: iedit: NoAI"), "refused_by_robots"),
+        (_answer(b"", "X-Robots-Tag: noai", "Location: /y", status="302 Found"), "refused_by_robots"),
     ],
 )
 def test_each_broken_answer_has_its_class(server: ScriptedServer, answer: bytes, error_class: str) -> None:
     assert _error(server, server.url("/x", answer)).error_class == error_class
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(b"abc" * 99, mtime=0), zlib.compress(b"abc" * 99)])
-def test_a_packed_body_that_was_not_asked_for_is_unpacked(server: ScriptedServer, packed: bytes) -> None:
-    name = "gzip" if packed[:2] == b"\x1f\x8b" else "deflate"
-    assert _fetch(server, server.url("/x", _answer(packed, f"Content-Encoding: {name}"))).data == b"abc" * 99
+@pytest.mark.parametrize(
+    ("label", "packed"),
+    [
+        ("gzip", gzip.compress(b"abc" * 99, mtime=0)),
+        ("deflate", zlib.compress(b"abc" * 99)),
+        ("deflate", zlib.compress(b"abc" * 99, wbits=-15)),
+        ("X-GZIP, deflate", zlib.compress(gzip.compress(b"abc" * 99, mtime=0))),
+        ("aws-chunked,gzip", gzip.compress(b"abc" * 99, mtime=0)),
+    ],
+)
+def test_a_packed_body_that_was_not_asked_for_is_unpacked(server: ScriptedServer, label: str, packed: bytes) -> None:
+    assert _fetch(server, server.url("/x", _answer(packed, f"Content-Encoding: {label}"))).data == b"abc" * 99
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(label=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20))
+def test_a_label_that_names_no_coding_changes_nothing(server: ScriptedServer, label: str) -> None:
+    assume(
+        not {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"} & set(re.split("[ ,]", label.lower()))
+    )
+    assert _fetch(server, server.url("/x", _answer(b"a body", f"Content-Encoding: {label}"))).data == b"a body"
+
+
+@pytest.mark.parametrize("raised", [ValueError, OverflowError, RecursionError, UnicodeError, zlib.error, MemoryError])
+def test_whatever_is_raised_for_one_url_is_a_failure_of_that_url(
+    server: ScriptedServer, raised: type[Exception]
+) -> None:
+    def resolver(*_: object) -> list[str]:
+        raise raised("what nobody expected")
+
+    with contextlib.closing(Fetcher(QUICK, num_threads=1, resolver=resolver)) as fetcher, pytest.raises(FetchError):
+        fetcher.fetch("http://site.example/")
 
 
 def test_a_chunked_body_and_one_without_a_length_come_whole(server: ScriptedServer) -> None:

@@ -39,7 +39,7 @@ def test_a_url_is_brought_into_one_form(url: str, normal: str) -> None:
             "http://[::1/",
             "http://[a]/",
         ),
-        *("http://a\r\nHost: b/", "http://example.com/\x00", "http://example.com\\@127.0.0.1/", "http://-a.com/"),
+        *("http://a\r\nHost: b/", "http://example.com/\x00", "http://example.com\\@127.0.0.1/"),
         *("http://.example.com/", "http://a..b/", "http://[fe80::1%25eth0]/", "http://" + "a" * 64 + ".com/"),
         "http://example.com/" + "a" * 5000,
     ],
@@ -47,6 +47,18 @@ def test_a_url_is_brought_into_one_form(url: str, normal: str) -> None:
 def test_what_is_no_url_or_carries_a_user_is_a_bad_url(url: str) -> None:
     assert _error_class(url) == "bad_url"
     assert not is_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        *(("http://-navarro-.tumblr.com/a.jpg", "-navarro-.tumblr.com"), ("http://-a.b-/", "-a.b-")),
+        *(("http://_dmarc.a_b.com/", "_dmarc.a_b.com"), ("http://ex%41mple.com/", "example.com")),
+        *(("http://faß.de/", "xn--fa-hia.de"), ("http://i❤.ws/", "xn--i-7iq.ws"), ("http://a。b/", "a.b")),
+    ],
+)
+def test_hosts_that_break_the_rules_of_dns_are_taken_as_browsers_take_them(url: str, host: str) -> None:
+    assert parse_url(url).host == host
 
 
 @pytest.mark.parametrize(

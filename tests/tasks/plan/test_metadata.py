@@ -67,6 +67,42 @@ def test_values_come_as_they_are_whatever_their_exact_type(tmp_path: Path, *, di
         assert _joined(batches, "hash") == [None] * 240
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary_view()]
+)
+def test_texts_are_read_however_their_writer_stores_them(tmp_path: Path, kind: pa.DataType) -> None:
+    urls = pa.array([None, b"x", b"x", "ü".encode(), b""], pa.binary()).cast(kind)
+    assert _joined(_read(_write(tmp_path / "a.parquet", pa.table({"URL": urls}))), "URL") == [None, "x", "x", "ü", ""]
+
+
+def test_the_columns_of_published_sets_are_found_under_their_own_names(tmp_path: Path) -> None:
+    laion_400m = pa.table(
+        {"SAMPLE_ID": [1.0, 2.0, 3.0], "URL": ["a", "b", "c"], "TEXT": ["x", "y", "z"], "HEIGHT": [5, 6, 7]}
+        | {"WIDTH": [8, 9, 10], "LICENSE": ["?"] * 3, "NSFW": ["UNLIKELY", "NSFW", None], "similarity": [0.3, 0.4, 0.5]}
+    )
+    lower = pa.table(
+        {"url": ["a", "b", "c"], "caption": ["x", "y", "z"], "original_width": [8, 9, 10], "md5": ["f"] * 3}
+    )
+    columns: dict[str, Kind] = {"URL": "text", "TEXT": "text", "WIDTH": "number", "punsafe": "number", "hash": "hash"}
+    for table in (laion_400m, lower):
+        found = _read(_write(tmp_path / "a.parquet", table), columns)
+        assert [_joined(found, name) for name in ("URL", "TEXT", "WIDTH")] == [
+            ["a", "b", "c"],
+            ["x", "y", "z"],
+            [8, 9, 10],
+        ]
+        is_lower = table is lower
+        assert _joined(found, "punsafe") == ([None] * 3 if is_lower else [0.0, 1.0, None])
+        assert _joined(found, "hash") == (["f"] * 3 if is_lower else [None] * 3)
+
+
+def test_a_small_file_of_billions_of_rows_or_of_a_huge_group_is_refused(tmp_path: Path) -> None:
+    path = _write(tmp_path / "rows.parquet", pa.table({"URL": pa.array(["x"]).take(pa.array([0] * 2_000_000))}))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(MetadataError, match=r"rows\.parquet has 2000000 rows, at most"):
+        _read(path)
+
+
 def test_texts_are_hashes_numbers_are_not_and_nan_is_unknown(tmp_path: Path) -> None:
     table = pa.table({"URL": ["a", "b"], "WIDTH": [float("nan"), 2.5], "hash": ["abc", None]})
     batches = _read(_write(tmp_path / "a.parquet", table))

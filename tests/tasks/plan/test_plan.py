@@ -127,7 +127,7 @@ def test_any_cut_keeps_the_same_rows_and_counts(
     store = ShardStore.at(folder / "store")
     config = PlanConfig(shard_size=size, filters=SCORE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.plan.metadata.ROWS_PER_BATCH", batch)
+        patch.setattr("storage.parquet.ROWS_PER_BATCH", batch)
         if not kept:
             with pytest.raises(EmptyPlanError):
                 plan_shards(str(folder / "meta"), config, store)
@@ -240,6 +240,22 @@ def test_missing_columns_are_unknown_or_one_error_with_file_and_column(store: Sh
     config = PlanConfig(columns=ColumnNames(punsafe=None), filters=FilterConfig(max_punsafe=0.5))
     with pytest.raises(MetadataError, match=r"plan\.columns\.punsafe"):
         plan_shards(str(tmp_path / "meta"), config, store)
+
+
+def test_the_columns_of_laion_400m_pass_the_filters_of_the_profiles(
+    store: ShardStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"SAMPLE_ID": 1.0, "TEXT": "a bus", "HEIGHT": 400, "WIDTH": 500, "LICENSE": "?", "similarity": 0.3}
+    tags = ("UNLIKELY", "NSFW", "UNSURE")
+    _write(tmp_path / "meta", [row | {"URL": f"http://e.com/{tag}", "NSFW": tag} for tag in tags])
+    filters = FilterConfig(languages=("en",), max_punsafe=0.5, max_pwatermark=0.8)
+    plan = plan_shards(str(tmp_path / "meta"), PlanConfig(filters=filters), store)
+    assert [(report.num_out, report.dropped) for report in plan.reports] == [(2, {"unsafe": 1})]
+    assert sorted(store.read_table(plan.reports[0])["punsafe"].to_pylist()) == [0.0, 0.5]
+    assert [record.args for record in caplog.records] == [("language",), ("pwatermark",)]
+    strict = FilterConfig(languages=("en",), keep_unknown=False)
+    with pytest.raises(MetadataError, match=r"no column 'LANGUAGE'.*data\.plan\.columns"):
+        plan_shards(str(tmp_path / "meta"), PlanConfig(filters=strict), store)
 
 
 def test_other_names_of_columns_and_a_hash_of_the_content_are_taken(store: ShardStore, tmp_path: Path) -> None:
