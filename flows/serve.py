@@ -20,6 +20,8 @@ from flows.server import KEPT_LEASES, end_process
 
 DEPLOYMENTS: Final = Path(flows.__file__).with_name("prefect.yaml")
 """What is deployed; flow runs work in the folder in which the command was started."""
+DEAD_RUNS: Final = DEPLOYMENTS.with_name("dead_runs.yaml")
+"""The automation that marks a flow run as crashed whose process is gone."""
 
 _START_S: Final = 120.0
 
@@ -81,7 +83,7 @@ def serve(config: ServeConfig) -> None:
         _call(
             ("--no-prompt", "deploy", "--all", "--prefect-file", str(DEPLOYMENTS)), environment, what="the deployments"
         )
-        _set_limits(config)
+        _set_up(config)
         _say(f"server       http://{config.address}")
         _say(f"try          PREFECT_API_URL={config.api_url} prefect deployment run 'build-dataset/mini' --watch")
         _say("Ctrl-C       ends the worker, then the server")
@@ -122,16 +124,23 @@ def _create_pool(config: ServeConfig, environment: Mapping[str, str]) -> None:
     _call(create, environment, what=f"the work pool {config.pool}")
 
 
-def _set_limits(config: ServeConfig) -> None:
-    """Create the limits of all profiles, so that the very first runs already obey them."""
+def _set_up(config: ServeConfig) -> None:
+    """Create the limits of all profiles, so that the very first runs already obey them, and what finds dead runs."""
+    import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import AutomationCore
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.config.profiles import PROFILES
     from flows.engine.runner import set_tag_limits
 
+    automation = AutomationCore.model_validate(yaml.safe_load(DEAD_RUNS.read_text(encoding="utf-8")))
     with temporary_settings({PREFECT_API_URL: config.api_url}):
         for profile in PROFILES.values():
             set_tag_limits(profile().run.tag_limits)
+        with get_client(sync_client=True) as client:
+            if not client.read_automations_by_name(automation.name):
+                client.create_automation(automation)
 
 
 def _started(
