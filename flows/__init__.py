@@ -9,8 +9,11 @@ DEFAULTS: Final = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait must not spin: two processes that share the cores slow each other down 70 times (an edit of the
+    # miniature takes 94 s instead of 1.3 s), and alone it costs nothing that can be measured.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""Environment variables that are set where the user has not set them: no telemetry, no search for updates."""
+"""Environment variables that are set where the user has not set them: no telemetry, no updates, no spinning threads."""
 
 # Before the libraries are imported, which read them at their import.
 for _name, _value in DEFAULTS.items():

@@ -14,7 +14,7 @@ from flows.engine.stage_runs import StageRuns
 from flows.reporting.artifacts import publish_version
 from flows.reporting.progress import CompositeProgress, Progress, RunProgress, StageTotals, current_progress
 from flows.sources import open_source
-from storage import ShardReport, VersionInfo
+from storage import Files, ShardReport, VersionInfo, until_whole
 from tasks.pack import plan as pack
 from tasks.pack.stage import write_dataset
 from tasks.plan import stage as plan
@@ -54,13 +54,18 @@ def build_dataset(
     """
     resolved = resolve(profile, config, recipe=recipe, metadata=metadata, uses=BUILD)
     run = resolved.run
+
     with open_source(resolved.data.source) as address, task_runs(run.runner, run.tag_limits) as runs:
-        totals = StageTotals()
-        progress = CompositeProgress([current_progress(), RunProgress("build-dataset"), totals])
-        stages = stage_runs(resolved, root, runs, progress, retry=retry_downloads)
-        planned, input_digest = plan_metadata(stages, address, shards)
-        done = stages.through(planned, [stage for stage in DATASET if stage not in (plan.STAGE, pack.STAGE)])
-        version = pack_version(stages, done, DATASET, input_digest)
+
+        def build() -> tuple[VersionInfo, StageTotals]:
+            totals = StageTotals()
+            progress = CompositeProgress([current_progress(), RunProgress("build-dataset"), totals])
+            stages = stage_runs(resolved, root, runs, progress, retry=retry_downloads)
+            planned, input_digest = plan_metadata(stages, address, shards)
+            done = stages.through(planned, [stage for stage in DATASET if stage not in (plan.STAGE, pack.STAGE)])
+            return pack_version(stages, done, DATASET, input_digest), totals
+
+        version, totals = until_whole(Files(root), build)
     publish_version(version, root, totals)
     get_run_logger().info("version %s: %s pairs in %s", version.id, f"{version.num_samples:,}", root)
     return version.id

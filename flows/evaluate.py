@@ -19,7 +19,7 @@ from flows.reporting.artifacts import publish_evaluation
 from flows.reporting.progress import CompositeProgress, Progress, RunProgress, current_progress
 from flows.sources import open_set
 from iedit_model.models.source import ModelSource
-from storage import ShardReport, ShardStore, canonical_json
+from storage import ShardReport, ShardStore, canonical_json, until_whole
 from tasks.evaluate.driver import (
     EvaluationPart,
     ShardReports,
@@ -81,14 +81,17 @@ def evaluate(
     evalsets = [open_set(name, root, chosen) for name in chosen.sets]
     progress = CompositeProgress([current_progress(), RunProgress("evaluate")])
     with task_runs(run.runner, run.tag_limits) as runs:
-        done = run_evaluation(
-            plan,
-            weights,
-            evalsets,
-            store,
-            model=model,
-            strengths=strengths or (),
-            runner=_AsTaskRuns(run, root, runs, progress, runs.fan_out(progress)),
+        done = until_whole(
+            store.files,
+            lambda: run_evaluation(
+                plan,
+                weights,
+                evalsets,
+                store,
+                model=model,
+                strengths=strengths or (),
+                runner=_AsTaskRuns(run, root, runs, progress, runs.fan_out(progress)),
+            ),
         )
     append_history(store.files, done.evaluation)
     address = publish_evaluation(done, root, size_px=plan.size_px, version=version)

@@ -13,7 +13,7 @@ from flows.engine.runner import task_runs
 from flows.reporting.artifacts import publish_image
 from flows.reporting.progress import current_progress
 from flows.reporting.version_text import find_version
-from storage import ShardStore, VersionStore
+from storage import ShardStore, VersionStore, until_whole
 from tasks.train.run_config import TrainRunConfig
 from tasks.train.stage import TrainReport
 from tasks.train.stage import train as train_stage
@@ -65,7 +65,7 @@ def train_shard(shard: str, *, root: str, version: str, config: TrainRunConfig, 
     """Find the version and train on it."""
     store = ShardStore.at(root)
     info = find_version(VersionStore(store.files), version)
-    return train_stage(info.id, config, store, Path(out), progress=current_progress())
+    return until_whole(store.files, lambda: train_stage(info.id, config, store, Path(out), progress=current_progress()))
 
 
 def publish_run(report: TrainReport) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
@@ -76,6 +77,24 @@ def as_values(config: Any) -> Any:
     if isinstance(config, tuple | list):
         return [as_values(value) for value in config]
     return config
+
+
+def parsed_json(data: bytes | str) -> Any:
+    """Return what JSON from outside means; of a key that stands twice in an object one value would be lost.
+
+    Raises:
+        ValueError: it is no JSON, or has a key twice.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(data, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, number in Counter(name for name, _ in pairs).items() if number > 1)
+        raise ValueError(f"it has {twice!r:.80} twice in one object")
+    return found
 
 
 @functools.cache

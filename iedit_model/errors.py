@@ -8,10 +8,14 @@ IEditError
 |   `-- MaskError       a mask is empty where it must not be, or has values outside [0, 1]
 |-- WeightsError    a model folder without usable weights
 |   |-- MissingModelError   neither a folder nor a hub id that can be had
-|   `-- PickledWeightsError weights only in a format that can run code
+|   |-- PickledWeightsError weights only in a format that can run code
+|   `-- ForeignCodeError    a model that asks for Python code of its own to be run
+|-- OverflowedError  a model gave values that are not finite, although its weights are
 |-- EditError       an edit that cannot be made as it was asked for
 |   `-- ImageFileError  an image file that is damaged or of a format that is not read
-|       `-- ImageTooLargeError  one with more bytes or pixels than are read
+|       |-- ImageTooLargeError  one with more bytes or pixels than are read
+|       `-- ImageTooCostlyError one whose decoding takes more time or memory than an image may
+|-- ImageDecoderError   the process that decodes images cannot be started, or is broken
 `-- MemoryLimitError    not even a batch of one fits into memory
 """
 
@@ -63,6 +67,20 @@ class PickledWeightsError(WeightsError):
     """A model has its weights only as pickles, which can run code when they are read."""
 
 
+class ForeignCodeError(WeightsError):
+    """A model asks for Python code of its folder or of the hub to be run."""
+
+
+class OverflowedError(IEditError, ArithmeticError):
+    """A model gave NaN or infinite values, although its weights are finite: mostly fp16 that overflowed."""
+
+    stops_run = True
+
+    def __init__(self, what: str, dtype: object) -> None:
+        """Name what is not finite and the precision that it was computed in."""
+        super().__init__(f"{what} are not finite in {dtype}: take fp32 or bf16 (device.dtype; --dtype of iedit edit)")
+
+
 class EditError(IEditError, ValueError):
     """An edit cannot be made as it was asked for; the message says what is missing or out of range."""
 
@@ -73,6 +91,16 @@ class ImageFileError(EditError):
 
 class ImageTooLargeError(ImageFileError):
     """An image file has more bytes or pixels than are read."""
+
+
+class ImageTooCostlyError(ImageFileError):
+    """Decoding an image file takes more processor time or memory than an image may."""
+
+
+class ImageDecoderError(IEditError, RuntimeError):
+    """The process that decodes images cannot be started, or fails on what is no image's fault."""
+
+    retryable = True
 
 
 class MemoryLimitError(IEditError, RuntimeError):

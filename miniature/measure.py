@@ -318,9 +318,10 @@ def measure_perceptual(sample: Sample) -> list[Figure]:
     """Return how often the VGG names the noun."""
     import torch
 
+    from iedit_model.models.source import ModelSource
     from iedit_model.models.vgg import load_vgg
 
-    model = load_vgg(sample.weights / "perceptual")
+    model = load_vgg(ModelSource(str(sample.weights / "perceptual")))
     scenes = single_scenes(sample.num_scenes, share="all")
     pixels = np.stack([np.asarray(scene.render()) for scene in scenes])
     with torch.no_grad():

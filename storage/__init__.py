@@ -11,12 +11,14 @@ from storage.errors import (
     AccountingError,
     AddressError,
     CorruptFileError,
+    DamagedFileError,
     DiskFullError,
     EmptyVersionError,
     FilterError,
     FingerprintError,
     ForbiddenMemberError,
     MissingFileError,
+    RemoteError,
     SchemaError,
     ShardNameError,
     StorageError,
@@ -43,7 +45,7 @@ from storage.ids import (
 from storage.lineage import StageRecord, StageRun, VersionInfo
 from storage.parquet import OutsideParquet, filtered, parquet_bytes, read_parquet
 from storage.reports import Dropped, FileEntry, ShardReport
-from storage.shards import ShardStore, ShardTarget
+from storage.shards import ShardStore, ShardTarget, until_whole
 from storage.tables import (
     DROPPED,
     SAMPLE_ID,
@@ -56,7 +58,7 @@ from storage.tables import (
     validated,
 )
 from storage.tars import TarMember, WrittenTar, iter_tar, read_tar_member, write_tar
-from storage.verify import Problem, split_member, verify_version
+from storage.verify import Problem, repair, split_member, verify_version
 from storage.versions import VersionStore
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "AddressError",
     "Column",
     "CorruptFileError",
+    "DamagedFileError",
     "DiskFullError",
     "Dropped",
     "EmptyVersionError",
@@ -81,6 +84,7 @@ __all__ = [
     "MissingFileError",
     "OutsideParquet",
     "Problem",
+    "RemoteError",
     "SampleChange",
     "SchemaError",
     "ShardNameError",
@@ -119,9 +123,11 @@ __all__ = [
     "parse_filter",
     "read_parquet",
     "read_tar_member",
+    "repair",
     "sample_id",
     "sample_seed",
     "split_member",
+    "until_whole",
     "validated",
     "verify_version",
     "write_tar",

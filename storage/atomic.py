@@ -16,7 +16,9 @@ from pathlib import Path
 from storage.errors import DiskFullError
 
 PARTIAL_SUFFIX = ".partial"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FULL_WORDS = (*(os.strerror(number).lower() for number in sorted(_FULL)), "disk is full")
+"""What faiss, safetensors, diffusers and sqlite say in their own errors, which carry no number."""
 
 
 def is_partial(name: str) -> bool:
@@ -91,13 +93,25 @@ def sweep_partials(folder: Path, *, prefix: str = "") -> list[Path]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the system's "no space left" within the block into a ``DiskFullError``."""
+    """Turn "no space left" within the block, in whose words ever, into a ``DiskFullError``."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise DiskFullError(f"no room left to write {path}: free some space and run again") from error
-        raise
+    except Exception as error:  # the libraries that write files for us raise what they like
+        if isinstance(error, DiskFullError) or not is_disk_full(error):
+            raise
+        place = getattr(error, "filename", None) or path
+        raise DiskFullError(f"no room left to write {place}: free some space and run again") from error
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one that it came from, says that a disk, a quota or a file's size limit is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if any(words in str(error).lower() for words in _FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _claim(path: Path) -> tuple[Path, int]:

@@ -2,8 +2,10 @@
 
 StorageError
 ├── AddressError             a root or a path inside it that cannot be used
+├── RemoteError              a remote store that cannot be reached, or fails
 ├── MissingFileError         a file that should be there is not
 ├── CorruptFileError         a file is there but its bytes are not what was written
+│   ├── DamagedFileError     a file of a finished shard is not what its marker says: to be made again
 │   ├── TruncatedTarError    a tar ends before its end marker
 │   └── ForbiddenMemberError a tar member that is never unpacked: link, folder, absolute, oversize, twice
 ├── DiskFullError            no room left on the disk or in the quota
@@ -14,7 +16,7 @@ StorageError
 ├── AccountingError          samples that came in but neither went out nor were dropped
 └── VersionError
     ├── UnknownVersionError  no version, or more than one, begins with this id
-    ├── VersionConflictError a version of this id exists with other content
+    ├── VersionConflictError a version of this id exists with other rows
     └── EmptyVersionError    a version without a single sample
 """
 
@@ -36,6 +38,12 @@ class AddressError(StorageError):
     stops_run = True
 
 
+class RemoteError(StorageError):
+    """A remote store cannot be reached or fails; the message names the address."""
+
+    retryable = True
+
+
 class MissingFileError(StorageError):
     """A file that should be in the store is not there."""
 
@@ -46,6 +54,21 @@ class CorruptFileError(StorageError):
     """A file is there, but its bytes are not what was written."""
 
     retryable = True
+
+
+class DamagedFileError(CorruptFileError):
+    """A file of a finished shard cannot be read or is not what its marker says: it is to be made again."""
+
+    retryable = False
+
+    def __init__(self, message: str, *paths: str) -> None:
+        """Keep the paths of the damaged files, relative to the root of the store."""
+        super().__init__(message, *paths)
+        self.paths = paths
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return str(self.args[0])
 
 
 class TruncatedTarError(CorruptFileError):
@@ -102,7 +125,7 @@ class UnknownVersionError(VersionError):
 
 
 class VersionConflictError(VersionError):
-    """A version of the same id exists with other content, although a version never changes."""
+    """A version of the same id exists, whole, with other rows, although a version never changes."""
 
 
 class EmptyVersionError(VersionError):

@@ -8,6 +8,7 @@ from fsspec's own configuration (``FSSPEC_S3_ENDPOINT_URL`` and the like), never
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from storage import atomic
-from storage.errors import AddressError, CorruptFileError, MissingFileError
+from storage.errors import AddressError, CorruptFileError, MissingFileError, RemoteError
+from storage.remote import open_system
 
 _MAX_SEGMENT_BYTES = 200
 _FORBIDDEN = frozenset('*?[]\\"<>|')
@@ -86,8 +88,8 @@ class FileStat:
 class Files:
     """Files under ``root``; holds no connection, so that it can go to threads, processes and Ray workers.
 
-    Paths are relative POSIX paths (``checked_path``). Beside the named errors, an unreachable store raises the
-    ``OSError`` of its fsspec implementation: whoever runs the stage may try again.
+    Paths are relative POSIX paths (``checked_path``). Beside the named errors, a remote store that cannot be reached
+    raises ``RemoteError``: whoever runs the stage may try again.
 
     Raises:
         AddressError: the root cannot be used.
@@ -185,7 +187,7 @@ class Files:
             raise AddressError(f"cannot read {size} bytes at {offset} of {self.address(path)}")
         try:
             data = self._range(path, offset, size)
-        except OSError as error:
+        except (OSError, RemoteError) as error:
             # Object stores answer a range past the end with an error of their own.
             if (held := self.size(path)) is None:
                 raise MissingFileError(f"{self.address(path)} is not there") from error
@@ -240,15 +242,24 @@ class Files:
 
     def size(self, path: str) -> int | None:
         """Return the size of ``path`` in bytes, or None when no such file is there."""
+        found = self.stat(path)
+        return None if found is None else found.size
+
+    def stat(self, path: str) -> FileStat | None:
+        """Return size and time of ``path``, or None when no such file is there."""
         if self.is_local:
             local = self._local(path)
-            return local.stat().st_size if local.is_file() else None
+            try:
+                found = local.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return FileStat(size=found.st_size, modified=found.st_mtime) if stat.S_ISREG(found.st_mode) else None
         system, name = self._remote(path)
         try:
-            found = system.info(name)
+            entry = system.info(name)
         except FileNotFoundError:
             return None
-        return int(found["size"]) if found["type"] == "file" else None
+        return _remote_stat(entry) if entry["type"] == "file" else None
 
     def exists(self, path: str) -> bool:
         """Return whether a file (not a folder) is at ``path``."""
@@ -321,14 +332,7 @@ class Files:
         return system, f"{base.rstrip('/')}/{checked_path(path)}"
 
     def _system(self) -> tuple[Any, str]:
-        from fsspec.core import url_to_fs
-
-        try:
-            # fsspec keeps one instance a thread and process; a cached listing would hide what others write.
-            system, base = url_to_fs(self.root, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise AddressError(f"cannot open the root {self.root}: {error}") from error
-        return system, base
+        return open_system(self.root)
 
     @contextmanager
     def _published(self, system: Any, name: str) -> Iterator[str]:
@@ -352,8 +356,8 @@ class Files:
             for name in names:
                 path = Path(folder) / name
                 with suppress(FileNotFoundError):  # a partial file that was published in the meantime
-                    stat = path.lstat()
-                    found[path.relative_to(root).as_posix()] = FileStat(size=stat.st_size, modified=stat.st_mtime)
+                    entry = path.lstat()
+                    found[path.relative_to(root).as_posix()] = FileStat(size=entry.st_size, modified=entry.st_mtime)
         return found
 
     def _remote_stats(self, prefix: str) -> dict[str, FileStat]:

@@ -10,11 +10,11 @@ import enum
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from storage.errors import FingerprintError
+from storage.errors import CorruptFileError, FingerprintError
 
 TYPE_KEY = "@"
 """Key under which an object says what it is; no Python field can be called so."""
@@ -41,6 +41,29 @@ def json_document(content: object) -> bytes:
         ValueError: a number is not finite.
     """
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+_CHECKSUM = "checksum"
+
+
+def sealed_document(content: Mapping[str, Any]) -> bytes:
+    """Return a JSON file that says its own sha256, so that a flipped bit in it is noticed when it is read."""
+    return json_document({**content, _CHECKSUM: hashlib.sha256(json_document(content)).hexdigest()})
+
+
+def sealed_content(data: bytes) -> dict[str, Any]:
+    """Return what ``sealed_document`` wrote; a file of before it had a checksum is taken as it is.
+
+    Raises:
+        CorruptFileError: the bytes are not those that were written.
+        ValueError: no JSON.
+    """
+    content: dict[str, Any] = json.loads(data)
+    if _CHECKSUM in content:
+        del content[_CHECKSUM]
+        if sealed_document(content) != data:
+            raise CorruptFileError("its bytes are not those that were written: the checksum differs")
+    return content
 
 
 def canonical_value(value: object, *, at: str = "config") -> Json:

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from storage.errors import CorruptFileError, VersionError
-from storage.ids import Json, canonical_value, digest_of, json_document
+from storage.ids import Json, canonical_value, digest_of, sealed_content, sealed_document
 from storage.reports import FileEntry, ShardReport
 
 FORMAT = 1
@@ -108,8 +107,7 @@ class VersionInfo:
 
     def to_json(self) -> bytes:
         """Return the version as the bytes of a ``version.json``, without any time in it."""
-        content = {"format": FORMAT, **asdict(self)}
-        return json_document(content)
+        return sealed_document({"format": FORMAT, **asdict(self)})
 
     @classmethod
     def from_json(cls, data: bytes) -> "VersionInfo":
@@ -119,7 +117,7 @@ class VersionInfo:
             CorruptFileError: not such a version, of another format, or its id does not follow from its content.
         """
         try:
-            content: dict[str, Any] = json.loads(data)
+            content = sealed_content(data)
             if (found := content.pop("format")) != FORMAT:
                 raise CorruptFileError(f"this version has format {found}, this code reads format {FORMAT}")
             content["stages"] = tuple(StageRecord(**record) for record in content["stages"])

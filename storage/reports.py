@@ -1,14 +1,12 @@
 """What a stage says about one finished shard: its files, its counts, and the digest that later stages build on."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from storage.errors import AccountingError, CorruptFileError, SchemaError, ShardNameError
-from storage.ids import digest_of, json_document
+from storage.ids import digest_of, sealed_content, sealed_document
 
 Scalar = str | int | float | bool | None
 
@@ -123,7 +121,7 @@ class ShardReport:
             "digest": self.digest,
             "extra": dict(self.extra),
         }
-        return json_document(content)
+        return sealed_document(content)
 
     @classmethod
     def from_json(cls, data: bytes) -> "ShardReport":
@@ -133,7 +131,7 @@ class ShardReport:
             CorruptFileError: not such a report, or its digest does not match its files.
         """
         try:
-            content: dict[str, Any] = json.loads(data)
+            content = sealed_content(data)
             files = {suffix: FileEntry(**entry) for suffix, entry in content.pop("files").items()}
             digest = content.pop("digest")
             report = cls(files=files, **content)

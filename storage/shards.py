@@ -2,16 +2,20 @@
 
 A shard is finished when its marker ``<shard>.done.json`` is there and every file that it lists is there with its size.
 Files first, marker last: a run that is killed at any moment leaves the shard unfinished or finished, never in between.
+A file that changed after its marker is hashed before the shard counts as finished, and every file is hashed before it
+is read: what is damaged is never built upon.
 """
 
+import errno
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from storage.errors import AccountingError, CorruptFileError, MissingFileError, ShardNameError
+from storage.errors import AccountingError, CorruptFileError, DamagedFileError, MissingFileError, ShardNameError
 from storage.files import Files
 from storage.ids import file_sha256, stream_sha256
 from storage.parquet import parquet_bytes, read_parquet, read_schema
@@ -29,13 +33,14 @@ from storage.reports import (
     stage_folder,
 )
 from storage.tables import DROPPED, TableSchema, validated
-from storage.tars import WrittenTar
+from storage.tars import WrittenTar, read_tar_member
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.compute as pc
 
 _MAX_REPORT_BYTES = 16 << 20
+_log = logging.getLogger(__name__)
 
 Blob = bytes | Path | WrittenTar
 
@@ -83,13 +88,12 @@ class ShardStore:
         Raises:
             ShardNameError: the shard has no such table.
             MissingFileError: the file is gone.
-            CorruptFileError: it is damaged.
+            DamagedFileError: it is damaged.
             SchemaError: it has no such column.
             FilterError: ``where`` does not fit it.
         """
-        path = report.path(suffix)
-        with self.files.open(path) as stream:
-            return read_parquet(stream, name=self.files.address(path), columns=columns, where=where)
+        with self.open_blob(report, suffix) as stream:
+            return read_parquet(stream, name=self.files.address(report.path(suffix)), columns=columns, where=where)
 
     def read_schema(self, report: ShardReport) -> TableSchema:
         """Return the declaration of a finished shard's table, without reading its rows.
@@ -97,12 +101,11 @@ class ShardStore:
         Raises:
             ShardNameError: the shard has no table.
             MissingFileError: the file is gone.
-            CorruptFileError: it is damaged.
+            DamagedFileError: it is damaged.
             SchemaError: it carries no declaration.
         """
-        path = report.path(TABLE)
-        with self.files.open(path) as stream:
-            return TableSchema.of(read_schema(stream, name=self.files.address(path)))
+        with self.open_blob(report, TABLE) as stream:
+            return TableSchema.of(read_schema(stream, name=self.files.address(report.path(TABLE))))
 
     def read_dropped(self, report: ShardReport) -> "pa.Table":
         """Return one row (sample_id, reason, detail) per sample that the stage dropped."""
@@ -110,46 +113,97 @@ class ShardStore:
             return DROPPED.table(())
         return self.read_table(report, suffix=DROPPED_TABLE)
 
-    def open_blob(self, report: ShardReport, suffix: str) -> AbstractContextManager[BinaryIO]:
-        """Return a context manager that yields a seekable stream over one file of the shard.
+    @contextmanager
+    def open_blob(self, report: ShardReport, suffix: str) -> Iterator[BinaryIO]:
+        """Yield a seekable stream over one file of the shard, which was read and compared with its hash before.
 
         Raises:
             ShardNameError: the shard has no such file.
             MissingFileError: the file is gone.
+            DamagedFileError: its bytes are not those that were written.
         """
-        return self.files.open(report.path(suffix))
+        with self.files.open(report.path(suffix)) as stream:
+            self._check(report, suffix, stream)
+            stream.seek(0)
+            yield stream
 
-    def local_blob(self, report: ShardReport, suffix: str) -> AbstractContextManager[Path]:
-        """Return a context manager that yields a local path of one file of the shard (a copy when the store is remote).
+    @contextmanager
+    def local_blob(self, report: ShardReport, suffix: str) -> Iterator[Path]:
+        """Yield a local path of one file of the shard (a copy when the store is remote), compared with its hash before.
 
-        Raises:
-            ShardNameError: the shard has no such file.
-            MissingFileError: the file is gone.
+        Raises what ``open_blob`` raises.
         """
-        return self.files.local_path(report.path(suffix))
+        with self.files.local_path(report.path(suffix)) as path:
+            with path.open("rb") as stream:
+                self._check(report, suffix, stream)
+            yield path
 
-    def read_member(self, report: ShardReport, offset: int, size: int, *, suffix: str = "tar") -> bytes:
-        """Return ``size`` bytes at ``offset`` of the shard's tar, without reading the rest.
+    def read_member(self, report: ShardReport, offset: int, size: int, *, sha256: str) -> bytes:
+        """Return ``size`` bytes at ``offset`` of the shard's tar, compared with their hash, without reading the rest.
 
         Raises:
             MissingFileError: the tar is gone.
-            CorruptFileError: it ends before.
+            DamagedFileError: it ends before, or the bytes are not those that were written.
         """
-        return self.files.read_range(report.path(suffix), offset, size)
+        path = report.path("tar")
+        try:
+            return read_tar_member(self.files, path, offset, size, sha256=sha256)
+        except CorruptFileError as error:
+            raise damaged(path, str(error)) from error
 
     def problems(self, report: ShardReport) -> list[str]:
         """Read every file of the shard again and return one line per file that is missing or not what was written."""
-        found = []
-        for suffix, entry in sorted(report.files.items()):
-            try:
-                with self.open_blob(report, suffix) as stream:
-                    digest = stream_sha256(stream)
-            except MissingFileError as error:
-                found.append(str(error))
-                continue
-            if digest != entry.sha256:
-                found.append(f"{self.files.address(report.path(suffix))} has sha256 {digest}, expected {entry.sha256}")
-        return found
+        return [str(error) for suffix in sorted(report.files) if (error := self.problem(report, suffix)) is not None]
+
+    def problem(self, report: ShardReport, suffix: str) -> MissingFileError | DamagedFileError | None:
+        """Read one file of the shard again and return what is wrong with it."""
+        try:
+            with self.open_blob(report, suffix):
+                return None
+        except (MissingFileError, DamagedFileError) as error:
+            return error
+
+    def _check(self, report: ShardReport, suffix: str, stream: BinaryIO) -> None:
+        path, expected = report.path(suffix), report.files[suffix].sha256
+        try:
+            digest = stream_sha256(stream)
+        except OSError as error:
+            if error.errno != errno.EIO:  # the disk's own word for what it cannot read any more
+                raise
+            digest = "none, it cannot be read"
+        if digest != expected:
+            raise damaged(path, f"{self.files.address(path)} has sha256 {digest}, expected {expected}")
+
+
+T = TypeVar("T")
+
+
+def until_whole(files: Files, work: Callable[[], T]) -> T:
+    """Return what ``work`` returns; each damaged file of a stage that it meets is removed, and it goes on from there.
+
+    Raises:
+        DamagedFileError: a file was damaged again after it was made anew: the disk keeps nothing.
+    """
+    removed = set[str]()
+    while True:
+        try:
+            return work()
+        except DamagedFileError as error:
+            if removed.issuperset(error.paths):
+                raise
+            removed.update(error.paths)
+            for path in error.paths:
+                files.remove(path)
+                _log.warning("%s is damaged and made again", files.address(path))
+
+
+def damaged(path: str, what: str) -> DamagedFileError:
+    """Return the error of a finished file at ``path`` that is not what was written."""
+    return DamagedFileError(
+        f"{what}: the file is damaged; `iedit datasets verify VERSION --repair` removes what is damaged, and the same "
+        "build makes it again",
+        path,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +216,10 @@ class ShardTarget:
     fingerprint: str
 
     def finished(self) -> ShardReport | None:
-        """Return the report if the shard is done and whole, else None; a damaged marker counts as not done."""
+        """Return the report if the shard is done and whole, else None; a damaged marker counts as not done.
+
+        Sizes are compared, and the content of a file that was written after its marker: nothing of ours writes there.
+        """
         try:
             data = self.files.read_bytes(self._marker, max_bytes=_MAX_REPORT_BYTES)
             report = ShardReport.from_json(data)
@@ -170,8 +227,14 @@ class ShardTarget:
             return None
         if (report.stage, report.shard, report.fingerprint) != (self.stage, self.shard, self.fingerprint):
             return None
-        whole = all(self.files.size(report.path(suffix)) == entry.size for suffix, entry in report.files.items())
-        return report if whole else None
+        marker, store = self.files.stat(self._marker), ShardStore(self.files)
+        for suffix, entry in report.files.items():
+            found = self.files.stat(report.path(suffix))
+            if marker is None or found is None or found.size != entry.size:
+                return None
+            if found.modified > marker.modified and store.problem(report, suffix) is not None:
+                return None
+        return report
 
     def path(self, suffix: str, sha256: str) -> str:
         """Return where the file of this suffix and content will lie, to be written into tables before the commit.

@@ -1,16 +1,16 @@
-"""Is a dataset version still what was written? Every tar, every hash and every row of the manifest is read again."""
+"""Is a dataset version still what was written? All files that led to it and all rows of its manifest are read again."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storage.errors import CorruptFileError, MissingFileError, SchemaError
 from storage.lineage import VersionInfo
-from storage.reports import FileEntry
+from storage.reports import FileEntry, ShardReport, file_path, marker_path
 from storage.tables import SAMPLE_PARTS, TableSchema, validated
 from storage.tars import TarMember, iter_tar
-from storage.versions import VersionStore, manifest_path
+from storage.versions import FOLDER, VersionStore, manifest_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,14 +36,14 @@ def verify_version(versions: VersionStore, version: str) -> list[Problem]:
 
     Checked: size and sha256 of the manifest, the list of shard files and each tar; the manifest against its schema; the
     place and the hash of every member of every sample; samples in a tar that the manifest does not know (unless the
-    version is a part of another); groups that cross a split.
+    version is a part of another); groups that cross a split; the marker and every file of each shard of each stage.
 
     Raises:
         UnknownVersionError: there is no such version.
         CorruptFileError: its ``version.json`` is damaged.
     """
     info = versions.load(version)
-    problems = []
+    problems = list(_shard_problems(versions, info))
     tars = [path for path in info.files if path.endswith(".tar")]
     for path in sorted(info.files.keys() - set(tars)):
         problems.extend(_file_problems(versions, path, info.files[path]))
@@ -56,6 +56,44 @@ def verify_version(versions: VersionStore, version: str) -> list[Problem]:
     for path in sorted(tars):
         problems.extend(_tar_problems(versions, info, path, _rows_of(manifest, path)))
     return problems
+
+
+def repair(versions: VersionStore, problems: Iterable[Problem]) -> list[str]:
+    """Remove the damaged files of stages, so that the next build makes them again, and return their paths.
+
+    A version's own files stay: the build that wrote it compares and renews them.
+    """
+    paths = sorted({problem.path for problem in problems if not problem.path.startswith(f"{FOLDER}/")})
+    for path in paths:
+        versions.files.remove(path)
+    return paths
+
+
+def _shard_problems(versions: VersionStore, info: VersionInfo) -> Iterator[Problem]:
+    """Read what the stages wrote for a version, but for its tars; a list that is damaged itself is found elsewhere."""
+    try:
+        rows = versions.shard_files(info).to_pylist()
+    except (MissingFileError, CorruptFileError):
+        return
+    files: dict[str, FileEntry] = {}
+    for place in sorted({(row["stage"], row["fingerprint"], row["shard"]) for row in rows}):
+        path = marker_path(*place)
+        try:
+            report = ShardReport.from_json(versions.files.read_bytes(path))
+        except MissingFileError:
+            yield Problem(path=path, message="the file is missing")
+            continue
+        except CorruptFileError as error:
+            yield Problem(path=path, message=str(error))
+            continue
+        if (report.stage, report.fingerprint, report.shard) != place:
+            yield Problem(path=path, message=f"it is the marker of {report.name} under {report.fingerprint}")
+        files |= {report.path(name): entry for name, entry in report.files.items()}
+    for row in rows:  # a shard that was done anew has other files by now than those that led to the version
+        path = file_path(row["stage"], row["fingerprint"], row["shard"], row["name"], row["sha256"])
+        files[path] = FileEntry(size=row["size"], sha256=row["sha256"])
+    for path in sorted(files.keys() - info.files.keys()):
+        yield from _file_problems(versions, path, files[path])
 
 
 def _file_problems(versions: VersionStore, path: str, entry: FileEntry) -> Iterator[Problem]:

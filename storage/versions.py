@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from storage.errors import (
     AccountingError,
+    CorruptFileError,
     EmptyVersionError,
     FilterError,
     MissingFileError,
@@ -58,7 +59,13 @@ class VersionStore:
         if len(matching) != 1:
             which = f"{len(matching)} versions begin" if matching else "no version begins"
             raise UnknownVersionError(f"{which} with {version!r}; there are: {', '.join(known) or 'none yet'}")
-        return VersionInfo.from_json(self.files.read_bytes(version_path(matching[0]), max_bytes=_MAX_VERSION_BYTES))
+        path = version_path(matching[0])
+        try:
+            return VersionInfo.from_json(self.files.read_bytes(path, max_bytes=_MAX_VERSION_BYTES))
+        except CorruptFileError as error:
+            raise CorruptFileError(
+                f"{self.files.address(path)} is damaged: {error}; the build that made the version writes it again"
+            ) from error
 
     def manifest(
         self, info: VersionInfo, *, columns: Sequence[str] | None = None, where: str | None = None
@@ -102,7 +109,7 @@ class VersionStore:
             EmptyVersionError: the manifest has no row.
             AccountingError: its rows are not as many as the last stage put out.
             VersionError: a stage comes twice, or the manifest names a tar that no report of the last stage lists.
-            VersionConflictError: this id is there with other content: a stage is not deterministic.
+            VersionConflictError: this id is there, whole, with other rows: other code wrote it.
         """
         records = tuple(StageRecord.of(run) for run in runs)
         names = [record.stage for record in records]
@@ -175,7 +182,7 @@ class VersionStore:
         Raises:
             EmptyVersionError: the manifest has no row.
             VersionError: it names a tar that neither the parent nor ``tars`` has.
-            VersionConflictError: this id is there with other content.
+            VersionConflictError: this id is there, whole, with other rows.
         """
         return self._store(
             manifest,
@@ -221,24 +228,31 @@ class VersionStore:
             parent=parent,
             where=where,
         )
-        if not self._is_there(info):
-            for path, data in (*written.items(), (version_path(name), info.to_json())):
-                self.files.write_bytes(path, data)
-            self.files.sweep(f"{FOLDER}/{name}")
+        if (held := self._held(info.id)) is not None:
+            # Another pyarrow writes the same rows as other bytes: then what is there stays.
+            if held != info and parquet_bytes(self.manifest(held), TableSchema.of(manifest.schema)) != rows:
+                raise VersionConflictError(
+                    f"version {info.id} is there, whole, with another manifest, although its stages read and wrote the "
+                    f"same: other code wrote it; look at {self.files.address(version_path(info.id))}, or move its "
+                    "folder away to write this one"
+                )
+            return held
+        for path, data in (*written.items(), (version_path(name), info.to_json())):
+            self.files.write_bytes(path, data)
+        self.files.sweep(f"{FOLDER}/{name}")
         return info
 
-    def _is_there(self, info: VersionInfo) -> bool:
-        path = version_path(info.id)
+    def _held(self, version: str) -> VersionInfo | None:
+        """Return the version of this id if it is there and the files of its own are what it says, else None."""
         try:
-            held = self.files.read_bytes(path, max_bytes=_MAX_VERSION_BYTES)
-        except MissingFileError:
-            return False
-        if held != info.to_json():
-            raise VersionConflictError(
-                f"version {info.id} is there with other content, so that a stage gave other bytes for the same inputs; "
-                f"look at {self.files.address(path)}, or move it away to write this one"
+            held = VersionInfo.from_json(self.files.read_bytes(version_path(version), max_bytes=_MAX_VERSION_BYTES))
+            whole = all(
+                _entry(self.files.read_bytes(path)) == held.files[path]
+                for path in (manifest_path(version), shard_files_path(version))
             )
-        return all(self.files.size(name) == entry.size for name, entry in info.files.items() if FOLDER in name)
+        except (MissingFileError, CorruptFileError, KeyError):
+            return None
+        return held if whole and held.id == version else None
 
 
 def manifest_path(version: str) -> str:

@@ -18,7 +18,7 @@ from iedit_model.batching import map_batches, prefetch
 from iedit_model.configuration import configuration
 from iedit_model.errors import ImageFileError
 from iedit_model.imaging.decode import STORED_FORMATS, ImageLimits, decode_image
-from storage import CorruptFileError, Dropped, ShardReport, ShardStore, read_tar_member
+from storage import Dropped, ShardReport, ShardStore
 from tasks.corpus import Ids, packed_ids
 from tasks.errors import TaskError
 
@@ -41,7 +41,7 @@ class ImageError(TaskError):
     """One stored image cannot be used; ``reason`` is the word under which its sample is counted as dropped."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keep both: ``damaged_image`` for other bytes than were stored, ``undecodable_image`` for no image."""
+        """Keep both: ``undecodable_image`` for bytes that are no image of a format that is stored."""
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -154,18 +154,11 @@ def read_image(store: ShardStore, image: StoredImage) -> "Image":
     """Return a stored image as RGB.
 
     Raises:
-        ImageError: its bytes are not those that were stored, or are no image.
+        ImageError: it is no image.
         MissingFileError: the tar is gone.
-        CorruptFileError: the tar was cut short, so that the shard must be downloaded again.
+        DamagedFileError: its bytes are not those that were stored, so that the shard must be downloaded again.
     """
-    path = image.shard.path("tar")
-    try:
-        data = read_tar_member(store.files, path, image.offset, image.size, sha256=image.sha256)
-    except CorruptFileError as error:
-        if (store.files.size(path) or 0) < image.offset + image.size:
-            raise
-        raise ImageError("damaged_image", str(error)) from error
-    return decode_stored(data)
+    return decode_stored(store.read_member(image.shard, image.offset, image.size, sha256=image.sha256))
 
 
 def decode_stored(data: bytes) -> "Image":
@@ -177,7 +170,7 @@ def decode_stored(data: bytes) -> "Image":
     try:
         # Bytes of the store were counted when they were fetched, and checked against their hash.
         limits = ImageLimits(max_bytes=max(1, len(data)))
-        return decode_image(data, limits=limits, formats=tuple(STORED_FORMATS))
+        return decode_image(data, limits=limits, formats=tuple(STORED_FORMATS), trusted=True)
     except ImageFileError as error:
         raise ImageError("undecodable_image", str(error)[:200]) from error
 

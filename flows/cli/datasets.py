@@ -21,7 +21,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     diff = _action(actions, "diff", "which samples came, went or changed, and why", versions=("old", "new"))
     diff.add_argument("--samples", type=int, default=10, help="samples to name of each kind (default: %(default)s)")
     diff.set_defaults(act=_diff)
-    verify = _action(actions, "verify", "read every tar and hash again", versions=("version",))
+    verify = _action(actions, "verify", "read every file that led to a version again", versions=("version",))
+    verify.add_argument(
+        "--repair", action="store_true", help="remove damaged files of stages: the same build makes them again"
+    )
     verify.set_defaults(act=_verify)
     card = _action(actions, "card", "write the dataset card", versions=("version",))
     card.add_argument("-o", "--out", type=Path, help="also write it to this file")
@@ -136,16 +139,20 @@ def _diff(versions: "VersionStore", options: argparse.Namespace) -> int:
 
 
 def _verify(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from storage import verify_version
+    from storage import repair, verify_version
 
     info = print_version(versions, options.version, as_json=options.json)
     problems = verify_version(versions, info.id)
+    removed = repair(versions, problems) if options.repair else []
     if options.json:
-        print(json.dumps({"version": info.id, "problems": [str(problem) for problem in problems]}))
-    else:
-        for problem in problems:
-            print(problem)
-        print(f"{len(problems)} problem(s)" if problems else f"whole: {len(info.files)} files")
+        print(json.dumps({"version": info.id, "problems": [str(problem) for problem in problems], "removed": removed}))
+        return 1 if problems else 0
+    for problem in problems:
+        print(problem)
+    print(f"{len(problems)} problem(s)" if problems else f"whole: {len(info.files)} files, and all that led to them")
+    if problems:
+        removal = f"{len(removed)} damaged file(s) removed" if options.repair else "--repair removes damaged files"
+        print(f"{removal}; the build that made the version makes them again")
     return 1 if problems else 0
 
 

@@ -17,7 +17,7 @@ from flows.config.tree import RunnerConfig, TagLimit, TaskOptions
 from flows.errors import ShardsFailedError, one_line
 from flows.reporting.progress import Progress
 from iedit_model.errors import ConfigError
-from storage import ShardReport
+from storage import DamagedFileError, ShardReport
 from tasks._prefect import stage_task
 
 Lane = Literal["network", "compute"]
@@ -89,6 +89,7 @@ class FanOut:
         Raises:
             ShardsFailedError: more shards failed than may, those of earlier runs included, or one for a reason that
                 would hit all. All that could be finished is.
+            DamagedFileError: shards met damaged files of earlier stages, which can be made again.
         """
         before = len(self.failures)
         for step in steps:
@@ -106,18 +107,23 @@ class FanOut:
         ready[0].extend(done)
         busy: Counter[Lane] = Counter()
         ended: queue.SimpleQueue[tuple[_Run, Future]] = queue.SimpleQueue()
-        stop = False
+        stop, damaged = False, list[DamagedFileError]()
         while True:
             while not stop and (run := self._next(ready, steps, busy)) is not None:
                 busy[steps[run.step].lane] += 1
                 future = steps[run.step].submit(run.shard, done[run.shard])
                 future.add_done_callback(lambda finished, run=run: ended.put((run, finished)))
             if not busy.total():
+                if damaged:
+                    raise DamagedFileError(str(damaged[0]), *(path for error in damaged for path in error.paths))
                 return not stop
             run, future = ended.get()
             busy[steps[run.step].lane] -= 1
             outcome = future.result(raise_on_failure=False)
             stage = steps[run.step].stage
+            if isinstance(outcome, DamagedFileError):
+                damaged.append(outcome)
+                continue
             if isinstance(outcome, BaseException):
                 self._fail(Failure(stage=stage, shard=run.shard, error=outcome))
                 stop = stop or getattr(outcome, "stops_run", False)

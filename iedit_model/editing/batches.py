@@ -18,6 +18,7 @@ from iedit_model.batching import map_batches
 from iedit_model.editing.edit_masks import shown_mask
 from iedit_model.editing.editor import EditRequest, EditResult, Mask
 from iedit_model.editing.framing import Frame, FramingConfig, frame, from_canvas, mask_from_canvas, to_canvas
+from iedit_model.errors import OverflowedError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,9 +124,15 @@ def edit_in_batches(
 
 
 def to_images(pixel_values: Float[Tensor, "b 3 H W"]) -> "list[Image]":
-    """Return images in [-1, 1] as RGB PIL images, clamped and rounded."""
+    """Return images in [-1, 1] as RGB PIL images, clamped and rounded.
+
+    Raises:
+        OverflowedError: a pixel is NaN or infinite.
+    """
     from PIL import Image
 
+    if not torch.isfinite(pixel_values).all():
+        raise OverflowedError("the pixels of the result", pixel_values.dtype)
     levels = ((pixel_values.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
     return [Image.fromarray(array) for array in levels.permute(0, 2, 3, 1).cpu().numpy()]
 

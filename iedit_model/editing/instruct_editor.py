@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from pydantic import PositiveInt
@@ -17,14 +17,8 @@ from iedit_model.editing.methods import editing_method, edits_with
 from iedit_model.editing.settings import InstructSampling
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
-from iedit_model.models.source import (
-    BROKEN_MODEL,
-    ModelSource,
-    loaded_once,
-    model_fingerprint,
-    model_folder,
-    without_progress_bars,
-)
+from iedit_model.models.latent_diffusion import read_parts
+from iedit_model.models.source import ModelSource, loaded_once, loading, model_fingerprint, model_folder
 
 if TYPE_CHECKING:
     from iedit_model.editing.registry import EditorModels, EditorSettings
@@ -99,25 +93,23 @@ class InstructEditor:
 
 @loaded_once
 def _load_pipeline(spec: InstructModelSpec) -> Any:
-    from diffusers import StableDiffusionInstructPix2PixPipeline
+    import diffusers
 
     folder, device = model_folder(spec.model), resolve_device(spec.device)
-    try:
-        with without_progress_bars():
-            pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(
-                str(folder),
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                safety_checker=None,
-                requires_safety_checker=False,
-            )
-    except BROKEN_MODEL as error:
-        raise WeightsError(f"{spec.model.name} cannot be loaded as InstructPix2Pix: {error}") from error
-    if (channels := pipeline.unet.config.in_channels) != 2 * pipeline.vae.config.latent_channels:
-        raise WeightsError(f"the UNet of {spec.model.name} takes {channels} channels: it is no InstructPix2Pix model")
+    parts = read_parts(spec.model, folder, num_images=2)
+    config = parts.pop("scheduler_config")
+    with loading(spec.model, "InstructPix2Pix"):
+        name = str(config.get("_class_name"))
+        kind = getattr(diffusers, name)
+        if not issubclass(kind, diffusers.SchedulerMixin):
+            raise WeightsError(f"the scheduler of {spec.model.name} is a {name}, which is none")
+        scheduler = cast("Any", kind).from_config(config)
+        build: Any = diffusers.StableDiffusionInstructPix2PixPipeline
+        pipeline = build(
+            **parts, scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        nn.Module.to(part.requires_grad_(requires_grad=False), device.type, device.torch_dtype)
+        nn.Module.to(part, device.type, device.torch_dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

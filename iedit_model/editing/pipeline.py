@@ -17,7 +17,7 @@ from diffusers import (
 )
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput, StableDiffusionSafetyChecker
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer
 
 from iedit_model.editing.batches import CanvasBatch, EditedBatch, edit_in_batches
@@ -28,7 +28,8 @@ from iedit_model.editing.pipeline_inputs import Images, Masks, broadcast, images
 from iedit_model.editing.sampling import edit_latents, embed_prompts
 from iedit_model.editing.settings import SamplerName, SamplingConfig
 from iedit_model.errors import ConfigError, EditError
-from iedit_model.models.latent_diffusion import LatentDiffusion
+from iedit_model.models.latent_diffusion import LatentDiffusion, check_prediction, read_parts
+from iedit_model.models.source import ModelSource, loading, model_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,12 +89,25 @@ class IEditPipeline(DiffusionPipeline):
             **kwargs: what ``DiffusionPipeline.from_pretrained`` takes: ``dtype``, ``revision``, ...
 
         Raises:
-            ConfigError: ``use_safetensors`` is asked to be off.
-            OSError: diffusers' own, when the folder has no such weights.
+            ConfigError: pickled weights, or code that does not come with diffusers, are asked for.
+            WeightsError: the model cannot be had or is of another kind; the message says what to do.
         """
         if not kwargs.pop("use_safetensors", True):
             raise ConfigError("use_safetensors is off; pickled weights can run code and are never read")
-        pipeline: Any = super().from_pretrained(str(pretrained_model_name_or_path), use_safetensors=True, **kwargs)
+        if asked := [name for name in ("custom_pipeline", "trust_remote_code") if kwargs.get(name)]:
+            raise ConfigError(f"{asked[0]} is given; no code of a model is ever run")
+        source = ModelSource(str(pretrained_model_name_or_path), kwargs.pop("revision", None))
+        folder = model_folder(source)
+        parts = read_parts(source, folder)
+        check_prediction(parts, source)
+        dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
+        for name in ("unet", "vae", "text_encoder"):
+            nn.Module.to(parts[name].requires_grad_(requires_grad=True), dtype=dtype)
+        given = {name: parts[name] for name in ("unet", "vae", "text_encoder", "tokenizer") if name not in kwargs}
+        with loading(source, "a pipeline"):
+            pipeline: Any = super().from_pretrained(
+                str(folder), use_safetensors=True, local_files_only=True, **given, **kwargs
+            )
         return pipeline
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:

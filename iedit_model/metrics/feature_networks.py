@@ -140,6 +140,8 @@ class FeatureNetwork:
             raise MetricInputError(
                 f"{self.name} returned {tuple(features.shape)}, expected {(len(images), self.num_features)}"
             )
+        if not torch.isfinite(features).all():
+            raise MetricInputError(f"{self.name} gave features that are not finite in {features.dtype}: take fp32")
         return features.double().cpu()
 
 

@@ -8,27 +8,27 @@ other features, silently, under a configuration without it: such a pair is refus
 import re
 from collections.abc import Sequence
 from dataclasses import field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from iedit_model.configuration import configuration
-from iedit_model.errors import ConfigError, MissingModelError, WeightsError
+from iedit_model.errors import ConfigError, ForeignCodeError, MissingModelError, OverflowedError, WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import (
-    BROKEN_MODEL,
     HUB_PREFIX,
     ModelSource,
+    frozen,
     loaded_once,
+    loading,
     model_folder,
     read_model_json,
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
     from torch import Tensor
 
@@ -39,6 +39,8 @@ CLIP_FILES = (
 )
 """What makes up an open_clip model; other files of its hub page hold the same weights for other libraries."""
 
+_TOKENIZER_SETTINGS = frozenset({"clean", "strip_sep_token", "language", "reduction_mask", "context_length"})
+"""What a model may tell its tokenizer; all else would go on to transformers as it is."""
 _WEIGHTS = "open_clip_model.safetensors"
 _CONFIG = "open_clip_config.json"
 _LISTED = re.compile(r"open_clip:([^:]+):([^:]+)")
@@ -141,27 +143,31 @@ def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str 
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     folder = model_folder(_listed_source(source), files=CLIP_FILES)
-    _checked_config(folder, source.name)
+    text = _checked_config(folder, source.name).get("text_cfg") or {}
+    # Said by the caller it goes over whatever the folder says; open_clip's own tokenizer does not know the word.
+    no_code: dict[str, Any] = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
     name = f"local-dir:{folder}"
-    try:
+    with loading(source, "an open_clip model"):
         model: Any = create_model(name, precision=precision, device=device, require_pretrained=True, weights_only=True)
-        tokenizer = get_tokenizer(name)
-    except (*BROKEN_MODEL, AssertionError) as error:  # open_clip asserts some shapes
-        raise WeightsError(f"{source.name} cannot be loaded as an open_clip model: {error}") from error
+        tokenizer = get_tokenizer(name, **no_code)
     if not isinstance(model, CLIP | CustomTextCLIP):
         raise WeightsError(
             f"{source.name} holds a {type(model).__name__}, expected open_clip's model of image and text"
         )
-    model.eval().requires_grad_(requires_grad=False)
+    frozen(model, origin=folder / _WEIGHTS)
     preprocessing: Any = model.visual.preprocess_cfg
-    preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+    with loading(source, "an open_clip model"):
+        preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
     return OpenClip(model, preprocess, tokenizer)
 
 
 def _unit(embeds: "Tensor") -> Embeds:
     from torch.nn import functional
 
-    return functional.normalize(embeds.float(), dim=-1).cpu().numpy()
+    unit = functional.normalize(embeds.float(), dim=-1).cpu().numpy()
+    if not np.isfinite(unit).all():
+        raise OverflowedError("the embeddings of CLIP", embeds.dtype)
+    return unit
 
 
 def _listed_source(source: ModelSource) -> ModelSource:
@@ -184,12 +190,22 @@ def _listed_source(source: ModelSource) -> ModelSource:
     return source
 
 
-def _checked_config(folder: "Path", name: str) -> dict[str, Any]:
+def _checked_config(folder: Path, name: str) -> dict[str, Any]:
     if not (folder / _WEIGHTS).is_file():
         raise WeightsError(f"{name} ({folder}) has no {_WEIGHTS}: open_clip would go on with random weights")
     config = read_model_json(folder, _CONFIG).get("model_cfg")
     if not isinstance(config, dict) or not isinstance(config.get("embed_dim"), int):
         raise WeightsError(f"{name} ({folder}): {_CONFIG} has no model_cfg with an embed_dim")
+    towers = [config.get(name) for name in ("vision_cfg", "text_cfg")]
+    for tower in (tower for tower in towers if isinstance(tower, dict)):
+        strange = set(tower.get("tokenizer_kwargs") or ()) - _TOKENIZER_SETTINGS
+        names = [str(tower[key]) for key in ("timm_model_name", "hf_model_name") if tower.get(key)]
+        outside = [name for name in names if ":" in name or Path(name).exists() or Path(name).is_absolute()]
+        if strange or outside:
+            raise ForeignCodeError(
+                f"{folder / _CONFIG} hands {min(strange or outside)!r} to the libraries, by which they could be told "
+                "to run code or to load another model: remove the entry, or take the model from its original page"
+            )
     if needs_quick_gelu(name) and not config.get("quick_gelu"):
         raise WeightsError(
             f"the weights of {name} were trained with QuickGELU, but their {_CONFIG} does not say quick_gelu: its "

@@ -22,15 +22,15 @@ from iedit_model.configuration import configuration
 from iedit_model.errors import WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.source import (
-    BROKEN_MODEL,
     ModelSource,
     loaded_once,
+    loading,
     model_fingerprint,
     model_folder,
     read_model_json,
-    without_progress_bars,
+    read_part,
 )
-from iedit_model.schedule import at_least_fp32, check_schedule
+from iedit_model.schedule import at_least_fp32, check_schedule, prediction_type
 
 logger = logging.getLogger(__name__)
 
@@ -179,33 +179,119 @@ def read_latent_diffusion(
         WeightsError: as ``load_latent_diffusion``.
         ScheduleError: likewise.
     """
+    parts = read_parts(source, _folder(source))
+    check_prediction(parts, source)
+    for name in ("unet", "vae", "text_encoder"):
+        # diffusers' own method warns of modules to keep in fp32 even where a model has none.
+        nn.Module.to(parts[name], device, vae_dtype if name == "vae" else dtype)
+    return LatentDiffusion(**parts, differentiable=differentiable)
+
+
+def read_parts(source: ModelSource, folder: Path, *, num_images: int = 1) -> dict[str, Any]:
+    """Return the parts of a Stable Diffusion folder by name, frozen, fp32, with ``scheduler_config``.
+
+    Args:
+        source: the model, for messages.
+        folder: where it lies.
+        num_images: latents that its UNet takes side by side: 2 in InstructPix2Pix.
+
+    Raises:
+        WeightsError: a part cannot be had, or they make another kind of model; the message says which.
+        ScheduleError: its noise schedule is not one that the equations cover.
+    """
     # From their own modules: diffusers' top level would load its pipelines as well.
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = _folder(source)
-    scheduler_config = read_model_json(folder / "scheduler", "scheduler_config.json")
-    check_schedule(scheduler_config)
+    configs = {
+        "unet": read_model_json(folder / "unet", "config.json"),
+        "vae": read_model_json(folder / "vae", "config.json"),
+        "text_encoder": read_model_json(folder / "text_encoder", "config.json"),
+        "scheduler": read_model_json(folder / "scheduler", "scheduler_config.json"),
+    }
+    if kind := _other_kind(configs, num_images=num_images):
+        raise WeightsError(f"{source.name} is {kind}; expected {_KINDS[num_images]}")
+    check_schedule(configs["scheduler"])
     readers: dict[str, Any] = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-    try:
-        with without_progress_bars():
-            parts = {name: _part(folder / name, reader) for name, reader in readers.items()}
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except BROKEN_MODEL as error:
-        raise WeightsError(f"{source.name} cannot be loaded as a latent diffusion model: {error}") from error
-    if (channels := parts["unet"].config.in_channels) != parts["vae"].config.latent_channels:
+    parts = {name: read_part(source, folder / name, reader) for name, reader in readers.items()}
+    with loading(source, "a latent diffusion model"):
+        tokenizer: Any = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        known, places = parts["text_encoder"].config.vocab_size, parts["text_encoder"].config.max_position_embeddings
+        if len(tokenizer) > known or tokenizer.model_max_length > places:
+            raise WeightsError(
+                f"the tokenizer of {source.name} has {len(tokenizer)} words for prompts of "
+                f"{tokenizer.model_max_length} tokens, and its text encoder {known} for {places}: they belong to two "
+                "models"
+            )
+    return {**parts, "tokenizer": tokenizer, "scheduler_config": configs["scheduler"]}
+
+
+_KINDS = {
+    1: "a Stable Diffusion v1 or v2 folder, which draws from text",
+    2: "an InstructPix2Pix folder, which edits by instruction",
+}
+_SCHEDULERS = {"FlowMatch": "a flow matching model", "LCM": "a latent consistency model (LCM)", "TCD": "a TCD model"}
+"""Beginning of a scheduler's class name -> whose it is."""
+_CONDITIONS = {
+    "addition_embed_type": "of the kind of Stable Diffusion XL",
+    "time_cond_proj_dim": "a latent consistency model (LCM)",
+    "class_embed_type": "an upscaler or a model of classes",
+    "num_class_embeds": "an upscaler or a model of classes",
+    "encoder_hid_dim_type": "a model that takes embeddings of images",
+}
+"""What a UNet beside latents, time and prompt is given -> what kind of model asks for it."""
+
+
+def _other_kind(configs: Mapping[str, Mapping[str, Any]], *, num_images: int) -> str | None:
+    """Return what a folder holds by the configs of its parts, None where it is of the wanted kind."""
+    unet, vae, scheduler = configs["unet"], configs["vae"], str(configs["scheduler"].get("_class_name"))
+    for beginning, kind in _SCHEDULERS.items():
+        if scheduler.startswith(beginning):
+            return f"{kind}: its scheduler is a {scheduler}"
+    for name, kind in _CONDITIONS.items():
+        if unet.get(name) is not None:
+            return f"{kind}: its UNet has {name} = {unet[name]!r}"
+    latent, taken, given = (vae.get("latent_channels", 4), unet.get("in_channels", 4), unet.get("out_channels", 4))
+    if vae.get("shift_factor") is not None or vae.get("latents_mean") is not None or latent != given:
+        return f"a model of another latent space: its VAE has {latent} channels, its UNet gives {given}"
+    if taken != num_images * latent:
+        names = {latent: "a text-to-image model", 2 * latent: "InstructPix2Pix", 2 * latent + 1: "an in-painting model"}
+        name = names.get(taken, "no text-to-image model")
+        return f"{name}: its UNet takes {taken} channels and its VAE gives {latent}"
+    width, encoded = unet.get("cross_attention_dim", 1280), configs["text_encoder"].get("hidden_size", 512)
+    if any(one != encoded for one in (width if isinstance(width, list) else [width])):
+        return f"of parts that do not fit: its UNet takes prompts {width} wide and its text encoder gives {encoded}"
+    return None
+
+
+@torch.inference_mode()
+def check_prediction(parts: Mapping[str, Any], source: ModelSource) -> None:
+    """Refuse a UNet that predicts noise under a scheduler that says velocities.
+
+    At the noisiest timestep the noise is all there is to see, and a UNet that predicts it gives back what it got; the
+    velocity there is the negative of an image.
+
+    Raises:
+        WeightsError: it does.
+    """
+    unet, scheduler = parts["unet"], parts["scheduler_config"]
+    if prediction_type(scheduler) != "v_prediction":
+        return
+    side = min(16, int(unet.config.sample_size))
+    noise = torch.randn(1, unet.config.in_channels, side, side, generator=torch.Generator().manual_seed(0))
+    tokens = parts["tokenizer"]([UNCONDITIONAL], padding="max_length", return_tensors="pt").input_ids
+    states = parts["text_encoder"](tokens)[0]
+    given = unet(noise, int(scheduler.get("num_train_timesteps", 1000)) - 1, encoder_hidden_states=states).sample
+    if torch.cosine_similarity(noise.flatten(), given.flatten(), dim=0) > _IS_NOISE:
         raise WeightsError(
-            f"the UNet of {source.name} takes {channels} channels and its VAE gives "
-            f"{parts['vae'].config.latent_channels}: it is no text-to-image model (in-painting and instruction models "
-            "take more)"
+            f"the UNet of {source.name} predicts noise, and its scheduler says prediction_type='v_prediction': its "
+            "images would be noise; set prediction_type to 'epsilon' in scheduler/scheduler_config.json"
         )
-    for name, part in parts.items():
-        # diffusers' own method warns of modules to keep in fp32 even where a model has none.
-        nn.Module.to(part, device, vae_dtype if name == "vae" else dtype)
-    return LatentDiffusion(
-        **parts, tokenizer=tokenizer, scheduler_config=scheduler_config, differentiable=differentiable
-    )
+
+
+_IS_NOISE = 0.9
+"""Cosine to pure noise from which on a prediction is taken for it."""
 
 
 def latent_diffusion_fingerprint(spec: LatentDiffusionSpec) -> str:
@@ -222,18 +308,13 @@ def latent_diffusion_fingerprint(spec: LatentDiffusionSpec) -> str:
 
 
 def _folder(source: ModelSource) -> Path:
-    local = Path(source.name).expanduser()
-    # Asked before anything is hashed: a wrong folder may be large.
-    if local.is_dir() and (lacking := [part for part in PARTS if not (local / part).is_dir()]):
-        raise WeightsError(f"{source.name} has no folder {lacking[0]!r}: it is no Stable Diffusion model of diffusers")
-    return model_folder(source, files=PART_FILES)
-
-
-def _part(folder: Any, reader: Any) -> Any:
-    # Like diffusers, transformers would fill a weight that is not there with random numbers and only warn.
-    part, report = reader.from_pretrained(
-        folder, use_safetensors=True, local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
-    )
-    if lacking := sorted(report["missing_keys"]):
-        raise WeightsError(f"{folder} lacks the weight {lacking[0]} and {len(lacking) - 1} more, which would be random")
-    return part.eval().requires_grad_(requires_grad=False)
+    with loading(source, "a latent diffusion model"):
+        local = Path(source.name).expanduser()
+        # Asked before anything is hashed: a wrong folder may be large.
+        folder = local if local.is_dir() else model_folder(source, files=PART_FILES)
+        if lacking := [part for part in PARTS if not (folder / part).is_dir()]:
+            others = " but a 'transformer', as Stable Diffusion 3 and Flux" if (folder / "transformer").is_dir() else ""
+            raise WeightsError(
+                f"{source.name} has no folder {lacking[0]!r}{others}: it is no Stable Diffusion model of diffusers"
+            )
+        return model_folder(source, files=PART_FILES)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iedit_model.configuration import configuration
-from iedit_model.errors import BatchError, WeightsError
+from iedit_model.errors import BatchError, OverflowedError, WeightsError
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import ModelSource, load_transformer, loaded_once
@@ -145,6 +145,8 @@ class ClipSegmenter(LazyModel[SegmenterSpec, "_ClipSeg"]):
             own = torch.stack(maps[position : position + len(image.prompts)])
             position += len(image.prompts)
             resized = functional.interpolate(own[:, None], size=image.size_px, mode="bilinear", align_corners=False)
+            if not torch.isfinite(resized).all():
+                raise OverflowedError("the maps of CLIPSeg", self._device.dtype)
             found.append(resized[:, 0].cpu().numpy())
         return found
 

@@ -2,33 +2,45 @@
 
 Everything becomes a local folder first, so that nothing but safetensors, JSON and tokenizer text is ever fetched or
 read. The hub is asked through its own client: its cache, its mirror and ``HF_HUB_OFFLINE`` work as everywhere.
+
+Every call into a model library goes through ``loading`` and every network through ``read_part``, after ``model_folder``
+has looked at the JSON files: no code of a folder or of the hub is run, and what the libraries raise is a
+``WeightsError``.
 """
 
 import functools
 import hashlib
-import json
 import re
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
+from json import JSONDecodeError
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError
 
-from iedit_model.configuration import configuration
-from iedit_model.errors import MissingModelError, PickledWeightsError, WeightsError
+from iedit_model.configuration import configuration, parsed_json
+from iedit_model.errors import ForeignCodeError, IEditError, MissingModelError, PickledWeightsError, WeightsError
 from iedit_model.models.devices import ComputeDevice
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 """Names of what a model is made of: configuration, weights, vocabularies. The rest of a folder does not count."""
 
 HUB_PREFIX = "hf-hub:"
 
-BROKEN_MODEL = (OSError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
-"""What the model libraries raise on folders that are damaged or of another kind."""
+_CODE_KEYS = frozenset({"auto_map", "custom_pipeline", "custom_pipelines", "trust_remote_code"})
+"""Keys by which transformers, diffusers and open_clip are told to run Python files of a folder or of the hub."""
+_CODE_LIBRARIES = frozenset({"diffusers", "transformers", "stable_diffusion"})
+"""Libraries whose classes a ``model_index.json`` may name; any other name is a module that would be imported."""
+_PLAIN_DATA = frozenset({"tokenizer.json", "vocab.json", "merges.json", "added_tokens.json"})
+"""Vocabularies: large, and read by no code that looks for such a key."""
+_MAX_JSON_BYTES = 64 << 20
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack"})
@@ -66,13 +78,17 @@ def model_folder(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -
     Raises:
         MissingModelError: no such folder, or a hub id that cannot be had (offline, unknown, no access).
         PickledWeightsError: the weights are there in pickled form only.
-        WeightsError: there are no weights, or a part of them is missing.
+        ForeignCodeError: the model asks for Python code of its own to be run.
+        WeightsError: there are no weights, a part of them is missing, or the folder cannot be read.
     """
-    folder = Path(source.name).expanduser()
-    if not folder.is_dir():
-        folder = _hub_folder(source, files)
-    _check_weights(folder, source)
-    return folder.resolve()
+    with loading(source, "a model"):
+        folder = Path(source.name).expanduser()
+        if not folder.is_dir():
+            folder = _hub_folder(source, files)
+        _check_weights(folder, source)
+        paths = [path for path in model_files(folder) if path.suffix == ".json" and path.name not in _PLAIN_DATA]
+        _check_runs_no_code(folder, tuple(paths), _stats(paths))
+        return folder.resolve()
 
 
 def weights_digest(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> str:
@@ -81,9 +97,9 @@ def weights_digest(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES)
     Hashed once per process unless a file changes. Raises what ``model_folder`` raises.
     """
     folder = model_folder(source, files=files)
-    paths = model_files(folder, files=files)
-    stats = tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return _content_hash(folder, tuple(paths), stats)
+    with loading(source, "a model"):
+        paths = model_files(folder, files=files)
+        return _content_hash(folder, tuple(paths), _stats(paths))
 
 
 def model_fingerprint(source: ModelSource, device: ComputeDevice, *, files: tuple[str, ...] = MODEL_FILES) -> str:
@@ -112,6 +128,86 @@ def loaded_once(load: Callable[[Spec], Model]) -> Callable[[Spec], Model]:
     return guarded
 
 
+@contextmanager
+def loading(source: ModelSource, kind: str) -> Iterator[None]:
+    """Make one ``WeightsError`` of whatever a model library or the disk raises inside the block, and draw no bars.
+
+    Args:
+        source: the model, for the message.
+        kind: what it is loaded as: "an open_clip model".
+
+    Raises:
+        WeightsError: the model cannot be loaded as that.
+    """
+    try:
+        yield
+    except IEditError:  # ours, some of which are ValueErrors
+        raise
+    except _broken_model() as error:
+        said = str(error) or type(error).__name__
+        raise WeightsError(f"{source.name} cannot be loaded as {kind}: {said}") from error
+
+
+def read_part(source: ModelSource, folder: Path, model_class: Any) -> Any:
+    """Return a frozen network of transformers or diffusers in evaluation mode, fp32; every one is read here.
+
+    Args:
+        source: the model, for messages.
+        folder: of the network's own config and safetensors.
+        model_class: with ``from_pretrained``; a config that names another class is refused.
+
+    Raises:
+        WeightsError: the files do not fit the class, a weight is missing, or one is not finite.
+    """
+    import torch
+
+    kind = model_class.__name__
+    if not (folder / "config.json").is_file():
+        raise WeightsError(f"{source.name} cannot be loaded as a {kind}: {folder} has no config.json")
+    config = read_model_json(folder, "config.json")
+    wanted = getattr(getattr(model_class, "config_class", None), "model_type", None)
+    for name, expected in (("_class_name", None if wanted else kind), ("model_type", wanted)):
+        if expected is not None and config.get(name, expected) != expected:
+            raise WeightsError(
+                f"{folder} holds a {config[name]!r}, expected {expected!r} ({kind}): {source.name} is another kind of "
+                "model"
+            )
+    with loading(source, f"a {kind}"), without_progress_bars():
+        model, report = model_class.from_pretrained(
+            # Another type here would be torch's default for all threads until the weights are read.
+            folder,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    # The libraries would fill a weight that is not there with random numbers and only warn.
+    if lacking := sorted(str(key) for key in report["missing_keys"]):
+        raise WeightsError(
+            f"{folder} lacks the weight {lacking[0]} and {len(lacking) - 1} more of a {kind}, which would be random: "
+            "it is another kind of model, or the folder is not whole"
+        )
+    return frozen(model, origin=folder)
+
+
+def frozen(model: "nn.Module", *, origin: Path) -> Any:
+    """Return a network in evaluation mode without gradients, all of whose weights are numbers.
+
+    Raises:
+        WeightsError: a weight is NaN or infinite; the message names it.
+    """
+    import torch
+
+    for name, value in model.state_dict().items():
+        # A sum is not finite as soon as one summand is not, and costs no second tensor.
+        if value.is_floating_point() and not value.double().sum().isfinite() and not torch.isfinite(value).all():
+            raise WeightsError(
+                f"{origin} has values that are not finite in the weight {name}: the file is damaged, or comes from a "
+                "training that diverged; take another copy or an earlier checkpoint"
+            )
+    return model.eval().requires_grad_(requires_grad=False)
+
+
 def load_transformer(
     source: ModelSource, processor_class: Any, model_class: Any, *, device: ComputeDevice
 ) -> tuple[Any, Any]:
@@ -126,41 +222,20 @@ def load_transformer(
     Raises:
         WeightsError: the model cannot be had, its files do not fit the classes, or a weight is missing.
     """
-    import torch
-
     folder = model_folder(source)
-    try:
-        with without_progress_bars():
-            processor = processor_class.from_pretrained(folder, local_files_only=True)
-            model, report = model_class.from_pretrained(
-                # Another type here would be torch's default for all threads until the weights are read.
-                folder,
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except BROKEN_MODEL as error:
-        raise WeightsError(f"{source.name} cannot be loaded as {model_class.__name__}: {error}") from error
-    if lacking := sorted(report["missing_keys"]):
-        raise WeightsError(
-            f"{source.name} lacks the weight {lacking[0]} and {len(lacking) - 1} more of a {model_class.__name__}, "
-            "which would be random: it is another kind of model, or the folder is not whole"
-        )
-    model.eval().requires_grad_(requires_grad=False)
-    return processor, model.to(device=device.type, dtype=device.torch_dtype)
+    model = read_part(source, folder, model_class)
+    with loading(source, f"a {model_class.__name__}"), without_progress_bars():
+        processor = processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return processor, model.to(device=device.type, dtype=device.torch_dtype)
 
 
-def read_model_json(folder: Path, name: str) -> dict[str, object]:
+def read_model_json(folder: Path, name: str) -> dict[str, Any]:
     """Return the JSON object in one of a model's files.
 
     Raises:
-        WeightsError: the file is missing or holds something else.
+        WeightsError: the file is missing, too large or holds something else, or a key twice.
     """
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder / name} cannot be read as JSON: {error}") from error
+    content = _json(folder / name)
     if not isinstance(content, dict):
         raise WeightsError(f"{folder / name} holds a {type(content).__name__}, expected an object")
     return content
@@ -214,6 +289,70 @@ def _check_weights(folder: Path, source: ModelSource) -> None:
         wanted = set(parts.values()) if isinstance(parts, dict) else set()
         if lacking := sorted(str(part) for part in wanted if not (folder / name).with_name(str(part)).is_file()):
             raise WeightsError(f"{source.name} ({folder}) lacks {lacking[0]}, which {name} lists: fetch it again")
+
+
+@functools.lru_cache(maxsize=64)
+def _check_runs_no_code(folder: Path, paths: tuple[Path, ...], stats: tuple[tuple[int, int], ...]) -> None:
+    """Refuse a model whose JSON files ask a library to import or run Python that is not the library's own."""
+    del stats  # part of the cache's key
+    for path in paths:
+        try:
+            nodes: list[Any] = [[_json(path)]]
+        except WeightsError as error:
+            if isinstance(error.__cause__, JSONDecodeError | UnicodeDecodeError):  # no JSON for the libraries either
+                continue
+            raise
+        is_index = path == folder / "model_index.json"
+        while nodes:
+            node = nodes.pop()
+            pairs: list[tuple[Any, Any]] = list(node.items() if isinstance(node, dict) else enumerate(node))
+            for key, value in pairs:
+                if _runs_code(key, value, of_index=is_index):
+                    raise ForeignCodeError(
+                        f"{path} asks for code that does not come with this program ({key}: {str(value)[:80]}): no "
+                        "code of a model is ever run; take a model that the libraries know themselves, or remove the "
+                        "entry if the model works without"
+                    )
+            nodes += [value for _, value in pairs if isinstance(value, dict | list)]
+
+
+def _runs_code(key: Any, value: Any, *, of_index: bool) -> bool:
+    if key in _CODE_KEYS:
+        return bool(value)
+    if key == "_class_name":
+        return not isinstance(value, str)
+    if str(key).endswith(("attn_implementation", "experts_implementation")):  # "owner/name" is a kernel of the hub
+        return "/" in str(value)
+    names_class = of_index and isinstance(value, list) and len(value) > 1
+    return names_class and value[0] is not None and value[0] not in _CODE_LIBRARIES
+
+
+def _broken_model() -> tuple[type[Exception], ...]:
+    """Return what safetensors, transformers, diffusers, open_clip and torch raise on folders that are no whole model.
+
+    As met by feeding them such folders (tests/iedit_model/test_foreign_models.py); asked for when something was raised.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    builtin = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError)
+    return (*builtin, ArithmeticError, ImportError, MemoryError, SafetensorError, StrictDataclassError)
+
+
+def _json(path: Path) -> Any:
+    try:
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise WeightsError(f"{path} has {size} bytes, at most {_MAX_JSON_BYTES} are read")
+        return parsed_json(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(
+            f"{path} cannot be read as JSON: {error.strerror if isinstance(error, OSError) else error}"
+        ) from error
+
+
+def _stats(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
+    return tuple((path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
 
 
 @functools.lru_cache(maxsize=64)

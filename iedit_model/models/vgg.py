@@ -4,14 +4,15 @@ A VGG is a folder as the hub's ``timm/vgg16.tv_in1k`` is: ``config.json`` and ``
 parameter names. The layers are named by the architecture (``vgg16``) or written out under ``layers``.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
+
+from iedit_model.errors import WeightsError
+from iedit_model.models.source import ModelSource, frozen, loading, model_folder, read_model_json
 
 _STANDARD = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
@@ -62,14 +63,20 @@ def vgg_from_config(config: dict[str, Any]) -> VGG:
     return VGG(list(layers), config["num_classes"], preprocessing["mean"], preprocessing["std"])
 
 
-def load_vgg(folder: Path) -> VGG:
-    """Load a VGG folder, in evaluation mode, fp32. A classifier of another shape than ours is left out."""
-    model = vgg_from_config(json.loads((folder / "config.json").read_text()))
-    state = load_file(folder / "model.safetensors")
-    wanted = {key: value.float() for key, value in state.items() if key.startswith("features.")}
-    if (weight := state.get("head.fc.weight")) is not None and weight.shape == model.head["fc"].weight.shape:
-        wanted |= {"head.fc.weight": weight.float(), "head.fc.bias": state["head.fc.bias"].float()}
-    missing = [key for key in model.load_state_dict(wanted, strict=False).missing_keys if key.startswith("features.")]
-    if missing:
-        raise KeyError(f"{folder}/model.safetensors lacks {missing[0]} and {len(missing) - 1} more")
-    return model.eval().requires_grad_(requires_grad=False)
+def load_vgg(source: ModelSource) -> VGG:
+    """Return the VGG of a folder or hub id, frozen, fp32. A classifier of another shape than ours is left out.
+
+    Raises:
+        WeightsError: the model cannot be had, is no VGG, or a weight is missing or not finite.
+    """
+    folder = model_folder(source)
+    with loading(source, "a VGG"):
+        model = vgg_from_config(read_model_json(folder, "config.json"))
+        state = load_file(folder / "model.safetensors")
+        wanted = {key: value.float() for key, value in state.items() if key.startswith("features.")}
+        if (weight := state.get("head.fc.weight")) is not None and weight.shape == model.head["fc"].weight.shape:
+            wanted |= {"head.fc.weight": weight.float(), "head.fc.bias": state["head.fc.bias"].float()}
+        missing = model.load_state_dict(wanted, strict=False).missing_keys
+        if lacking := [key for key in missing if key.startswith("features.")]:
+            raise WeightsError(f"{folder}/model.safetensors lacks {lacking[0]} and {len(lacking) - 1} more")
+    return frozen(model, origin=folder / "model.safetensors")

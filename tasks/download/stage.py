@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, NonNegativeInt
 
 from iedit_model.configuration import Share, configuration
+from iedit_model.imaging.decoder_process import prepare
 from storage import (
     SAMPLE_ID,
     Dropped,
@@ -26,7 +27,6 @@ from storage import (
     col,
     in_manifest,
     parquet_bytes,
-    read_tar_member,
     write_tar,
 )
 from tasks.download.addresses import Resolver, system_addresses
@@ -235,6 +235,7 @@ class _Download:
 
     def _fetch(self, tasks: Sequence[UrlTask], spill: Spill) -> dict[str, Outcome]:
         config = self._config
+        prepare()  # starts while the first bodies come
         with closing(Fetcher(config.fetch, num_threads=config.threads, resolver=self._resolver)) as fetcher:
             return fetch_rounds(
                 tasks,
@@ -272,7 +273,7 @@ class _Download:
                 data = spill.read(outcome.offset, outcome.size)
             elif before is not None:
                 span = (row["image_offset"], row["image_size"])
-                data = read_tar_member(self._store.files, before.path("tar"), *span, sha256=row["stored_sha256"])
+                data = self._store.read_member(before, *span, sha256=row["stored_sha256"])
             else:
                 raise ShardError(f"{STAGE.name}/{self._target.shard}: the image of {row['sample_id']} is nowhere")
             yield f"{row['sample_id']}.{self._config.image.format}", data

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from iedit_model.batching import map_batches
 from iedit_model.configuration import configuration
 from iedit_model.models.clip import ClipEncoder, ClipSpec, load_clip
-from storage import SAMPLE_ID, CorruptFileError, SchemaError, ShardReport, ShardStore, TableSchema, col
+from storage import SAMPLE_ID, SchemaError, ShardReport, ShardStore, TableSchema, col
 from tasks.corpus import CorpusError, Ids, packed_ids
 from tasks.embed.layout import LAYOUT_DIM, layout_descriptors, layout_pixels
 from tasks.errors import TaskError
@@ -79,9 +79,9 @@ def read_embeds(store: ShardStore, report: ShardReport, *columns: EmbedColumn) -
     Raises:
         EmbedTableError: it lacks ``image_embeds`` or ``text_embeds``, or a column holds no half-precision vectors.
         MissingFileError: the table is gone.
-        CorruptFileError: it is damaged.
+        DamagedFileError: it is damaged.
     """
-    held = _column_names(store, report)
+    held = store.read_schema(report).names
     if lacking := [name for name in columns if name in _ALWAYS_THERE and name not in held]:
         raise EmbedTableError(f"the table of {report.name} lacks the column {lacking[0]}; it has {', '.join(held)}")
     found = [name for name in columns if name in held]
@@ -90,17 +90,6 @@ def read_embeds(store: ShardStore, report: ShardReport, *columns: EmbedColumn) -
     if not np.all(ids[:-1] < ids[1:]):
         raise EmbedTableError(f"the table of {report.name} is not sorted by sample_id or holds one twice")
     return EmbedRows(ids=ids, **{name: _vectors(table, name, report.name) for name in found})
-
-
-def _column_names(store: ShardStore, report: ShardReport) -> list[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with store.open_blob(report, "parquet") as stream:
-            return pq.read_schema(stream).names
-    except pa.ArrowException as error:
-        raise CorruptFileError(f"the table of {report.name} cannot be read as parquet: {error}") from error
 
 
 def _vectors(table: "pa.Table", name: str, shard: str) -> Float16s:

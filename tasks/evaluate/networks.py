@@ -13,7 +13,7 @@ from iedit_model.configuration import configuration
 from iedit_model.metrics.catalogue import metric_info
 from iedit_model.models.clip import ClipEncoder, ClipSpec, load_clip
 from iedit_model.models.devices import DeviceConfig, resolve_device
-from iedit_model.models.source import ModelSource, loaded_once, model_folder, weights_digest
+from iedit_model.models.source import ModelSource, loaded_once, weights_digest
 from storage import digest_of, file_sha256
 from tasks.evaluate.sets.evalset import EvalPair
 from tasks.evaluate.sets.pixels import Frame
@@ -131,7 +131,7 @@ def _features(spec: FeatureSpec) -> "FeatureNetwork":
     if spec.kind == "inception":
         network = load_inception_network(Path(spec.source.name).expanduser(), device=device)
     else:
-        network = _unit_rms(vgg_network(load_vgg(model_folder(spec.source)).to(device)))
+        network = _unit_rms(vgg_network(load_vgg(spec.source).to(device)))
     return replace(network, name=spec.name) if spec.name else network
 
 

@@ -1,5 +1,6 @@
 """Embeddings of all shards in the order of the sample ids, written to files so that they need not fit into memory."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,11 +101,11 @@ def gather(
         sample: sorted positions of images whose edit prompts are wanted.
     """
     shape = (len(listing.ids), listing.dim)
-    image_rows = np.lib.format.open_memmap(vectors, mode="w+", dtype=np.float16, shape=shape)
+    image_rows = _mapped(vectors, shape)
     layout_rows = None
     if listing.layout_dim is not None:
         shape = (len(listing.ids), listing.layout_dim)
-        layout_rows = np.lib.format.open_memmap(layouts, mode="w+", dtype=np.float16, shape=shape)
+        layout_rows = _mapped(layouts, shape)
     image_mean, text_mean = MeanAccumulator(listing.dim), MeanAccumulator(listing.dim)
     sampled_texts = np.zeros((len(sample), listing.dim), np.float16)
     for report in embeds:
@@ -142,8 +143,17 @@ def id_table(ids: Ids) -> Any:
 
 def save_array(path: Path, values: npt.NDArray[Any]) -> None:
     """Write an array as .npy to a file of any name."""
-    with path.open("wb") as stream:
+    # Into a stream that is also read numpy writes through Python, whose errors say why; "wb" loses the reason.
+    with path.open("w+b") as stream:
         np.lib.format.write_array(stream, values, allow_pickle=False)
+
+
+def _mapped(path: Path, shape: tuple[int, int]) -> Any:
+    """Return a new .npy file mapped into memory, its room taken: else a full disk would end the process by SIGBUS."""
+    rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return rows
 
 
 def _finite(layouts: Float16s, report: ShardReport) -> Float16s:

@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from iedit_model.configuration import Seed, configuration
-from storage import ShardReport, ShardStore, file_sha256
+from storage import ShardReport, ShardStore
 from tasks.corpus import FACTS, Facts, Ids, packed_ids
 from tasks.embed.stage import Float16s
 from tasks.embed.vectors import Float64s, Int64s, ModalityMeans, unit_rows
@@ -210,8 +210,9 @@ def open_index(report: ShardReport, store: ShardStore, settings: SearchSettings)
     Meant to be opened once a process: a shard's retrieval takes the open index.
 
     Raises:
-        IndexMismatchError: a file is damaged, or their sizes, dimensions or ids do not agree.
+        IndexMismatchError: their sizes, dimensions or ids do not agree.
         MissingFileError: a file is gone.
+        DamagedFileError: it is damaged.
     """
     with ExitStack() as stack:
         paths = {
@@ -219,12 +220,6 @@ def open_index(report: ShardReport, store: ShardStore, settings: SearchSettings)
             for suffix in (FAISS_BLOB, VECTORS_BLOB, FACTS_BLOB, MEANS_BLOB, LAYOUTS_BLOB)
             if suffix != LAYOUTS_BLOB or suffix in report.files
         }
-        for suffix, path in paths.items():
-            if (digest := file_sha256(path)) != report.files[suffix].sha256:
-                raise IndexMismatchError(
-                    f"the file {suffix} of {report.name} has sha256 {digest}, expected {report.files[suffix].sha256}; "
-                    "remove the index's folder and build it again"
-                )
         means = _array(paths[MEANS_BLOB], np.dtype(np.float64))
         opened = VectorIndex(
             ids=_read_ids(report, store),
@@ -309,8 +304,8 @@ def cached_index(report: ShardReport, store: ShardStore, settings: SearchSetting
     """Give the opened index of a report; it stays open for the next call, until another one is asked for.
 
     Raises:
-        IndexMismatchError: a file is damaged.
         MissingFileError: a file is gone.
+        DamagedFileError: it is damaged.
     """
     key = (store.files.root, report.fingerprint, report.digest, settings)
     with _HELD.lock:

@@ -62,7 +62,7 @@ def pack_shard(plan: ShardReport, tar: str, inputs: PackInputs, config: PackConf
     Raises:
         PackInputError: the plan knows no such tar, or the tables do not fit together.
         MissingFileError: a tar of the download stage is gone.
-        CorruptFileError: it was cut short, so that its shard must be downloaded again.
+        DamagedFileError: it is not what was stored, so that its shard must be downloaded again.
     """
 
     def work(space: Workspace) -> Output:
@@ -157,8 +157,8 @@ class _Samples:
     def _images(self, row: _Row) -> Iterator[_Member]:
         for part, prefix in (("source", ""), ("target", "target_")):
             shard, offset, size = (row[f"{prefix}image_{name}"] for name in ("shard", "offset", "size"))
-            data = self._store.read_member(self._downloads[shard], offset, size)
-            yield image_part(part, data, sha256=row[f"{prefix}stored_sha256"])
+            sha256 = row[f"{prefix}stored_sha256"]
+            yield image_part(part, self._store.read_member(self._downloads[shard], offset, size, sha256=sha256))
 
 
 def _masks(row: _Row) -> Iterator[_Member]:

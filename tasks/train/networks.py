@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iedit_model.errors import ConfigError, WeightsError
-from iedit_model.models.source import BROKEN_MODEL, ModelSource, model_folder, weights_digest
+from iedit_model.errors import ConfigError
+from iedit_model.models.source import ModelSource, model_folder, read_part, weights_digest
 from tasks.train.run_config import TrainRunConfig
 
 if TYPE_CHECKING:
@@ -93,12 +93,8 @@ def _perceptual(config: TrainRunConfig, source: ModelSource, move: Move) -> "Per
     from iedit_model.models.vgg import load_vgg
 
     loss = config.train.loss
-    try:
-        vgg = load_vgg(model_folder(source))
-    except BROKEN_MODEL as error:
-        raise WeightsError(f"{source.name} cannot be loaded as a VGG: {error}") from error
     features = PerceptualFeatures(
-        vgg,
+        load_vgg(source),
         layer=loss.perc_layer,
         align=loss.perc_align,
         fill=loss.mask_fill,
@@ -115,10 +111,7 @@ def _decoder(config: TrainRunConfig, vae: Any, tiny: ModelSource | None, move: M
     if tiny is not None:
         from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 
-        try:
-            decoder: Any = AutoencoderTiny.from_pretrained(model_folder(tiny), local_files_only=True)
-        except BROKEN_MODEL as error:
-            raise WeightsError(f"{tiny.name} cannot be loaded as an AutoencoderTiny: {error}") from error
+        decoder: Any = read_part(tiny, model_folder(tiny), AutoencoderTiny)
     else:
         # The encoder stays in fp32: the caches must not depend on the precision of the losses.
         decoder = deepcopy(vae) if config.compute.loss_precision != "fp32" else vae

@@ -5,6 +5,7 @@ The log has one parquet row per optimiser step, each step once, however often th
 
 import io
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage import Column, CorruptFileError, TableSchema, parquet_bytes, read_parquet
-from storage.atomic import replace_bytes
+from storage.atomic import disk_errors, is_disk_full, replace_bytes
 from tasks.charts import COLOURS, INK, chart, chart_image
 from tasks.errors import MissingPackageError
 from tasks.train.run_config import LoopConfig
@@ -140,17 +141,27 @@ class TensorBoardSink:
             raise MissingPackageError(
                 "loop.sinks names tensorboard, which is not installed: install it, or leave it out of loop.sinks"
             ) from error
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        self._folder, hook = folder, threading.excepthook
+        # Its thread writes; what ends that is raised again by the next row, and printed here a second time.
+        threading.excepthook = lambda raised: None if is_disk_full(raised.exc_value) else hook(raised)
+        with disk_errors(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def write(self, step: int, row: Mapping[str, float | None]) -> None:
-        """Take one row."""
-        for name, value in row.items():
-            if value is not None and name != "step":
-                self._writer.add_scalar(_grouped(name), value, step)
+        """Take one row.
+
+        Raises:
+            DiskFullError: no room for the rows before.
+        """
+        with disk_errors(self._folder):
+            for name, value in row.items():
+                if value is not None and name != "step":
+                    self._writer.add_scalar(_grouped(name), value, step)
 
     def close(self) -> None:
         """Flush and close the files."""
-        self._writer.close()
+        with disk_errors(self._folder):
+            self._writer.close()
 
 
 class WandbSink:

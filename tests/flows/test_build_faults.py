@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ import pytest
 
 from flows.cli.main import main
 from storage import Files, VersionStore
-from tests.flows.tiny_build import TinyCorpus, as_arguments
+from tests.flows.tiny_build import TinyCorpus, as_arguments, final_bytes
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
 
 STAGES = ("plan", "download", "caption", "swap", "embed", "index", "retrieve", "mask", "pack")
+ON_DISK = ("plan", "download", "caption", "words", "swap", "embed", "index", "retrieve", "mask", "pack", "versions")
 QUICK = {f"run.options.{stage}.retry_delay_s": 0 for stage in STAGES}
 WORDLESS, FOREIGN = "background photo", "ein rotes Fahrrad steht vor einem alten Haus"
 
@@ -129,7 +132,7 @@ def test_a_site_that_is_down_fails_every_shard_and_the_build(tiny_corpus, tmp_pa
         host = f"127.0.0.1:{taken.getsockname()[1]}"
         urls = [url.as_py().replace(tiny_corpus.host, host) for url in table["URL"]]
         pq.write_table(table.set_column(0, "URL", pa.array(urls)), tmp_path / "m.parquet")
-        others = {"download__fetch__allowed_hosts": [host], "download__retry__retries": 0}
+        others = {"data__download__fetch__allowed_hosts": [host], "data__download__retry__retries": 0}
         for name, spared, words in (("floor", 20, "min_success_rate"), ("spared", 1000, "none of 0 images")):
             settings = tiny_corpus.settings(**others, data__download__floor_from_rows=spared)
             outcome = iedit_build(capsys, tmp_path / name, tmp_path / "m.parquet", settings)
@@ -196,52 +199,78 @@ def finished(prefect: None, tiny_corpus: TinyCorpus, tmp_path_factory: pytest.Te
     return root
 
 
-def damaged(path: Path, *, step: int = 1) -> None:
-    data = bytearray(path.read_bytes())
-    for place in range(600, len(data), step):
-        data[place] ^= 0x55
+KINDS = [
+    *("plan/*/00001.*.parquet", "plan/*/00001.done.json"),
+    *("download/*/00000.*.tar", "download/*/00001.[!l]*.parquet", "download/*/00001.*.log.parquet"),
+    *("download/*/00000.done.json", "download/*/00000.*.dropped.parquet", "caption/*/00001.*.parquet"),
+    *("swap/*/00001.*.parquet", "mask/*/00001.*.dropped.parquet", "embed/*/00001.*.parquet"),
+    *("index/*/all.????????????????.parquet", "index/*/*.faiss", "index/*/*.vectors.npy", "index/*/*.facts.npy"),
+    *("index/*/*.means.npy", "index/*/*.layouts.npy", "index/*/all.done.json", "retrieve/*/00001.*.parquet"),
+    *(
+        "mask/*/00001.????????????????.parquet",
+        "pack/*/plan.*.parquet",
+        "pack/*/train-00000.*.tar",
+        "pack/*/train-00000.*.parquet",
+    ),
+    *("pack/*/train-00000.done.json", "versions/*/version.json", "versions/*/manifest.parquet"),
+    "versions/*/shard_files.parquet",
+]
+"""A file of every kind that a build leaves."""
+
+
+def flip(path: Path, *, trace: bool) -> None:
+    """Flip one bit in the middle of a file; without a trace is how a disk does it."""
+    data, written = bytearray(path.read_bytes()), path.stat().st_mtime_ns
+    data[len(data) // 2] ^= 0x10
     path.write_bytes(data)
-
-
-Damage = Callable[[Path], None]
+    if not trace:
+        os.utime(path, ns=(written, written))
 
 
 @pytest.mark.slow
-def test_pictures_that_rot_in_the_store_are_dropped_or_named(finished, tiny_corpus, tmp_path, capsys):
+@pytest.mark.parametrize("pattern", KINDS)
+def test_a_flipped_bit_is_found_and_its_file_made_again(pattern, finished, tiny_corpus, tmp_path, capsys):
     root = Path(shutil.copytree(finished, tmp_path / "root"))
-    (tar,) = root.glob("download/*/00000.*.tar")
-    damaged(tar)
-    outcome = iedit_build(
-        capsys, root, tiny_corpus.metadata, tiny_corpus.settings(data__caption__model__max_new_tokens=18)
-    )
-    if outcome.code == 0:
-        caption = outcome.funnel["caption"]
-        assert sum(caption["dropped"].values()) > 20
-        assert caption["out"] > 0
-    else:
-        assert_one_clear_line(outcome, "00000")
+    whole, (version,) = final_bytes(root), VersionStore(Files(str(root))).list()
+    found = sorted(root.glob(pattern))
+    assert found, f"a build leaves no {pattern} any more"
+    flip(found[0], trace=False)
+    capsys.readouterr()
+    code = main(["datasets", "verify", version, "--root", str(root), "--repair"])
+    said = capsys.readouterr()
+    assert (code, found[0].name in said.out + said.err) == (1, True)
+    assert iedit_build(capsys, root, tiny_corpus.metadata, tiny_corpus.settings()).code == 0
+    assert final_bytes(root) == whole
+    assert main(["datasets", "verify", version, "--root", str(root)]) == 0
+    flip(found[0], trace=True)
+    assert iedit_build(capsys, root, tiny_corpus.metadata, tiny_corpus.settings()).code == 0
+    assert final_bytes(root) == whole
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "settings"),
     [
+        ("download/*/00000.*.tar", {"data.caption.model.max_new_tokens": 18}),
         ("caption/*/00001.*.parquet", {"data.swap.max_levels": 2}),
         ("embed/*/00001.*.parquet", {"data.retrieve.query.text_weight": 0.61}),
+        ("index/*/all.*.faiss", {"data.retrieve.query.text_weight": 0.61}),
+        ("index/*/all.*.vectors.npy", {"data.retrieve.query.text_weight": 0.61}),
+        ("mask/*/00001.????????????????.parquet", {"data.pack.samples_per_tar": 9}),
         ("plan/*/00001.????????????????.parquet", {"data.download.image.size_px": 48}),
     ],
 )
-def test_a_table_that_rots_in_the_store_is_named(pattern, settings, finished, tiny_corpus, tmp_path, capsys):
-    root = Path(shutil.copytree(finished, tmp_path / "root"))
-    (table,) = root.glob(pattern)
-    damaged(table)
-    outcome = iedit_build(capsys, root, tiny_corpus.metadata, tiny_corpus.settings() | settings)
-    assert_one_clear_line(outcome, table.parts[-3].partition("_")[2], "00001", "parquet")
-    (old,) = VersionStore(Files(str(root))).list()
-    table.unlink()
-    again = iedit_build(capsys, root, tiny_corpus.metadata, tiny_corpus.settings() | settings)
-    assert again.code == 0, "what is missing is made again"
-    assert json.loads(again.out)["version"] != old
+def test_what_rots_without_a_trace_is_made_again_when_it_is_read(
+    pattern, settings, finished, tiny_corpus, tmp_path, capsys
+):
+    """The file has its size and its time, so that only the stage that reads it can see; one build is enough."""
+    calm, root = (Path(shutil.copytree(finished, tmp_path / name)) for name in ("calm", "root"))
+    settings = tiny_corpus.settings() | settings
+    assert iedit_build(capsys, calm, tiny_corpus.metadata, settings).code == 0
+    flip(next(iter(sorted(root.glob(pattern)))), trace=False)
+    outcome = iedit_build(capsys, root, tiny_corpus.metadata, settings)
+    assert outcome.code == 0, outcome.lines[-1]
+    assert final_bytes(root) == final_bytes(calm)
 
 
 @pytest.mark.slow
@@ -260,8 +289,57 @@ def test_a_disk_without_room_is_one_line_and_the_next_run_goes_on(prefect_api, t
     assert full.returncode == 1
     assert full.stderr.splitlines()[-1].startswith("iedit: ")
     assert "download" in full.stderr.splitlines()[-1]
+    assert "no room left to write" in full.stderr.splitlines()[-1]
     assert "Traceback" not in full.stderr
     assert not (tmp_path / "root" / "versions").exists()
     assert list((tmp_path / "root" / "download").rglob("*.done.json")) == []
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
     assert again.returncode == 0, again.stderr
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Callable[[str], None]]:
+    """Mount a disk of so many bytes; what is yielded gives it another size."""
+
+    def mount(*options: str) -> None:
+        made = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"no disk can be mounted here: {made.stderr}")
+
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", f"size={size}", "none")
+    try:
+        yield lambda more: mount("-o", f"remount,size={more}")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def on_disk(root: Path, stages: Sequence[str]) -> int:
+    """Return the bytes that the files of some stages take, in whole pages."""
+    sizes = (path.stat().st_size for stage in stages for path in (root / stage).rglob("*") if path.is_file())
+    return sum(-(-size // 4096) * 4096 for size in sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "share"), [*((stage, 0.6) for stage in ON_DISK), ("index", 0.15), ("index", 0.95)])
+def test_a_full_disk_in_any_stage_is_one_line_and_the_rest_follows(
+    stage, share, finished, prefect_api, tiny_corpus, tmp_path
+):
+    """Room for all stages before, and a share of this one: in its smallest files and in its largest."""
+    places = ["--root", str(tmp_path / "disk" / "root"), "--metadata", tiny_corpus.metadata]
+    command = [sys.executable, "-m", "flows.cli.main", "build", *places, *as_arguments(tiny_corpus.settings() | QUICK)]
+    run = partial(subprocess.run, command, capture_output=True, text=True, check=False, timeout=900)
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api}
+
+    size = on_disk(finished, ON_DISK[: ON_DISK.index(stage)]) + int(share * on_disk(finished, [stage]))
+    with small_disk(tmp_path / "disk", max(size, 8192)) as resize:
+        full = run(env=environment)
+        assert full.returncode == 1, full.stderr[-600:]
+        assert "Traceback" not in full.stderr
+        last = full.stderr.splitlines()[-1]
+        assert last.startswith("iedit: ")
+        assert "no room left to write" in last
+        resize("1g")
+        again = run(env=environment)
+        assert again.returncode == 0, again.stderr
+        assert final_bytes(tmp_path / "disk" / "root") == final_bytes(finished)

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,11 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storage import (
     DROPPED,
     AccountingError,
     CorruptFileError,
+    DamagedFileError,
     Dropped,
     Files,
     FilterError,
@@ -81,7 +86,12 @@ def test_a_committed_shard_is_finished_and_holds_what_was_given(files: Files):
         assert stream.read() == b"thing"
     with store.local_blob(report, "tar") as path, tarfile.open(path) as tar:
         member = tar.getmembers()[2]
-        assert store.read_member(report, member.offset_data, member.size) == b"a thing 2"
+        expected = b"a thing 2"
+        place = (member.offset_data, member.size)
+        assert store.read_member(report, *place, sha256=hashlib.sha256(expected).hexdigest()) == expected
+        with pytest.raises(DamagedFileError) as caught:
+            store.read_member(report, *place, sha256="0" * 64)
+        assert caught.value.paths == (report.path("tar"),)
     assert store.problems(report) == []
 
 
@@ -158,10 +168,30 @@ def test_a_missing_or_shorter_file_makes_the_shard_unfinished_and_the_next_commi
 
 def test_damage_that_keeps_the_size_is_found_by_reading(files: Files):
     report = _commit(_target(files))
-    path = report.path("notes.txt")
+    store, path = ShardStore(files), report.path("notes.txt")
     files.write_bytes(path, b"thinG")
+    assert _target(files).finished() is None, "it was written after its marker"
+    assert [line.partition(" has sha256 ")[0] for line in store.problems(report)] == [files.address(path)]
+    if files.is_local:
+        os.utime(files.address(path), (0, 0))  # as a disk does it, without a trace
+        assert _target(files).finished() == report
+    for blob in (store.open_blob, store.local_blob):
+        with pytest.raises(DamagedFileError, match="makes it again") as caught, blob(report, "notes.txt"):
+            pass
+        assert caught.value.paths == (path,)
+        assert copy.copy(caught.value).paths == (path,), "so it can go from worker to worker"
+    files.write_bytes(path, b"thing")
     assert _target(files).finished() == report
-    assert [line.partition(" has sha256 ")[0] for line in ShardStore(files).problems(report)] == [files.address(path)]
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=300, deadline=None)
+def test_no_bit_of_a_marker_can_flip_unnoticed(place: float, bit: int):
+    files = Files(f"memory://{uuid.uuid4().hex}")
+    whole = bytearray(_commit(_target(files)).to_json())
+    whole[int(place * len(whole))] ^= 1 << bit
+    with pytest.raises(CorruptFileError):
+        ShardReport.from_json(bytes(whole))
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json", b'{"stage": "caption"}'])
@@ -362,8 +392,8 @@ def test_the_place_of_a_tar_is_known_before_the_commit(files: Files):
 
 def test_reading_what_is_gone_damaged_or_not_there_says_which_file(files: Files):
     store, report = ShardStore(files), _commit(_target(files))
-    with pytest.raises(ShardNameError, match="no file 'faiss'"):
-        store.open_blob(report, "faiss")
+    with pytest.raises(ShardNameError, match="no file 'faiss'"), store.open_blob(report, "faiss"):
+        pass
     with pytest.raises(SchemaError, match=r"00042\.[0-9a-f]+\.parquet has no column 'colour'"):
         store.read_table(report, columns=["colour"])
     with pytest.raises(FilterError, match="does not fit"):

@@ -11,6 +11,7 @@ from PIL import Image
 from iedit_model.editing.editor import EditResult
 from iedit_model.editing.references import CopySource, CopySourceSpec
 from iedit_model.errors import ConfigError, MaskError
+from iedit_model.models.source import ModelSource
 from iedit_model.models.vgg import load_vgg
 from storage import ShardStore, sample_seed
 from tasks.evaluate.networks import load_networks
@@ -192,7 +193,7 @@ def test_the_reference_is_each_source_image_once(evalset, store, networks):
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     position = first.source_ids.index(f"few/{evalset.pairs[0].image_id}")
     np.testing.assert_allclose(first.features[position], networks.features(pixels)[0].numpy(), rtol=1e-4, atol=1e-5)
-    raw = load_vgg(WEIGHTS / "perceptual").pooled(pixels)[0].numpy()
+    raw = load_vgg(ModelSource(str(WEIGHTS / "perceptual"))).pooled(pixels)[0].numpy()
     np.testing.assert_allclose(first.features[position], raw / np.sqrt((raw**2).mean()), rtol=1e-4, atol=1e-5)
     assert reference_shard(evalset, SCORING, store, networks, size_px=64) == report
 

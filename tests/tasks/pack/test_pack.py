@@ -19,6 +19,7 @@ from iedit_model.errors import ConfigError
 from storage import (
     SAMPLE_PARTS,
     CorruptFileError,
+    DamagedFileError,
     Dropped,
     EmptyVersionError,
     MissingFileError,
@@ -267,25 +268,31 @@ def test_damaged_parts_are_counted_and_the_rest_is_packed(tmp_path: Path):
     inputs = corpus.inputs(store)
     config = PackConfig(splits=SplitConfig(val_share=0, test_share=0))
     plan = plan_pack(inputs, config, store)
-    downloads = {
-        row["sample_id"]: row for report in inputs.stages["download"] for row in store.read_table(report).to_pylist()
-    }
-    _overwrite(store, inputs, downloads[corpus.pairs[3].source_id])
-    _overwrite(store, inputs, downloads[corpus.pairs[4].target_id])
     report = pack_shard(plan, "train-00000", inputs, config, store)
     assert report.dropped == {
         "damaged_source_mask": 1,
         "damaged_target_mask": 1,
-        "damaged_source_image": 2,
-        "damaged_target_image": 1,
+        "damaged_source_image": 1,
     }
-    assert (report.num_in, report.num_out) == (12, 7)
+    assert (report.num_in, report.num_out) == (12, 9)
     lost = {row["sample_id"]: row["detail"] for row in store.read_dropped(report).to_pylist()}
-    assert set(lost) == {pair.source_id for pair in corpus.pairs[:5]}
-    assert "sha256" in lost[corpus.pairs[3].source_id]
+    assert set(lost) == {pair.source_id for pair in corpus.pairs[:3]}
     info = write_dataset(plan, [report], config, store, runs=[], input_digest="input")
     assert verify_version(VersionStore(store.files), info.id) == []
-    assert set(_samples(store, info)) == {pair.source_id for pair in corpus.pairs[5:]}
+    assert set(_samples(store, info)) == {pair.source_id for pair in corpus.pairs[3:]}
+
+
+def test_an_image_that_is_not_what_was_stored_is_no_loss_but_damage(tmp_path: Path):
+    corpus, store = planted(12), _store(tmp_path)
+    inputs = corpus.inputs(store)
+    config = PackConfig(splits=SplitConfig(val_share=0, test_share=0))
+    plan = plan_pack(inputs, config, store)
+    downloads = {
+        row["sample_id"]: row for report in inputs.stages["download"] for row in store.read_table(report).to_pylist()
+    }
+    _overwrite(store, inputs, downloads[corpus.pairs[3].source_id])
+    with pytest.raises(DamagedFileError, match="sha256"):
+        pack_shard(plan, "train-00000", inputs, config, store)
 
 
 def test_an_empty_result_is_an_error_and_no_version(tmp_path: Path):
