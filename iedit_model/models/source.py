@@ -266,8 +266,8 @@ def _check_not_a_path(name: str) -> None:
         return
     what = "a single file" if path.is_file() else "not there" if not os.path.lexists(path) else "no folder"
     raise MissingModelError(
-        f"the model {name} is {what}, and a model is a folder as diffusers' save_pretrained writes it: convert a "
-        "single file once with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give the folder"
+        f"the model {name} is {what}, and a model is a folder as save_pretrained writes it: convert a single "
+        "file once with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give the folder"
     )
 
 
