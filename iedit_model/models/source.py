@@ -10,6 +10,7 @@ has looked at the JSON files: no code of a folder or of the hub is run, and what
 
 import functools
 import hashlib
+import os
 import re
 import sys
 import threading
@@ -281,10 +282,24 @@ def without_progress_bars() -> Iterator[None]:
             library.enable_progress_bar()
 
 
+def _check_not_a_path(name: str) -> None:
+    """Refuse what can only be meant as a path of this machine: no hub is asked for it."""
+    path = Path(name).expanduser()
+    is_weights = path.suffix.lower() in {".safetensors", *_PICKLES}
+    if not is_weights and not os.path.lexists(path):
+        return
+    what = "a single file" if path.is_file() else "not there" if not os.path.lexists(path) else "no folder"
+    raise MissingModelError(
+        f"the model {name} is {what}, and a model is a folder as save_pretrained writes it: convert a single "
+        "file once with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER), and give the folder"
+    )
+
+
 def _hub_folder(source: ModelSource, files: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    _check_not_a_path(source.name)
     hub_id = source.name.removeprefix(HUB_PREFIX)
     if not _HUB_ID.fullmatch(hub_id):
         raise MissingModelError(f"{source.name} is no folder here and no hub id of the form owner/name: check the path")

@@ -288,7 +288,7 @@ class _Download:
         return self._target.commit(
             num_in=len(rows),
             num_out=len(rows) - len(failed),
-            seconds=round(seconds, 3),
+            seconds=round(seconds + (before.seconds if before else 0.0), 3),
             table=DOWNLOAD.table(_deterministic(row) for row in rows),
             blobs={"tar": tar, LOG: _log_bytes(rows)},
             dropped=[Dropped(sample_id=row["sample_id"], reason=_reason(row)) for row in failed],
@@ -332,6 +332,7 @@ STAGE: Final = Stage(
     name="download",
     version=VERSION,
     summary="one row per URL, the images in a tar, how each URL was tried in a log",
+    unit="URLs",
     config=DownloadConfig,
     work=_work,
     tables=(DOWNLOAD, DOWNLOAD_LOG),

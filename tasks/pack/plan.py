@@ -323,6 +323,7 @@ STAGE: Final = Stage(
     name="pack",
     version=VERSION,
     summary="WebDataset tars, their rows of the manifest, and the shard `plan` that says what goes where",
+    unit="pairs",
     config=PackConfig,
     work=_work,
     tables=(PACK, PACK_PLAN),

@@ -162,6 +162,7 @@ STAGE: Final = Stage(
     name="swap",
     version=VERSION,
     summary="`edit_prompt`, the exchanged words, the difference prompts",
+    unit="captions",
     config=SwapConfig,
     work=_work,
     tables=(SWAP,),
