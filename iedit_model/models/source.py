@@ -285,7 +285,7 @@ def without_progress_bars() -> Iterator[None]:
 def _check_not_a_path(name: str) -> None:
     """Refuse what can only be meant as a path of this machine: no hub is asked for it."""
     path = Path(name).expanduser()
-    is_weights = path.suffix.lower() in {".safetensors", *_PICKLES}
+    is_weights = path.suffix.lower() in {".safetensors", *PICKLES}
     if not is_weights and not os.path.lexists(path):
         return
     what = "a single file" if path.is_file() else "not there" if not os.path.lexists(path) else "no folder"
