@@ -88,7 +88,7 @@ def left_behind(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str
     with opened_image(data, limits=limits, formats=formats) as image:
         if (frames := getattr(image, "n_frames", 1)) > 1:
             notes.append(f"the image has {frames} frames; only the first is used")
-        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < _OPAQUE:
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < _OPAQUE:
             notes.append("the image has transparent parts; they are laid over white, and results have no transparency")
         if image.mode.startswith("I;16"):
             notes.append("the image has 16 bits a channel; results have 8")
