@@ -321,9 +321,7 @@ def _model_folders(folder: Path) -> Iterator[tuple[list[bytes], Read]]:
     device = DeviceConfig(device="cpu", dtype="fp32")
     shutil.copytree(Path(__file__).parents[1] / "miniature" / "weights", folder / "m")
     load: dict[str, Callable[[ModelSource], object]] = {
-        "captioner": lambda source: _load_blip.__wrapped__(
-            CaptionerSpec(model=source, device=device, max_new_tokens=9)
-        ),
+        "captioner": lambda source: unwrap(_load_blip)(CaptionerSpec(model=source, device=device, max_new_tokens=9)),
         "clip": read_open_clip,
         "ldm": lambda source: read_latent_diffusion(source, device=torch.device("cpu")),
         "perceptual": unwrap(load_vgg),
