@@ -76,9 +76,9 @@ def used(prefect: None, tiny_corpus: TinyCorpus, tmp_path_factory: pytest.TempPa
     (version,) = VersionStore(Files(str(root))).list()
     assert iedit(f"datasets subset {version}", "--root", root, "--where", "split == 'train'") == 0
     with sqlite3.connect(root / "prefect.db") as base:
-        card = (root / "versions" / version / "README.md").read_text()
+        log = f"{'x' * 4000}{lonely(root)['url']}{'x' * 9000}"
         base.execute("CREATE TABLE artifact (id INTEGER, key TEXT, data TEXT)")
-        base.execute("INSERT INTO artifact VALUES (1, 'card', ?), (2, 'other', 'kept')", (card + "x" * 9000 + card,))
+        base.execute("INSERT INTO artifact VALUES (1, 'log', ?), (2, 'other', 'kept')", (log,))
     return folder
 
 
