@@ -7,7 +7,6 @@ DEFAULTS: Final = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
-    "NO_ALBUMENTATIONS_UPDATE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
     # Threads that wait must not spin: two processes that share the cores slow each other down 70 times (an edit of the
@@ -19,3 +18,16 @@ DEFAULTS: Final = {
 # Before the libraries are imported, which read them at their import.
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104 - listened at by nobody here
+
+
+def bypass_proxy(*hosts: str) -> None:
+    """Have this process and its children reach hosts without the proxy of the environment."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    named = [name.strip() for name in given.split(",") if name.strip()]
+    if named != ["*"]:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(dict.fromkeys([*named, *hosts]))
+
+
+bypass_proxy(*LOOPBACK)

@@ -86,6 +86,7 @@ def stage_runs(config: Config, root: str, runs: TaskRuns, progress: Progress, *,
 
 def plan_metadata(stages: StageRuns, metadata: str, shards: str | None) -> tuple[dict[str, Done], str]:
     """Cut the metadata into shards; return those that are asked for with their reports, and the digest of the input."""
+    stages.progress.begin(plan.STAGE.name, 0)  # it takes its time, though its shards are known at its end only
     planned = stages.once(plan.STAGE, partial(_plan, metadata=metadata), {})
     chosen = chosen_shards(planned.reports, shards)
     stages.progress.begin(plan.STAGE.name, len(chosen))

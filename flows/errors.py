@@ -6,15 +6,19 @@ FlowError
 `-- ServeError          a Prefect server, worker or deployment cannot be started or reached
 """
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
+
+_OBJECT: Final = re.compile(r"<(?:[\w.]+\.)?(\w+) object at 0x[0-9a-f]+>")
 
 
 def one_line(text: str, *, limit: int = 1000) -> str:
     """Return a text without line breaks and runs of spaces, cut to ``limit`` characters.
 
-    What a terminal would obey (escape sequences in a file's or a column's name) is written out.
+    What a terminal would obey (escape sequences in a file's or a column's name) is written out, and what only means
+    something inside Python (``<_io.BytesIO object at 0x7f>``) is left to its name.
     """
-    words = " ".join(text.split())
+    words = _OBJECT.sub(r"\1", " ".join(text.split()))
     shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in words)
     return shown if len(shown) <= limit else f"{shown[: limit - 3]}..."
 

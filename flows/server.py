@@ -1,6 +1,6 @@
-"""Prefect servers of ours: one for as long as a command runs, and one with a work pool and a worker (``iedit serve``).
+"""A Prefect server for as long as a command runs, and child processes that end with us.
 
-The first is taken where the user named no server (``PREFECT_API_URL``). The one that Prefect would start by itself
+It is taken where the user named no server (``PREFECT_API_URL``). The one that Prefect would start by itself
 outlives a command that is killed, takes a Ctrl-C that was meant for us, and is given up too early on a busy machine.
 """
 
@@ -9,30 +9,27 @@ import json
 import os
 import re
 import selectors
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn, cast
+from urllib.parse import urlsplit
 
-import flows
 from flows.errors import ServeError, one_line
 
 if TYPE_CHECKING:
     import uvicorn
 
 
-PROJECT: Final = Path(flows.__file__).parents[1]
-"""Folder of ``prefect.yaml``; flow runs work in it."""
-
-_WORKPLACE_START_S: Final = 120.0
 _GRACE_S: Final = 20.0
 
 
@@ -47,7 +44,14 @@ def end_process(process: "subprocess.Popen[Any]", *, grace_s: float = _GRACE_S) 
 
 
 _START_S: Final = 180.0
+_RESTART_S: Final = 30.0
+_RESTARTS: Final = 3
 _POLL_S: Final = 0.05
+_PROXY: Final = re.compile(r"(?:(?:https?|socks5h?)://|(?!\w*:?/))\S", re.IGNORECASE)
+_OF_THE_USERS_SERVER: Final = ("PREFECT_API_", "PREFECT_SERVER_DATABASE_", "PREFECT_SERVER_API_", "PREFECT_PROFILE")
+"""Beginnings of the settings that another server than the command's own is run with."""
+KEPT_LEASES: Final = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+"""Slots of a limit come back when their lease ends; in memory, Prefect's default, leases are lost with the server."""
 _MEANWHILE: Final = (
     "flows.full",
     "transformers.models.blip.modeling_blip",
@@ -67,16 +71,34 @@ def orchestrator() -> Iterator[str]:
         The address of its API.
 
     Raises:
-        ServeError: the user's server does not answer, or ours does not start.
+        ServeError: the user's server does not answer (any more), ours does not start, or a proxy is no address.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    _check_proxies()
+    # Read again below, from a folder that can be written: no use of the user's own is made without a server there.
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")
+    from httpx import HTTPError
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    if (named := PREFECT_API_URL.value()) is not None:
-        _check_answers(named)
-        yield named
+    if (named := PREFECT_API_URL.value()) is None:
+        with _serving() as (url, home), temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: home}):
+            yield url
         return
-    with _serving() as url, temporary_settings({PREFECT_API_URL: url}):
-        yield url
+    _check_answers(named)
+    try:
+        yield named
+    except HTTPError as error:
+        raise ServeError(
+            f"the Prefect server at {named} no longer answers ({one_line(str(error)) or type(error).__name__}): start "
+            "it again; what is finished stays, and the same command goes on from there"
+        ) from error
+
+
+def _check_proxies() -> None:
+    """Refuse what the HTTP client refuses at its first use, even of an address that no proxy stands before."""
+    for scheme, proxy in urllib.request.getproxies_environment().items():
+        if scheme in ("http", "https", "all") and not _PROXY.match(proxy):
+            name = next(name for name in os.environ if name.lower() == f"{scheme}_proxy")
+            raise ServeError(f"{name} is {proxy!r}, expected an address like http://proxy:3128: correct it or unset it")
 
 
 def _check_answers(url: str) -> None:
@@ -91,48 +113,122 @@ def _check_answers(url: str) -> None:
 
 
 @contextmanager
-def _serving() -> Iterator[str]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.server"],
-            env={**os.environ, "PREFECT_SERVER_UI_ENABLED": "false"},
-            stdin=subprocess.PIPE,  # its end, however we end, ends the server
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
+def _serving() -> Iterator[tuple[str, Path]]:
+    with tempfile.TemporaryDirectory(prefix="iedit-server-", ignore_cleanup_errors=True) as home:
+        server = _OwnServer(Path(home))
         try:
-            yield _address(process, log)
+            yield server.start(), Path(home)
         finally:
-            end_process(process)
+            server.end()
 
 
-def _address(process: "subprocess.Popen[bytes]", log: IO[bytes]) -> str:
-    """Return the address that the server prints as soon as it listens."""
-    with selectors.DefaultSelector() as selector:
-        output = cast("IO[bytes]", process.stdout)
-        selector.register(output, selectors.EVENT_READ)
-        for module in _MEANWHILE:
-            if not selector.select(0):
-                importlib.import_module(module)
-        if not selector.select(timeout=_START_S):
-            raise ServeError(
-                f"no Prefect server could be started within {_START_S:.0f} s: start one, and name it by PREFECT_API_URL"
-            )
-        if line := output.readline():
-            return json.loads(line)
-    log.seek(0)
-    said = log.read().decode(errors="replace").strip().splitlines() or ["no message"]
-    reasons = [line for line in said if _ERROR.match(line)] or said
-    raise ServeError(f"the Prefect server ended at its start: {one_line(reasons[-1])}")
+class _OwnServer:
+    """The server of one command; one that is ended by somebody else is started again where it was.
+
+    Its state lies in its home, so that flow runs only see a server that answers late.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._lock = threading.Lock()
+        self._is_wanted = True
+
+    def start(self) -> str:
+        """Start it at a free port and return the address of its API."""
+        self._begin(port=0)
+        url = self._address(_START_S, meanwhile=_MEANWHILE)
+        threading.Thread(target=self._watch, args=(urlsplit(url).port,), daemon=True).start()
+        return url
+
+    def end(self) -> None:
+        """End it for good."""
+        with self._lock:
+            self._is_wanted = False
+            end_process(self._process)
+
+    def _begin(self, *, port: int) -> None:
+        with self._lock:
+            if not self._is_wanted:
+                return
+            with (self._home / "server.log").open("ab") as log:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
+                    [sys.executable, "-m", "flows.server", str(port)],
+                    env=_own_environment(self._home),
+                    stdin=subprocess.PIPE,  # its end, however we end, ends the server
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    start_new_session=True,
+                )
+
+    def _watch(self, port: int) -> None:
+        for _ in range(_RESTARTS):
+            self._process.wait()
+            if not self._is_wanted:
+                return
+            self._begin(port=port)
+            try:
+                self._address(_RESTART_S)
+            except ServeError as error:
+                if self._is_wanted:
+                    self._give_up(str(error))
+                return
+        self._process.wait()
+        if self._is_wanted:
+            self._give_up(f"it was ended {_RESTARTS + 1} times")
+
+    def _give_up(self, why: str) -> NoReturn:
+        """End the whole process: its main thread waits for a server that will not come, for minutes."""
+        print(
+            f"iedit: the Prefect server of this command was ended from outside ({why}), for want of memory perhaps; "
+            "what is finished stays, and the same command goes on from there",
+            file=sys.stderr,
+            flush=True,
+        )
+        shutil.rmtree(self._home, ignore_errors=True)
+        os._exit(1)
+
+    def _address(self, timeout_s: float, *, meanwhile: Sequence[str] = ()) -> str:
+        """Return the address that the server prints as soon as it listens."""
+        with selectors.DefaultSelector() as selector:
+            output = cast("IO[bytes]", self._process.stdout)
+            selector.register(output, selectors.EVENT_READ)
+            for module in meanwhile:
+                if not selector.select(0):
+                    importlib.import_module(module)
+            if not selector.select(timeout=timeout_s):
+                raise ServeError(
+                    f"no Prefect server could be started within {timeout_s:.0f} s: start one, and name it by "
+                    "PREFECT_API_URL"
+                )
+            if line := output.readline():
+                return json.loads(line)
+        said = (self._home / "server.log").read_text(errors="replace").strip().splitlines() or ["no message"]
+        reasons = [line for line in said if _ERROR.match(line)] or said
+        raise ServeError(f"the Prefect server ended at its start: {one_line(reasons[-1])}")
+
+
+def _own_environment(home: Path) -> dict[str, str]:
+    """Return the environment of a server that keeps all it has in ``home``, whatever the user's own is told."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_OF_THE_USERS_SERVER)}
+    return {**kept, "PREFECT_HOME": str(home), "PREFECT_SERVER_UI_ENABLED": "false", **KEPT_LEASES}
 
 
 def main() -> int:
-    """Serve at a free port of this machine, print the address as a line of JSON, and end with the standard input."""
+    """Do what the words of the command line say, until the standard input ends.
+
+    Nothing or a port: serve there, or at a free one, and print the address as JSON. Words of Prefect: run its command.
+    """
+    if sys.argv[1:2] == ["prefect"]:
+        from prefect.cli import app
+
+        threading.Thread(target=_terminate_with_input, daemon=True).start()
+        del sys.argv[1]
+        return app() or 0
     import uvicorn
     from prefect.server.api.server import create_app
 
-    server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=0, log_level="error", lifespan="on"))
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="error", lifespan="on"))
     threading.Thread(target=_end_with_input, args=(server,), daemon=True).start()
     threading.Thread(target=_print_address, args=(server,), daemon=True).start()
     server.run()
@@ -140,9 +236,18 @@ def main() -> int:
 
 
 def _end_with_input(server: "uvicorn.Server") -> None:
+    _wait_for_end_of_input()
+    server.should_exit = True
+
+
+def _terminate_with_input() -> None:
+    _wait_for_end_of_input()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _wait_for_end_of_input() -> None:
     while os.read(sys.stdin.fileno(), 1):  # not through the buffer, whose lock would outlast the interpreter
         pass
-    server.should_exit = True
 
 
 def _print_address(server: "uvicorn.Server") -> None:
@@ -150,127 +255,6 @@ def _print_address(server: "uvicorn.Server") -> None:
         time.sleep(_POLL_S)
     port = server.servers[0].sockets[0].getsockname()[1]
     print(json.dumps(f"http://127.0.0.1:{port}/api"), flush=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeConfig:
-    """Where the server listens, and what the worker takes.
-
-    Raises:
-        ServeError: a value is out of range.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 4200
-    pool: str = "iedit"
-    """Work pool that ``prefect.yaml`` names."""
-    limit: int = 1
-    """Flow runs at the same time."""
-    once: bool = False
-    """Whether the worker leaves when there is nothing left to do."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.port <= 65_535:
-            raise ServeError(f"--port is {self.port}, expected 1 to 65535")
-        if self.limit < 1:
-            raise ServeError(f"--limit is {self.limit}, expected 1 or more")
-
-    @property
-    def api_url(self) -> str:
-        """Address of the server's API."""
-        return f"http://{self.host}:{self.port}/api"
-
-
-def serve(config: ServeConfig) -> None:
-    """Start all of it, say how to use it, and end it at Ctrl-C: the worker first, since one without server hangs.
-
-    A server that already answers at the address is used, and stays.
-
-    Raises:
-        ServeError: a part cannot be started; the message has its last line.
-    """
-    environment = {**os.environ, "PREFECT_API_URL": config.api_url}
-    with ExitStack() as stack:
-        if not _answers(config):
-            command = ("server", "start", "--host", config.host, "--port", str(config.port))
-            server = _started(command, environment, stack)
-            _wait_for(server, config)
-        _create_pool(config, environment)
-        _call(("--no-prompt", "deploy", "--all"), environment, what="the deployments")
-        _set_limits(config)
-        _say(f"server       http://{config.host}:{config.port}")
-        _say(f"try          PREFECT_API_URL={config.api_url} prefect deployment run 'build-dataset/mini' --watch")
-        _say("Ctrl-C       ends the worker, then the server")
-        command = ["worker", "start", "--pool", config.pool, "--limit", str(config.limit)]
-        worker = _started([*command, *(["--run-once"] if config.once else [])], environment, stack, quiet=False)
-        if code := worker.wait():
-            raise ServeError(f"the worker ended with exit code {code}; its last lines stand above")
-
-
-def _create_pool(config: ServeConfig, environment: Mapping[str, str]) -> None:
-    create = ("--no-prompt", "work-pool", "create", "--type", "process", "--overwrite", config.pool)
-    _call(create, environment, what=f"the work pool {config.pool}")
-
-
-def _set_limits(config: ServeConfig) -> None:
-    """Create the limits of all profiles, so that the very first runs already obey them."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.config.profiles import PROFILES
-    from flows.engine.runner import set_tag_limits
-
-    with temporary_settings({PREFECT_API_URL: config.api_url}):
-        for profile in PROFILES.values():
-            set_tag_limits(profile().run.tag_limits)
-
-
-def _started(
-    arguments: Sequence[str], environment: Mapping[str, str], stack: ExitStack, *, quiet: bool = True
-) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
-        [sys.executable, "-m", "prefect", *arguments],
-        cwd=PROJECT,
-        env=dict(environment),
-        stdout=subprocess.DEVNULL if quiet else None,
-        start_new_session=True,  # a Ctrl-C is ours to pass on, in order
-    )
-    stack.callback(end_process, process)
-    return process
-
-
-def _call(arguments: Sequence[str], environment: Mapping[str, str], *, what: str) -> None:
-    done = subprocess.run(  # noqa: S603 - our own interpreter and words
-        [sys.executable, "-m", "prefect", *arguments],
-        cwd=PROJECT,
-        env=dict(environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise ServeError(f"{what} could not be made: {lines[-1] if lines else f'exit code {done.returncode}'}")
-
-
-def _wait_for(server: "subprocess.Popen[bytes]", config: ServeConfig) -> None:
-    end = time.monotonic() + _WORKPLACE_START_S
-    while not _answers(config):
-        if server.poll() is not None:
-            raise ServeError(f"the Prefect server ended at its start with exit code {server.returncode}")
-        if time.monotonic() > end:
-            raise ServeError(f"the Prefect server did not answer at {config.api_url} within {_WORKPLACE_START_S:.0f} s")
-        time.sleep(0.5)
-
-
-def _answers(config: ServeConfig) -> bool:
-    request = urllib.request.Request(f"{config.api_url}/health")  # noqa: S310 - http, see ``api_url``
-    with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(request, timeout=2) as found:  # noqa: S310
-        return found.status == 200
-    return False
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ IEditError
 |-- OverflowedError  a model gave values that are not finite, although its weights are
 |-- EditError       an edit that cannot be made as it was asked for
 |   `-- ImageFileError  an image file that is damaged or of a format that is not read
-|       `-- ImageTooLargeError  one with more bytes or pixels than are read
+|       |-- ImageTooLargeError  one with more bytes or pixels than are read
+|       `-- ImageTooCostlyError one whose decoding takes more time or memory than an image may
+|-- ImageDecoderError   the process that decodes images cannot be started, or is broken
 `-- MemoryLimitError    not even a batch of one fits into memory
 """
 
@@ -89,6 +91,16 @@ class ImageFileError(EditError):
 
 class ImageTooLargeError(ImageFileError):
     """An image file has more bytes or pixels than are read."""
+
+
+class ImageTooCostlyError(ImageFileError):
+    """Decoding an image file takes more processor time or memory than an image may."""
+
+
+class ImageDecoderError(IEditError, RuntimeError):
+    """The process that decodes images cannot be started, or fails on what is no image's fault."""
+
+    retryable = True
 
 
 class MemoryLimitError(IEditError, RuntimeError):

@@ -2,6 +2,7 @@
 
 StorageError
 ├── AddressError             a root or a path inside it that cannot be used
+├── RemoteError              a remote store that cannot be reached, or fails
 ├── MissingFileError         a file that should be there is not
 ├── CorruptFileError         a file is there but its bytes are not what was written
 │   ├── DamagedFileError     a file of a finished shard is not what its marker says: to be made again
@@ -35,6 +36,12 @@ class AddressError(StorageError):
     """A root or a path inside it cannot be used."""
 
     stops_run = True
+
+
+class RemoteError(StorageError):
+    """A remote store cannot be reached or fails; the message names the address."""
+
+    retryable = True
 
 
 class MissingFileError(StorageError):

@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from storage import atomic
-from storage.errors import AddressError, CorruptFileError, MissingFileError
+from storage.errors import AddressError, CorruptFileError, MissingFileError, RemoteError
+from storage.remote import open_system
 
 _MAX_SEGMENT_BYTES = 200
 _FORBIDDEN = frozenset('*?[]\\"<>|')
@@ -87,8 +88,8 @@ class FileStat:
 class Files:
     """Files under ``root``; holds no connection, so that it can go to threads, processes and Ray workers.
 
-    Paths are relative POSIX paths (``checked_path``). Beside the named errors, an unreachable store raises the
-    ``OSError`` of its fsspec implementation: whoever runs the stage may try again.
+    Paths are relative POSIX paths (``checked_path``). Beside the named errors, a remote store that cannot be reached
+    raises ``RemoteError``: whoever runs the stage may try again.
 
     Raises:
         AddressError: the root cannot be used.
@@ -186,7 +187,7 @@ class Files:
             raise AddressError(f"cannot read {size} bytes at {offset} of {self.address(path)}")
         try:
             data = self._range(path, offset, size)
-        except OSError as error:
+        except (OSError, RemoteError) as error:
             # Object stores answer a range past the end with an error of their own.
             if (held := self.size(path)) is None:
                 raise MissingFileError(f"{self.address(path)} is not there") from error
@@ -331,14 +332,7 @@ class Files:
         return system, f"{base.rstrip('/')}/{checked_path(path)}"
 
     def _system(self) -> tuple[Any, str]:
-        from fsspec.core import url_to_fs
-
-        try:
-            # fsspec keeps one instance a thread and process; a cached listing would hide what others write.
-            system, base = url_to_fs(self.root, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise AddressError(f"cannot open the root {self.root}: {error}") from error
-        return system, base
+        return open_system(self.root)
 
     @contextmanager
     def _published(self, system: Any, name: str) -> Iterator[str]:

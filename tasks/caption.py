@@ -14,7 +14,7 @@ from storage import SAMPLE_ID, Dropped, ShardReport, ShardStore, TableSchema, co
 from tasks.images import BatchConfig, ImagePass, stored_images
 from tasks.stage import Job, Output, Stage, Workspace
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 CAPTION: Final = TableSchema(
     name="caption",

@@ -170,7 +170,7 @@ def decode_stored(data: bytes) -> "Image":
     try:
         # Bytes of the store were counted when they were fetched, and checked against their hash.
         limits = ImageLimits(max_bytes=max(1, len(data)))
-        return decode_image(data, limits=limits, formats=tuple(STORED_FORMATS))
+        return decode_image(data, limits=limits, formats=tuple(STORED_FORMATS), trusted=True)
     except ImageFileError as error:
         raise ImageError("undecodable_image", str(error)[:200]) from error
 

@@ -66,6 +66,8 @@ class Output:
     blobs: Mapping[str, Blob] = field(default_factory=dict)
     dropped: "Iterable[Dropped] | pa.Table" = ()
     extra: Mapping[str, Scalar] = field(default_factory=dict)
+    seconds_before: float = 0.0
+    """Time of the earlier work whose result this one only finishes, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,8 @@ class Stage(Generic[C]):
     """What its folder holds, for the documentation of the data format."""
     config: type[C]
     work: Work[ShardReport]
+    unit: str = "images"
+    """What comes in, in the plural: what its progress counts by the second."""
     tables: tuple[TableSchema, ...] = ()
     """What it writes; the first one is its ``parquet``. Their columns say which of them a packed sample keeps."""
     needs: tuple[str, ...] = ()
@@ -144,7 +148,7 @@ class Stage(Generic[C]):
             return target.commit(
                 num_in=output.num_in,
                 num_out=output.num_out,
-                seconds=time.monotonic() - started,
+                seconds=output.seconds_before + time.monotonic() - started,
                 table=output.table,
                 schema=schema,
                 blobs=output.blobs,

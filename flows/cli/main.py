@@ -1,15 +1,18 @@
 """The command line ``iedit``: a table of commands; each module is loaded when its command is given.
 
-Exit codes: 0 done, 1 an error that one line explains, 2 wrong usage, 130 ended by Ctrl-C.
+Exit codes: 0 done, 1 an error that one line explains, 2 wrong usage, 130 ended by Ctrl-C, SIGTERM or a hang-up.
 """
 
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, NoReturn
 
 from flows.cli.options import Command
 from flows.errors import one_line
@@ -40,6 +43,9 @@ _WITH_LOG: Final = ("serve",)
 """Commands that keep the orchestrator's log: the flow runs of their worker inherit it, and the page shows it."""
 
 
+_AGAIN_S: Final = 0.1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -59,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.debug and command not in _WITH_LOG:
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
-    return _run(found, options)
+    with _ended_alike():
+        return _run(found, options)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -101,6 +108,41 @@ def _run(command: Command, options: argparse.Namespace) -> int:
             traceback.print_exc()
         print(f"iedit: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _ended_alike() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end the command as Ctrl-C does, unless they are ignored (``nohup``)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for name, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(name, _end)
+    sys.unraisablehook = _end_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = sys.__unraisablehook__
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+class _EndedError(KeyboardInterrupt):
+    """A signal that ends the command; Python kills itself at its exit for the plain class, though it was caught."""
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise _EndedError(number)
+
+
+def _end_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again whose exception was raised where Python ignores all of them, in a callback for instance."""
+    if isinstance(ignored.exc_value, _EndedError):
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), ignored.exc_value.args[0])).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _known_errors() -> tuple[type[BaseException], ...]:

@@ -41,7 +41,7 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until Ctrl-C."""
-    from flows.server import ServeConfig, serve
+    from flows.serve import ServeConfig, serve
 
     serve(ServeConfig(host=options.host, port=options.port, pool=options.pool, limit=options.limit, once=options.once))
     return 0

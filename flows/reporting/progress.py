@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S: Final = 10.0
 _ARTIFACT_EVERY_S: Final = 2.0
+_DRAWINGS_PER_S: Final = 2.0
 
 
 class Progress:
@@ -74,28 +75,67 @@ class JsonLines(Progress):
         print(json.dumps(event), file=self._stream, flush=True)
 
 
+class _Tally:
+    """What the shards of each stage came to, from its first announcement to its last shard."""
+
+    def __init__(self) -> None:
+        self.ahead: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self._came_in: Counter[str] = Counter()
+        self._went_out: Counter[str] = Counter()
+        self._started: dict[str, float] = {}
+        self._worked: dict[str, tuple[float, int]] = {}
+
+    def begin(self, stage: str, shards: int) -> None:
+        self.ahead[stage] += shards
+        self._started.setdefault(stage, time.monotonic())
+
+    def count(self, report: ShardReport) -> None:
+        stage, work_began = report.stage, time.monotonic() - report.seconds
+        self._came_in[stage] += report.num_in
+        self._went_out[stage] += report.num_out
+        # Work that took longer than the stage is announced was done by an earlier run. The clock of a rate starts with
+        # the work on the first shard, not with the flow.
+        if work_began >= self._started.setdefault(stage, work_began):
+            began, count = self._worked.get(stage, (work_began, 0))
+            self._worked[stage] = began, count + report.num_in
+
+    def rate(self, stage: str) -> float | None:
+        """Return what came in by the second, None where all of it was there before."""
+        if stage not in self._worked:
+            return None
+        began, count = self._worked[stage]
+        return count / max(time.monotonic() - began, 1e-3)
+
+    def end_one(self, stage: str) -> str | None:
+        """Count a shard as done; return the stage's line, and forget it, if it was the last one ahead."""
+        self.done[stage] += 1
+        if self.done[stage] < self.ahead[stage]:
+            return None
+        seconds = time.monotonic() - self._started.get(stage, time.monotonic())
+        line = f"{stage:<9} {self._came_in[stage]:>9,} in {self._went_out[stage]:>9,} out {seconds:>8.1f} s"
+        for known in (self.ahead, self.done, self._came_in, self._went_out, self._started, self._worked):
+            known.pop(stage, None)
+        return line
+
+
 class PlainLines(Progress):
     """One line per stage when its last shard is done, and of a training from time to time: for logs."""
 
     def __init__(self, stream: TextIO | None = None, *, every_s: float = _LINE_EVERY_S) -> None:
         """Write to ``stream``, by default to the standard error; of a training at most every ``every_s`` seconds."""
         self._stream = stream or sys.stderr
-        self._ahead: Counter[str] = Counter()
-        self._in: Counter[str] = Counter()
-        self._out: Counter[str] = Counter()
-        self._started: dict[str, float] = {}
+        self._tally = _Tally()
         self._every_s = every_s
         self._last = -every_s
 
     def begin(self, stage: str, shards: int) -> None:
         """Remember how many shards are ahead."""
-        self._ahead[stage] += shards
-        self._started[stage] = time.monotonic()
+        self._tally.begin(stage, shards)
 
     def finish(self, report: ShardReport) -> None:
         """Write a line when it was the stage's last shard."""
-        self._in[report.stage] += report.num_in
-        self._out[report.stage] += report.num_out
+        self._tally.count(report)
         self._one_less(report.stage)
 
     def fail(self, stage: str, shard: str, reason: str) -> None:  # noqa: ARG002 - the reason names the shard
@@ -112,10 +152,8 @@ class PlainLines(Progress):
         self._write_training(f"step {step:,} of {total:,}: {_step_text(terms)}", last=step == total)
 
     def _one_less(self, stage: str) -> None:
-        self._ahead[stage] -= 1
-        if self._ahead[stage] <= 0:
-            seconds = time.monotonic() - self._started.get(stage, time.monotonic())
-            self._write(f"{stage:<9} {self._in[stage]:>9,} in {self._out[stage]:>9,} out {seconds:>8.1f} s")
+        if (line := self._tally.end_one(stage)) is not None:
+            self._write(line)
 
     def _write_training(self, line: str, *, last: bool) -> None:
         now = time.monotonic()
@@ -128,39 +166,31 @@ class PlainLines(Progress):
 
 
 class RichBars(Progress):
-    """One bar per stage with images per second and the time left; two for a training: encodings and steps."""
+    """A bar for each stage at work, and for the encodings and the steps of a training; what is done becomes a line."""
 
-    def __init__(self, bars: "Bars") -> None:
-        """Draw on ``bars``, see ``rich_bars``."""
+    def __init__(self, bars: "Bars", *, units: Mapping[str, str] | None = None) -> None:
+        """Draw on ``bars``, see ``rich_bars``; ``units`` are what comes in to each stage, in the plural."""
         self._bars = bars
+        self._units = units or {}
         self._ids: dict[str, TaskID] = {}
-        self._totals: Counter[str] = Counter()
-        self._started: dict[str, float] = {}
-        self._images: Counter[str] = Counter()
+        self._tally = _Tally()
 
     def begin(self, stage: str, shards: int) -> None:
         """Add the stage's bar."""
-        self._totals[stage] += shards
-        if stage not in self._ids:
-            self._ids[stage] = self._bars.add_task(stage, total=0, rate="")
-        self._bars.update(self._ids[stage], total=self._totals[stage])
+        self._tally.begin(stage, shards)
+        self._show(stage, self._tally.done[stage], self._tally.ahead[stage] or None, "")
 
     def finish(self, report: ShardReport) -> None:
         """Move the stage's bar on."""
         stage = report.stage
-        if stage not in self._ids:
-            self.begin(stage, 1)
-        # The clock of a stage starts with the work on its first shard, not with the flow.
-        started = self._started.setdefault(stage, time.monotonic() - report.seconds)
-        self._images[stage] += report.num_in
-        rate = self._images[stage] / max(time.monotonic() - started, 1e-3)
-        self._bars.update(self._ids[stage], advance=1, rate=f"{rate:,.0f} img/s")
+        self._tally.count(report)
+        rate = self._tally.rate(stage)
+        self._one_less(stage, "" if rate is None else f"{rate:,.0f} {self._units.get(stage, 'images')}/s")
 
     def fail(self, stage: str, shard: str, reason: str) -> None:  # noqa: ARG002 - the reason names the shard
         """Print the reason above the bars."""
         self._bars.console.print(f"failed: {one_line(reason)}", style="red", markup=False, highlight=False)
-        if stage in self._ids:
-            self._bars.update(self._ids[stage], advance=1)
+        self._one_less(stage, "")
 
     def on_cache(self, done: int, total: int) -> None:
         """Move the bar of the encodings on."""
@@ -170,11 +200,30 @@ class RichBars(Progress):
         """Move the bar of the steps on."""
         self._move("train", step, total, _step_text(terms))
 
+    def _one_less(self, stage: str, rate: str) -> None:
+        if (line := self._tally.end_one(stage)) is not None:
+            self._leave(stage, f"{line}  {rate}".rstrip())
+        else:
+            self._show(stage, self._tally.done[stage], self._tally.ahead[stage], rate)
+
     def _move(self, name: str, done: int, total: int, note: str) -> None:
         if name not in self._ids:
             # What an earlier process did counts as done, not as work of this one.
-            self._ids[name] = self._bars.add_task(name, total=total, completed=max(0, done - 1), rate="")
-        self._bars.update(self._ids[name], completed=done, total=total, rate=note)
+            self._show(name, max(0, done - 1), total, "")
+        self._show(name, done, total, note)
+        if done >= total:
+            self._leave(name, f"{name:<9} {done:>9,} of {total:,} {note}".rstrip())
+
+    def _show(self, name: str, done: int, total: int | None, rate: str) -> None:
+        if name not in self._ids:
+            self._ids[name] = self._bars.add_task(name, total=total, completed=done, rate=rate)
+        self._bars.update(self._ids[name], completed=done, total=total, rate=rate)
+
+    def _leave(self, name: str, line: str) -> None:
+        """Print what a bar came to, once, and take it away: bars that stay are drawn again with every other one."""
+        if name in self._ids:
+            self._bars.remove_task(self._ids.pop(name))
+        self._bars.console.print(line, markup=False, highlight=False)
 
 
 class RunProgress(Progress):
@@ -298,12 +347,16 @@ def rich_bars() -> Iterator[RichBars]:
         TextColumn("{task.description:<9}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:>12}"),
+        TextColumn("{task.fields[rate]:>14}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        yield RichBars(bars)
+    from tasks.stages import DATASET
+
+    units = {stage.name: stage.unit for stage in DATASET} | {"evaluate": "edits"}
+    # Every drawing is some hundred bytes for each bar, which a recorded session keeps.
+    with Bars(*columns, console=Console(stderr=True), refresh_per_second=_DRAWINGS_PER_S) as bars:
+        yield RichBars(bars, units=units)
 
 
 def _step_text(terms: Mapping[str, float | None]) -> str:

@@ -2,8 +2,7 @@
 
 from iedit_model.editing.editor import EditRequest
 from iedit_model.errors import EditError
-
-_VOWELS = "aeiou"
+from iedit_model.inflection import with_article
 
 
 def instruction_of(request: EditRequest) -> str:
@@ -31,5 +30,4 @@ def swap_instruction(word: str, replacement: str) -> str:
     old, new = word.split(), replacement.split()
     if len(old) > 1 and len(new) > 1 and old[-1].lower() == new[-1].lower() and old != new:
         return f"make the {old[-1]} {' '.join(new[:-1])}"
-    article = "an" if replacement[0].lower() in _VOWELS else "a"
-    return f"replace the {word} with {article} {replacement}"
+    return f"replace the {word} with {with_article(replacement)}"

@@ -1,4 +1,7 @@
-"""Untrusted image bytes to RGB: bytes are counted before they are read, pixels before they are decoded."""
+"""Untrusted image bytes to RGB: bytes are counted before they are read, pixels before they are decoded.
+
+What one image may cost is limited too: unless its bytes are our own, it is decoded in a process of its own first.
+"""
 
 import io
 import struct
@@ -7,13 +10,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from pydantic import PositiveInt
 
 from iedit_model.configuration import configuration
-from iedit_model.errors import IEditError, ImageFileError, ImageTooLargeError
+from iedit_model.errors import IEditError, ImageFileError, ImageTooCostlyError, ImageTooLargeError
+from iedit_model.imaging.decoder_process import run_limited
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +40,13 @@ BROKEN: Final = (
 
 ORIENTATION: Final = 0x0112
 """EXIF's tag for how an image has to be turned."""
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_SHOWN_CHUNKS: Final = (b"tRNS", b"eXIf")
+_SCAN: Final = b"\xff\xda"
+_MOST_SCANS: Final = 200
+"""Scans of a JPEG; encoders write about ten, and each one takes a pass over all pixels."""
 _SIXTEEN_BITS: Final = 65535
+_OPAQUE: Final = 255
 
 
 @configuration
@@ -53,23 +63,52 @@ LIMITS: Final = ImageLimits()
 """The bound wherever no other is configured."""
 
 
-def decode_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> "Image":
+def decode_image(
+    data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS, trusted: bool = False
+) -> "Image":
     """Return the image in ``data`` as ``to_rgb`` makes it.
 
     Raises:
+        ImageTooCostlyError: decoding it takes too much time or memory.
         ImageTooLargeError: too many bytes or pixels.
         ImageFileError: damaged, or of no format or mode that is read.
     """
-    with opened_image(data, limits=limits, formats=formats) as image:
+    with opened_image(data, limits=limits, formats=formats, trusted=trusted) as image:
         image.load()  # what is loaded outlives the file
         return to_rgb(image)
 
 
-@contextmanager
-def opened_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> "Iterator[Image]":
-    """Open an image whose pixels are not decoded yet; what Pillow raises inside the block is an ``ImageFileError``.
+def left_behind(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> list[str]:
+    """Return what ``decode_image`` cannot keep of an image, one line each: none for most.
 
     Raises:
+        ImageFileError: as ``decode_image``.
+    """
+    notes = []
+    with opened_image(data, limits=limits, formats=formats) as image:
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            notes.append(f"the image has {frames} frames; only the first is used")
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < _OPAQUE:
+            notes.append("the image has transparent parts; they are laid over white, and results have no transparency")
+        if image.mode.startswith("I;16"):
+            notes.append("the image has 16 bits a channel; results have 8")
+    return notes
+
+
+@contextmanager
+def opened_image(
+    data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS, trusted: bool = False
+) -> "Iterator[Image]":
+    """Open an image whose pixels are not decoded yet; what Pillow raises inside the block is an ``ImageFileError``.
+
+    Args:
+        data: the file.
+        limits: of its size.
+        formats: Pillow's readers that may see it.
+        trusted: whether the bytes are known to be our own; others are decoded in a limited process before.
+
+    Raises:
+        ImageTooCostlyError: decoding it takes too much time or memory.
         ImageTooLargeError: too many bytes or pixels.
         ImageFileError: damaged, or of no format that is read; Pillow's error is its cause.
     """
@@ -78,6 +117,11 @@ def opened_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[st
     _silence_bomb_warnings()
     if len(data) > limits.max_bytes:
         raise ImageTooLargeError(f"the image has {len(data)} bytes, at most {limits.max_bytes} are read; shrink it")
+    if data.count(_SCAN) > _MOST_SCANS and data.startswith(b"\xff\xd8"):
+        raise ImageTooCostlyError(f"the image is a JPEG of more than {_MOST_SCANS} scans; save it anew as PNG")
+    if not trusted:
+        run_limited(decoded_once, {"max_pixels": limits.max_pixels, "formats": formats}, data)
+    data = _without_side_chunks(data)
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > limits.max_pixels:
@@ -94,6 +138,18 @@ def opened_image(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[st
         raise ImageFileError(
             f"this is no whole image of the formats {', '.join(formats)} ({_in_one_line(error)}); save it anew as PNG"
         ) from error
+
+
+def decoded_once(header: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Decode an image only to find out what it costs; whoever asked meets its other faults again."""
+    limits = ImageLimits(max_bytes=max(1, len(data)), max_pixels=header["max_pixels"])
+    try:
+        with opened_image(data, limits=limits, formats=tuple(header["formats"]), trusted=True) as image:
+            to_rgb(image)
+    except ImageFileError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from error
+    return {}, b""
 
 
 def to_rgb(image: "Image") -> "Image":
@@ -114,6 +170,14 @@ def to_rgb(image: "Image") -> "Image":
         ) from error
 
 
+def orientation(image: "Image") -> int:
+    """Return how an image has to be turned, as EXIF numbers it; 1, upright, where its EXIF cannot be read."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except BROKEN:
+        return 1
+
+
 def upright(image: "Image") -> "Image":
     """Return an image turned and mirrored as its EXIF orientation says."""
     from PIL.Image import Transpose
@@ -126,7 +190,7 @@ def upright(image: "Image") -> "Image":
         6: Transpose.ROTATE_270,
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
-    }.get(image.getexif().get(ORIENTATION, 1))
+    }.get(orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
@@ -158,6 +222,22 @@ def eight_bits(image: "Image") -> "Image":
     return Image.fromarray(np.rint(values / 257).astype(np.uint8))
 
 
+def _without_side_chunks(data: bytes) -> bytes:
+    """Return a PNG without the chunks that change no pixel of ours: as in browsers, no text decides over an image."""
+    if not data.startswith(_PNG):
+        return data
+    view, kept, position = memoryview(data), [memoryview(_PNG)], len(_PNG)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        is_side = bool(kind[0] & 0x20)
+        is_whole = end <= len(data) and zlib.crc32(view[position + 4 : end - 4]) == int.from_bytes(view[end - 4 : end])
+        if not is_side or (kind in _SHOWN_CHUNKS and is_whole):
+            kept.append(view[position:end])
+        position = end
+    return b"".join(kept)
+
+
 @cache
 def _silence_bomb_warnings() -> None:
     from PIL import Image
@@ -167,4 +247,8 @@ def _silence_bomb_warnings() -> None:
 
 
 def _in_one_line(error: BaseException) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # its text names an object of Python's, and nothing else
+        return "of no known format"
     return f"{type(error).__name__}: {error}"[:200].replace("\n", " ")

@@ -40,14 +40,16 @@ def decode_mask(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str
     return checked_levels(decode_levels(data, limits=limits, formats=formats))
 
 
-def decode_levels(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> Levels:
-    """Return the levels of a mask file that may hold probabilities, however low.
+def decode_levels(
+    data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS, trusted: bool = False
+) -> Levels:
+    """Return the levels of a mask file that may hold probabilities, however low; ``trusted`` as for images.
 
     Raises:
         ImageFileError: not an image that can be read.
         MaskError: it has no one meaning as a mask.
     """
-    with opened_image(data, limits=limits, formats=formats) as image:
+    with opened_image(data, limits=limits, formats=formats, trusted=trusted) as image:
         return mask_levels(image)
 
 

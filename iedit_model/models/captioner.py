@@ -13,6 +13,7 @@ from pydantic import Field
 
 from iedit_model.configuration import configuration
 from iedit_model.errors import ConfigError, OverflowedError
+from iedit_model.inflection import indefinite_article, match_case, plural, word_set
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
 from iedit_model.models.source import ModelSource, load_transformer, loaded_once
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WORD = re.compile(r"[^\W\d_]+", re.UNICODE)
-_LONGEST_REPEAT = 4
-"""Words of the longest group whose immediate repetition is cut away."""
 
 
 class Captioner(Protocol):
@@ -121,7 +120,7 @@ class BlipCaptioner(LazyModel[CaptionerSpec, "_Blip"]):
         return scores
 
     def _cleaned(self, text: str) -> str:
-        words = [word for word in text.split() if word.lower() not in self._spec.dropped_words]
+        words = without_words(text, self._spec.dropped_words).split()
         return " ".join(without_repetition(words) if self._spec.cut_repetition else words)
 
 
@@ -161,26 +160,63 @@ def load_captioner(spec: CaptionerSpec) -> Captioner:
     return BlipCaptioner(spec)
 
 
-def without_repetition(words: Sequence[str]) -> list[str]:
-    """Return words without the immediate repetitions of groups of one to four: "a cat a cat in a hat" loses two.
+def without_words(text: str, dropped: Sequence[str]) -> str:
+    """Return a caption without some words and their plurals, and still English around the gap.
 
-    Case makes no difference, and groups without a letter ("10 10") stay. Shortest groups go first; one pass from left
-    to right for each length, so that the result does not depend on how often something was repeated.
+    The article before the gap follows the next word ("an araffe dog" -> "a dog") and goes where none can stand; a
+    comma or hyphen behind it goes along, and so does an "and" that joins nothing any more.
+    """
+    if not dropped:
+        return text
+    forms = "|".join(sorted({re.escape(form) for word in dropped for form in (word, plural(word))}, key=len)[::-1])
+    gap = rf"(?:(?:{forms})(?:['\u2019]s)?(?!\w)\s*[-,;:]?\s*)+"
+    found = re.compile(rf"(?<![\w-])(?:(?P<article>an?)\s+)?{gap}", re.IGNORECASE)
+
+    def filled(match: re.Match[str]) -> str:
+        rest = text[match.end() :].lstrip()
+        following = rest.removeprefix("and ") if match["article"] or not text[: match.start()].strip() else rest
+        word = _WORD.match(following)
+        if match["article"] is None or word is None or word.group().lower() in _NO_END:
+            return ""
+        return match_case(indefinite_article(following.lower()), like=match["article"]) + " "
+
+    cut = found.sub(filled, text)
+    if cut == text:
+        return text
+    cut = re.sub(r"(^|\ban? )\s*and\s+", r"\1", re.sub(r"\s+", " ", cut).strip(" ,;:-"))
+    return re.sub(r"\s+([,;:.])", r"\1", re.sub(r"\s+and$", "", cut))
+
+
+_NO_END = word_set(
+    """a an and are at behind beside by for from has have in inside into is near next of on or over sitting standing
+    that the to under was were which who with without"""
+)
+"""Words before which no article stands, and with which no caption ends."""
+
+
+def without_repetition(words: Sequence[str]) -> list[str]:
+    """Return words without the immediate repetitions of groups: "a cat a cat in a hat" loses two.
+
+    Case and punctuation make no difference, and groups without a letter ("10 10") stay. Shortest groups go first; one
+    pass from left to right for each length, so that the result does not depend on how often something was repeated.
+    A further one that was cut off within goes with it.
     """
     kept = list(words)
-    for length in range(1, _LONGEST_REPEAT + 1):
+    for length in range(1, len(words) // 2 + 1):
         kept = _without_repeated_groups(kept, length)
-    return kept
+    return [*kept[:-1], kept[-1].rstrip(",;:")] if len(kept) < len(words) else kept
 
 
 def _without_repeated_groups(words: list[str], length: int) -> list[str]:
     kept: list[str] = []
-    at = 0
+    plain = [word.lower().strip(",.;:!?") for word in words]
+    at, cut_to = 0, -1
     while at < len(words):
-        group = [word.lower() for word in words[at : at + length]]
-        before = [word.lower() for word in kept[-length:]]
-        if len(group) == length and group == before and any(_WORD.search(word) for word in group):
-            at += length
+        group, before = plain[at : at + length], plain[at - length : at] if at >= length else []
+        if group == before and any(_WORD.search(word) for word in group):
+            at, cut_to = at + length, at + length
+        elif cut_to == at and group == before[: len(group)] and group[-1] in _NO_END:
+            break
         else:
             kept.append(words[at])
             at += 1

@@ -129,8 +129,8 @@ def _images(versions: VersionStore, row: dict[str, Any]) -> "list[Image]":
     try:
         parts = read_sample(versions.files, row)
         for part in ("source", "target"):
-            image = decode_image(parts[part], formats=tuple(STORED_FORMATS))
-            shown += [image, overlaid(image, decode_levels(parts[f"{part}_mask"]))]
+            image = decode_image(parts[part], formats=tuple(STORED_FORMATS), trusted=True)
+            shown += [image, overlaid(image, decode_levels(parts[f"{part}_mask"], trusted=True))]
     except (CorruptFileError, ImageFileError, MaskError):
         return shown
     return shown
@@ -224,11 +224,11 @@ def _card(row: dict[str, Any], parts: dict[str, bytes], thumb_px: int) -> PageCa
     images, is_small = {}, True
     for name, part in (("s", "source"), ("t", "target")):
         with suppress(KeyError, ImageFileError):
-            image = decode_image(parts[part], formats=tuple(STORED_FORMATS))
+            image = decode_image(parts[part], formats=tuple(STORED_FORMATS), trusted=True)
             is_small = is_small and max(image.size) <= SMALL_PX
             images[name] = image_url(image, thumb_px=thumb_px)
         with suppress(KeyError, ImageFileError, MaskError):
-            levels = decode_levels(parts[f"{part}_mask"])
+            levels = decode_levels(parts[f"{part}_mask"], trusted=True)
             images[f"{name}m"] = image_url(mask_overlay(shrunk_levels(levels, thumb_px)))
     return PageCard(row=row, images=images, is_small=is_small)
 

@@ -90,7 +90,7 @@ def decode_pair(sample: Mapping[str, Any]) -> dict[str, Any]:
 def _decoded(name: str, data: bytes) -> Any:
     if name == "json":
         return json.loads(data)
-    image = decode_image(data)
+    image = decode_image(data, trusted=True)
     return np.array(image.convert("L") if "_mask." in name else image)  # a copy, which may be written to
 
 

@@ -8,7 +8,6 @@ anything but our handler such a URL means nothing (ADR 0004).
 
 import io
 import itertools
-import os
 import tempfile
 import threading
 import urllib.request
@@ -23,17 +22,10 @@ from urllib.response import addinfourl
 
 from tasks.download.errors import FetchError
 from tasks.download.image_body import CleanImage
-from tasks.errors import TaskError
 
 _SCHEME: Final = "iedit"
 _LOOK_S: Final = 1.0
 _NO_IMAGE: Final = (None,) * 5
-
-
-class DownloaderMissingError(TaskError):
-    """img2dataset is not installed; the message says how it is without the requirement of it that harms."""
-
-    stops_run = True
 
 
 class RowSteps(Protocol):
@@ -68,9 +60,6 @@ def run_downloader(num_rows: int, steps: RowSteps, *, num_threads: int, stop: th
         steps: what they raise, beside ``FetchError``, ends the round and is raised here.
         num_threads: fetches at the same time.
         stop: set when the work is given up, here or by the caller.
-
-    Raises:
-        DownloaderMissingError: img2dataset is not installed.
     """
     rows, name = _Rows(steps, stop), str(next(_NAMES))
     with tempfile.TemporaryDirectory(prefix="iedit-") as folder:
@@ -102,15 +91,7 @@ class RowHandler(urllib.request.BaseHandler):
 
 
 def _img2dataset(rows: "_Rows", *, folder: str, num_rows: int, num_threads: int) -> Callable[[tuple[int, str]], None]:
-    # Its import asks a package index for updates otherwise.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    try:
-        from img2dataset.downloader import Downloader
-    except ModuleNotFoundError as error:
-        raise DownloaderMissingError(
-            f"downloading needs img2dataset, and {error.name} is not installed: "
-            "run `pip install --no-deps 'img2dataset>=1.47,<2'` (what it needs came with iedit)"
-        ) from error
+    from third_party.img2dataset.downloader import Downloader
 
     return Downloader(
         sample_writer_class=lambda *_: rows,

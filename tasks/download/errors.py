@@ -33,6 +33,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "refused_by_robots": Failure(kind="permanent", summary="X-Robots-Tag forbids the use of the image"),
     "too_many_bytes": Failure(kind="permanent", summary="a body above the limit"),
     "too_many_pixels": Failure(kind="permanent", summary="an image above the limit, seen before it was decoded"),
+    "too_costly": Failure(kind="permanent", summary="an image whose decoding takes too much time or memory"),
     "not_an_image": Failure(kind="permanent", summary="bytes that cannot be decoded as an image"),
     "too_small": Failure(kind="permanent", summary="a side below the limit"),
     "bad_aspect": Failure(kind="permanent", summary="too long and narrow"),

@@ -11,17 +11,18 @@ The common difference hash sees brightness only: a red bus and a blue one of the
 pairs that editing looks for, would be duplicates. The margin keeps the noise of re-encoding out of flat backgrounds.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from PIL import Image
 from PIL.Image import Resampling
 from pydantic import Field
 
-from iedit_model.configuration import configuration
-from iedit_model.errors import ImageFileError, ImageTooLargeError
-from iedit_model.imaging.decode import ORIENTATION, WEB_FORMATS, ImageLimits, on_white, opened_image, upright
+from iedit_model.configuration import as_values, configuration, from_values
+from iedit_model.errors import ImageFileError, ImageTooCostlyError, ImageTooLargeError
+from iedit_model.imaging.decode import WEB_FORMATS, ImageLimits, on_white, opened_image, orientation, upright
+from iedit_model.imaging.decoder_process import run_limited
 from iedit_model.imaging.encode import encode_image
 from tasks.download.errors import FetchError
 
@@ -92,24 +93,54 @@ def clean_image(data: bytes, config: ImageConfig) -> CleanImage:
     """Return the image in ``data`` upright, on white where it is transparent, resized, cropped and encoded.
 
     Of an animation the first frame is taken. 16-bit channels keep their upper 8 bits; colour profiles are not applied.
+    The work is done by a process with limits on time and memory.
 
     Raises:
-        FetchError: ``not_an_image``, ``too_many_pixels``, ``too_small`` or ``bad_aspect``.
+        FetchError: ``not_an_image``, ``too_many_pixels``, ``too_costly``, ``too_small`` or ``bad_aspect``.
+        ImageDecoderError: that process cannot be had.
     """
+    try:
+        answer, stored = run_limited(cleaned, as_values(config), data)
+    except ImageTooCostlyError as error:
+        raise FetchError("too_costly", str(error)) from error
+    if "error" in answer:
+        raise FetchError.from_text(answer["error"])
+    return CleanImage(data=stored, **answer)
+
+
+def cleaned(values: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Do the work of ``clean_image`` in the limited process."""
+    try:
+        image = _clean(data, from_values(ImageConfig, values))
+    except FetchError as error:
+        return {"error": str(error)}, b""
+    except (ImportError, MemoryError):  # of this machine
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever else hostile bytes make a decoder raise is their fault
+        return {"error": f"not_an_image: cannot be decoded: {type(error).__name__}"}, b""
+    answer = {entry.name: getattr(image, entry.name) for entry in fields(image) if entry.name != "data"}
+    return answer, image.data
+
+
+def _clean(data: bytes, config: ImageConfig) -> CleanImage:
     limits = ImageLimits(max_bytes=max(1, len(data)), max_pixels=config.max_pixels)  # the client counted the bytes
     try:
-        with opened_image(data, limits=limits, formats=WEB_FORMATS) as image:
+        with opened_image(data, limits=limits, formats=WEB_FORMATS, trusted=True) as image:
             original_format = (image.format or "").lower()
             width, height = image.size
             _check_shape(width, height, config)
             # A JPEG decodes straight to a half, a quarter or an eighth: at least twice the wanted size remains.
             image.draft("RGB", (2 * config.size_px, 2 * config.size_px))
             image.load()
-            is_sideways = image.getexif().get(ORIENTATION, 1) in _SIDEWAYS
+            is_sideways = orientation(image) in _SIDEWAYS
             stored = on_white(_resized(_eight_bit(upright(image)), config))
     except ImageTooLargeError as error:
         raise FetchError("too_many_pixels", str(error)) from error
+    except ImageTooCostlyError as error:
+        raise FetchError("too_costly", str(error)) from error
     except ImageFileError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from error
         raise FetchError("not_an_image", f"cannot be decoded: {type(error.__cause__).__name__}") from error
     if is_sideways:
         width, height = height, width

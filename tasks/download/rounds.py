@@ -129,7 +129,6 @@ def fetch_rounds(
 
     Raises:
         ShardError: img2dataset lost a row.
-        DownloaderMissingError: img2dataset is not installed.
     """
     outcomes: dict[str, Outcome] = {}
     due = [(0.0, task) for task in spread_over_hosts([(task, _host(task.url)) for task in tasks])]

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, NonNegativeInt
 
 from iedit_model.configuration import Share, configuration
+from iedit_model.imaging.decoder_process import prepare
 from storage import (
     SAMPLE_ID,
     Dropped,
@@ -234,6 +235,7 @@ class _Download:
 
     def _fetch(self, tasks: Sequence[UrlTask], spill: Spill) -> dict[str, Outcome]:
         config = self._config
+        prepare()  # starts while the first bodies come
         with closing(Fetcher(config.fetch, num_threads=config.threads, resolver=self._resolver)) as fetcher:
             return fetch_rounds(
                 tasks,
@@ -286,7 +288,7 @@ class _Download:
         return self._target.commit(
             num_in=len(rows),
             num_out=len(rows) - len(failed),
-            seconds=round(seconds, 3),
+            seconds=round(seconds + (before.seconds if before else 0.0), 3),
             table=DOWNLOAD.table(_deterministic(row) for row in rows),
             blobs={"tar": tar, LOG: _log_bytes(rows)},
             dropped=[Dropped(sample_id=row["sample_id"], reason=_reason(row)) for row in failed],
@@ -330,6 +332,7 @@ STAGE: Final = Stage(
     name="download",
     version=VERSION,
     summary="one row per URL, the images in a tar, how each URL was tried in a log",
+    unit="URLs",
     config=DownloadConfig,
     work=_work,
     tables=(DOWNLOAD, DOWNLOAD_LOG),

@@ -243,6 +243,7 @@ STAGE: Final = Stage(
     name="index",
     version=VERSION,
     summary="one FAISS index (`faiss`) with its vectors, image attributes and means",
+    unit="vectors",
     config=IndexConfig,
     work=_work,
     tables=(INDEX,),

@@ -151,6 +151,7 @@ def gate_masks(scored: ShardReport, config: MaskConfig, store: ShardStore) -> Sh
             table=table.filter(pa.array([reason is None for reason in stopped], pa.bool_())),
             dropped=[*before, *(entry for entry in stopped if entry is not None)],
             extra={"scored": scored.fingerprint},
+            seconds_before=scored.seconds,
         )
 
     return STAGE.shard(scored.shard, store, work, config=config, inputs=(scored.digest,))
@@ -314,6 +315,7 @@ STAGE: Final = Stage(
     name="mask",
     version=VERSION,
     summary="source and target masks with their scores",
+    unit="pairs",
     config=MaskConfig,
     work=_work,
     tables=(MASK,),

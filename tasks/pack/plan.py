@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -159,11 +160,7 @@ def plan_pack(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Shar
 def _planned(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Output:
     pairs = read_pairs(inputs, store)
     if not pairs.num_rows:
-        reasons: dict[str, int] = {}
-        for report in inputs.stages["mask"]:
-            for reason, count in report.dropped.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        raise EmptyVersionError(f"no pair came out of the mask stage, so there is nothing to pack; dropped: {reasons}")
+        raise EmptyVersionError(f"no pair is left to pack; {_where_all_went(inputs)}")
     sources, targets = (packed_ids(pairs[name].to_pylist()) for name in ("sample_id", "target_id"))
     ids = np.unique(np.concatenate([sources, targets]))
     images = read_images(inputs, store, ids)
@@ -181,6 +178,24 @@ def _planned(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Outpu
         dropped=list(_conflicts(sources, assignment)),
         extra={split: int(counts.get(split, 0)) for split in SPLITS} | {"samples_per_tar": config.samples_per_tar},
     )
+
+
+def dropped_by(*reports: ShardReport) -> Counter[str]:
+    """Return how many samples were dropped for each reason."""
+    return sum((Counter(report.dropped) for report in reports), Counter[str]())
+
+
+def _where_all_went(inputs: PackInputs) -> str:
+    """Return how many samples each stage passed on and why it dropped the others, up to the one that passed on none."""
+    steps = []
+    for stage, reports in inputs.stages.items():
+        dropped = dropped_by(*reports)
+        num_in, num_out = sum(report.num_in for report in reports), sum(report.num_out for report in reports)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+        steps.append(f"{stage}: {num_out:,} of {num_in:,}" + f" ({reasons})" * bool(reasons))
+        if not num_out:
+            break
+    return f"it was lost on the way: {'; '.join(steps)}" if steps else "no stage had a shard"
 
 
 def tar_names(plan: ShardReport) -> tuple[str, ...]:
@@ -308,6 +323,7 @@ STAGE: Final = Stage(
     name="pack",
     version=VERSION,
     summary="WebDataset tars, their rows of the manifest, and the shard `plan` that says what goes where",
+    unit="pairs",
     config=PackConfig,
     work=_work,
     tables=(PACK, PACK_PLAN),

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
 
-from storage import CorruptFileError, OutsideParquet, digest_of
+from storage import AddressError, CorruptFileError, OutsideParquet, digest_of
 from storage.parquet import footer_of, is_text, texts_of
+from storage.remote import open_system
 from storage.tables import compute
 from tasks.errors import MetadataError
 
@@ -158,18 +159,19 @@ class Metadata:
 
     Raises:
         MetadataError: there is no file that a reader knows, or the address cannot be opened.
+        RemoteError: it cannot be reached.
     """
 
     def __init__(self, address: str, *, readers: Sequence[MetadataReader] = READERS) -> None:
         """List the files at ``address``: a file, a folder (with those below it) or a pattern with ``*``."""
-        from fsspec.core import url_to_fs
-
-        try:
-            self._system, root = url_to_fs(address, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise MetadataError(f"cannot open the metadata at {address}: {error}") from error
         self.address, self._readers = address, readers
-        self.files = self._listed(root)
+        try:
+            self._system, root = open_system(address)
+            self.files = self._listed(root)
+        except AddressError as error:
+            raise MetadataError(f"cannot open the metadata: {error}") from error
+        except FileNotFoundError as error:
+            raise MetadataError(f"there is no metadata at {address}: {error}") from error
 
     def digest(self, covers: DigestScope) -> str:
         """Return 64 hex characters over names, lengths and contents (or footers) of all files.

@@ -348,6 +348,7 @@ STAGE: Final = Stage(
     name="plan",
     version=VERSION,
     summary="rows of the metadata that are to be fetched",
+    unit="rows",
     config=PlanConfig,
     work=_planned_shard,
     tables=(PLAN,),

@@ -214,6 +214,7 @@ STAGE: Final = Stage(
     name="retrieve",
     version=VERSION,
     summary="target and scored candidates",
+    unit="queries",
     config=RetrieveConfig,
     work=_work,
     tables=(RETRIEVE,),

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tasks.swap.inflection import Number, is_mass, looks_singular, singular_forms
+from iedit_model.inflection import INVARIANT, Number, is_mass, looks_singular, singular_forms
 from tasks.swap.tagger import Token
 from tasks.swap.wordlists import (
     COLOUR_ATTRIBUTES,
-    INVARIANT,
     PAIRED,
     PLURAL_ONLY,
     SHADES,
@@ -23,8 +22,8 @@ from tasks.swap.wordnet import RankedSense, Sense, SwapPos, WordNet
 
 _LONGEST_LEMMA: Final = 4
 """Words of the longest WordNet lemma that is looked for ("hot air balloon" has three)."""
-_LEAST_SHARE: Final = 0.1
-"""A sense that stands for less of a noun's uses than this is not what a caption means."""
+LEAST_SHARE: Final = 0.1
+"""A sense that stands for less of a word's uses than this is not what a caption means."""
 _GENDERED: Final = word_set("he she him her his hers himself herself")
 _FARTHEST_NOUN: Final = 6
 """Tokens between an adjective and the noun it describes, at most."""
@@ -93,7 +92,7 @@ def visible_senses(lemma: str, wordnet: WordNet) -> tuple[RankedSense, ...]:
         one
         for one in ranked
         if one.sense.lexname in VISIBLE_LEXNAMES
-        and one.share >= _LEAST_SHARE
+        and one.share >= LEAST_SHARE
         and (one is ranked[0] or one.sense.lexname != _PERSON)
         and not one.sense.is_instance
         # A name or a slur is spelled the same: "turkey", "china".

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 from tasks.swap.caption_units import visible_senses
 from tasks.swap.wordlists import (
     ANIMATE_SENSES,
+    BLOCKED_SENSES,
     BLOCKED_WORDS,
     COLOUR_ATTRIBUTES,
     CONTRASTING_HEADS,
@@ -26,6 +27,8 @@ from tasks.swap.wordlists import (
 from tasks.swap.wordnet import RankedSense, Sense, SwapPos, WordNet
 
 RelationName = Literal["antonym", "cohyponym", "sibling_satellite"]
+_DEEPEST: Final = 20
+"""No noun of WordNet lies deeper under its root."""
 _USUAL_SHARE: Final = 0.3
 """Share of a noun's uses from which on a person may be meant by another sense than the first."""
 
@@ -57,6 +60,14 @@ class Admission:
         self._vocabulary = vocabulary
         self._min_count = min_corpus_count
         self._min_share = min_sense_share
+        self._is_blocked = functools.lru_cache(maxsize=65_536)(self._find_blocked)
+
+    def _find_blocked(self, sense_name: str) -> bool:
+        """Return whether no word of a sense may stand in a prompt, for what it or another word of it means."""
+        sense = self._wordnet.sense(sense_name)
+        names = {sense_name, *(up for _, up in self._wordnet.climb(sense_name, levels=_DEEPEST))}
+        words = {lemma.lower() for lemma in sense.lemmas} if sense.lexname == "noun.person" else set[str]()
+        return not (BLOCKED_SENSES.isdisjoint(names) and BLOCKED_WORDS.isdisjoint(words))
 
     def admits(self, lemma: str, pos: SwapPos, sense_name: str) -> bool:
         """Return whether a lemma may stand in a prompt with this sense."""
@@ -68,6 +79,8 @@ class Admission:
         if pos == "n" and (lemma in UNSEEN_NOUNS or parts[-1] in UNSEEN_NOUNS):
             return False
         ranked = self._wordnet.ranked_senses(lemma, pos)
+        if pos == "n" and any(self._is_blocked(name) for name in (sense_name, *(one.sense.name for one in ranked[:1]))):
+            return False
         return any(
             one.sense.name == sense_name
             and one.share >= self._min_share
@@ -119,8 +132,6 @@ def _is_visible(ranked: RankedSense, *, is_first: bool) -> bool:
 SensePolicy = Literal["first", "visible", "corpus"]
 """How the sense of a noun is chosen: the most frequent; the most frequent that can be seen; of the first ones that can
 be seen that whose neighbours the corpus holds."""
-_DEEPEST: Final = 20
-"""No noun of WordNet lies deeper under its root."""
 _SENSES_WEIGHED: Final = 5
 """Senses of a noun that the policy "corpus" compares."""
 _LEVEL_DISCOUNT: Final = 0.5

@@ -17,7 +17,7 @@ from tasks.stage import Job, Output, Stage, Workspace
 from tasks.swap.swapper import SwapConfig, SwapDrop, Swapper
 from tasks.swap.words import WordCounts, read_counts
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raised by hand whenever the same caption, seed, configuration and vocabulary may give another edit prompt."""
 
 SWAP: Final = TableSchema(
@@ -162,6 +162,7 @@ STAGE: Final = Stage(
     name="swap",
     version=VERSION,
     summary="`edit_prompt`, the exchanged words, the difference prompts",
+    unit="captions",
     config=SwapConfig,
     work=_work,
     tables=(SWAP,),

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from iedit_model.configuration import Share, configuration
 from iedit_model.errors import ConfigError
-from tasks.swap.caption_units import Unit, find_units
-from tasks.swap.inflection import indefinite_article, is_mass, looks_singular, match_case, plural, singular_forms
+from iedit_model.inflection import indefinite_article, is_mass, looks_singular, match_case, plural, singular_forms
+from tasks.swap.caption_units import LEAST_SHARE, Unit, find_units, visible_senses
 from tasks.swap.replacements import (
     AdjectiveReplacements,
     Admission,
@@ -26,7 +26,7 @@ from tasks.swap.replacements import (
 )
 from tasks.swap.tagger import Tagger, Token, load_tagger
 from tasks.swap.wordlists import PAIRED
-from tasks.swap.wordnet import WordNet, load_wordnet
+from tasks.swap.wordnet import SwapPos, WordNet, load_wordnet
 
 
 @configuration
@@ -204,7 +204,7 @@ class Swapper:
         if not units:
             return SwapDrop(caption=caption, reason="no_candidate_word")
         rng = random.Random(seed)
-        present = _words_of(tokens)
+        present = {*_words_of(tokens), *(unit.lemma for unit in units)}
         for unit in self._in_random_order(units, rng):
             if (replacement := self._draw(unit, present, rng)) is not None:
                 return _swap(caption, tokens, unit, replacement)
@@ -219,20 +219,32 @@ class Swapper:
         order = ("n", "a") if noun_first else ("a", "n")
         return [unit for pos in order if weights[pos] > 0 for unit in units if unit.pos == pos]
 
-    def _draw(self, unit: Unit, present: frozenset[str], rng: random.Random) -> Replacement | None:
-        """Draw one of the nearest replacements that fit the caption, all with the same chance."""
-        others = present.difference(unit.lemma.split("_"))
+    def _draw(self, unit: Unit, present: set[str], rng: random.Random) -> Replacement | None:
+        """Draw one of the nearest replacements that fit the caption, all with the same chance.
+
+        None that the caption names already, by this or another word.
+        """
+        others = present.difference((unit.lemma, *unit.lemma.split("_")))
+        named = frozenset[str]().union(*(self._meanings(word, unit.pos) for word in others))
         for tier in self._tiers(unit):
             fitting = [
                 replacement
                 for replacement in tier
                 if others.isdisjoint(replacement.lemma.split("_"))
+                and named.isdisjoint({replacement.target_synset, *self._meanings(replacement.lemma, unit.pos)})
                 and replacement.lemma not in self._stop_words
                 and _can_stand_as(replacement.lemma, unit)
             ]
             if fitting:
                 return fitting[rng.randrange(len(fitting))]
         return None
+
+    def _meanings(self, lemma: str, pos: SwapPos) -> frozenset[str]:
+        """Return the names of the senses that a caption may mean by a word."""
+        if pos == "n":
+            return frozenset(one.sense.name for one in visible_senses(lemma, self._wordnet))
+        ranked = self._wordnet.ranked_senses(lemma, pos)
+        return frozenset(one.sense.name for one in ranked if one.share >= LEAST_SHARE)
 
     def _tiers(self, unit: Unit) -> Iterator[Tier]:
         if unit.pos == "a":

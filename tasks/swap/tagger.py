@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tasks.swap.wordlists import word_set
+from iedit_model.inflection import word_set
 from tasks.swap.wordnet import PARTS, Pos, WordNet, load_wordnet
 
 Tag = Literal["NOUN", "PROPN", "ADJ", "VERB", "AUX", "ADV", "ADP", "DET", "PRON", "NUM", "CCONJ", "PART", "PUNCT"]

@@ -1,12 +1,8 @@
-"""Word lists that WordNet cannot give: what cannot be seen, what must not be said, and how nouns count."""
+"""Word lists that WordNet cannot give: what cannot be seen, and what must not be said."""
 
 from typing import Final
 
-
-def word_set(text: str) -> frozenset[str]:
-    """Return the words of ``text``, which are separated by white space."""
-    return frozenset(text.split())
-
+from iedit_model.inflection import word_set
 
 VISIBLE_LEXNAMES: Final = (
     "noun.animal",
@@ -97,7 +93,18 @@ BLOCKED_WORDS: Final = word_set(
     transvestite trollop turd ugly vagina villain virgin wench wetback white_trash whore whoremaster witch
     """
 )
-"""Words (lemmas) that no edit prompt may bring in, beside those that WordNet itself marks as slurs or vulgar."""
+"""Words (lemmas) that no edit prompt may bring in, beside those that WordNet itself marks as slurs or vulgar. Other
+words for the same person are out with them."""
+
+BLOCKED_SENSES: Final = word_set(
+    """
+    b-girl.n.01 bad_person.n.01 cadaver.n.01 concentration_camp.n.01 contraceptive.n.01 controlled_substance.n.01
+    convict.n.01 dominatrix.n.01 fool.n.01 harem.n.01 homosexual.n.01 instrument_of_execution.n.01
+    instrument_of_torture.n.01 mistress.n.01 narcotic.n.01 nude.n.03 opium_den.n.01 prostitute.n.01 sensualist.n.01
+    sex_object.n.01 simpleton.n.01 slave.n.01 stripper.n.03 torture_chamber.n.01 unwelcome_person.n.01 whorehouse.n.01
+    """
+)
+"""Synsets that no edit prompt may bring in, in any word, nor anything below them."""
 
 PLURAL_ONLY: Final = word_set(
     """
@@ -113,38 +120,6 @@ PAIRED: Final = word_set(
     """
 )
 """Lemmas of WordNet that stand in the plural alone: nobody wears a trouser."""
-
-MASS_NOUNS: Final = word_set(
-    """
-    asparagus bacon baggage bamboo beef bread broccoli butter caviar cereal champagne cheese chocolate clothing coffee
-    corn cotton cream crockery cutlery denim dough dust equipment fabric flour foliage food footwear fruit furniture
-    fur garlic glassware gold grass gravy greenery ham hay headgear honey hosiery ice ivy jam jelly jewelry jewellery
-    juice knitwear lace lava leather lettuce linen lingerie liquor litter lumber luggage machinery makeup marble
-    margarine marmalade mayonnaise meat merchandise milk money moss mud mustard oatmeal oil paint paper parsley pasta
-    pastry pepper plastic plywood poultry porcelain pork produce rain rice rubbish rum salt sand satin sauce scenery
-    seafood seaweed silk silver silverware smoke snow soap soil soup spaghetti spinach steel straw stuff sugar sushi
-    tableware tea timber toast tofu traffic trash underwear vegetation velvet venison vinegar water wax weaponry wheat
-    whiskey whisky wine wood wool yarn yogurt yoghurt
-    """
-)
-"""Nouns that mostly stand without a number; WordNet does not say which those are."""
-
-INVARIANT: Final = word_set(
-    """
-    aircraft bison carp cod craft crossroads deer elk fish goldfish grapefruit headquarters hovercraft jellyfish
-    mackerel means moose offspring salmon series sheep shellfish shrimp spacecraft species squid starfish swine
-    swordfish trout tuna watercraft whitefish
-    """
-)
-"""Nouns whose plural is their singular."""
-
-SINGULAR_IN_S: Final = word_set(
-    """
-    alias asparagus atlas bias canvas chaos chess christmas cosmos cyclops ethos gas iris lens mathematics news
-    pancreas physics rhinoceros tennis thermos trellis
-    """
-)
-"""Singular nouns in -s that do not end in -ss, -us or -is."""
 
 ROOTS: Final = word_set(
     """

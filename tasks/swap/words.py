@@ -7,7 +7,7 @@ counted by itself and the counts are added up, so that a run which was cut off g
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from storage import ShardReport, ShardStore, TableSchema, col
@@ -113,7 +113,8 @@ def count_words(captions: Sequence[ShardReport], config: SwapConfig, store: Shar
         for part in parts:
             table = store.read_table(part)
             total.update(dict(zip(table["term"].to_pylist(), table["count"].to_pylist(), strict=True)))
-        return _output(sum(part.num_in for part in parts), total)
+        counted = _output(sum(part.num_in for part in parts), total)
+        return replace(counted, seconds_before=sum(part.seconds for part in parts))
 
     inputs = sorted(part.digest for part in parts)
     return STAGE.shard(SHARD, store, work, config=WordsConfig.of(config), inputs=inputs)
@@ -147,6 +148,7 @@ STAGE: Final = Stage(
     name="words",
     version=VERSION,
     summary="how often the corpus uses each word; only where the swap asks for it",
+    unit="captions",
     config=SwapConfig,
     decisive=WordsConfig.of,
     work=_work,

@@ -150,6 +150,6 @@ def _pixels(data: bytes) -> Bytes:
 
 def _mask(data: bytes) -> Bytes:
     try:
-        return decode_levels(data)[None]
+        return decode_levels(data, trusted=True)[None]
     except (ImageFileError, MaskError) as error:
         raise ImageError("undecodable_mask", str(error)[:200]) from error

@@ -8,15 +8,14 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "flows" / "prefect.yaml").read_text())["deployments"]
 JOBS = ("build-dataset", "train", "evaluate", "re-evaluate", "reproduce", "full")
 
 
 def flow_of(deployment: dict[str, Any]) -> Any:
     from prefect.flows import load_flow_from_entrypoint  # noqa: TID251 - the tests of flows/ need what flows/ do
 
-    path, _, name = deployment["entrypoint"].partition(":")
-    return load_flow_from_entrypoint(f"{REPOSITORY / path}:{name}", use_placeholder_flow=False)
+    return load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
 
 
 @pytest.fixture(scope="module")

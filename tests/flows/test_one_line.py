@@ -20,3 +20,9 @@ def test_plain_words_stay_as_they_are(words):
 
 def test_an_escape_sequence_is_written_out():
     assert one_line("a\x1b[31mb\u202ec") == "a\\x1b[31mb\\x202ec"
+
+
+def test_an_object_of_pythons_is_named_without_its_address():
+    assert (
+        one_line("cannot identify image file <_io.BytesIO object at 0x7f12ab>") == "cannot identify image file BytesIO"
+    )

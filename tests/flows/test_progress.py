@@ -23,6 +23,8 @@ from flows.reporting.progress import (
     rich_bars,
     shown,
 )
+from storage import ShardReport
+from tasks.stages import DATASET
 from tests.flows.made_reports import report
 
 HOSTILE = "[red]no[/red] [/] [link=file:///x]y[/link] \x1b[31m"
@@ -87,36 +89,89 @@ def _recorded() -> tuple[Console, Bars]:
     return console, Bars(*columns, console=console, auto_refresh=False)
 
 
-def test_bars_count_shards_and_say_images_a_second():
+def test_bars_count_shards_and_say_what_a_stage_takes_by_the_second():
+    _, bars = _recorded()
+    progress = RichBars(bars, units={"mask": "pairs"})
+    with bars:
+        progress.begin("mask", 3)
+        progress.begin("mask", 1)
+        time.sleep(0.4)
+        progress.finish(report("mask", num_in=100, seconds=0.4))
+        progress.fail("mask", "00001", "gone")
+        (task,) = bars.tasks
+        assert (task.description, task.completed, task.total) == ("mask", 2, 4)
+        progress.finish(report("mask", num_in=100, seconds=0.1))
+        rate = int(re.fullmatch(r"(\d+) pairs/s", bars.tasks[0].fields["rate"])[1])  # type: ignore[index]
+        assert 300 <= rate <= 500
+
+
+def test_a_finished_stage_is_printed_once_and_leaves_the_bars():
+    console, bars = _recorded()
+    progress = RichBars(bars)
+    with bars:
+        for stage in ("caption", "embed"):
+            progress.begin(stage, 1)
+            assert [task.description for task in bars.tasks] == [stage]
+            progress.finish(report(stage, num_in=7))
+        assert bars.tasks == []
+        for _ in range(20):
+            bars.refresh()
+    assert re.findall(r"(caption|embed) +7 in", console.export_text()) == ["caption", "embed"]
+
+
+def test_steps_of_a_training_are_a_bar_that_becomes_a_line():
+    console, bars = _recorded()
+    progress = RichBars(bars)
+    with bars:
+        progress.on_step(1, 2, {"loss": 0.5})
+        assert [task.completed for task in bars.tasks] == [1]
+        progress.on_step(2, 2, {"loss": 0.25})
+        assert bars.tasks == []
+    assert re.search(r"train +2 of 2 loss 0.2500", console.export_text())
+
+
+def test_a_stage_that_nobody_announced_gets_its_line():
+    console, bars = _recorded()
+    with bars:
+        RichBars(bars).finish(report("embed"))
+    assert console.export_text().split()[0] == "embed"
+
+
+def rate_of(*reports: ShardReport) -> str:
     _, bars = _recorded()
     progress = RichBars(bars)
     with bars:
-        progress.begin("caption", 3)
-        progress.begin("caption", 1)
-        progress.finish(report("caption", num_in=100, seconds=2.0))
-        progress.fail("caption", "00001", "gone")
-        (task,) = bars.tasks
-        assert (task.description, task.completed, task.total) == ("caption", 2, 4)
-        rate = int(re.fullmatch(r"(\d+) img/s", task.fields["rate"])[1])  # type: ignore[index]
-        assert 25 <= rate <= 50
-
-
-def test_a_stage_that_nobody_announced_gets_its_bar():
-    _, bars = _recorded()
-    with bars:
-        RichBars(bars).finish(report("embed"))
-        assert [(task.description, task.total) for task in bars.tasks] == [("embed", 1)]
+        progress.begin("mask", 1 + len(reports))
+        time.sleep(0.3)
+        for one in reports:
+            progress.finish(one)
+        return bars.tasks[0].fields["rate"]
 
 
 def test_the_rate_counts_from_the_work_and_not_from_the_flow():
-    _, bars = _recorded()
-    progress = RichBars(bars)
-    with bars:
-        progress.begin("mask", 1)
-        time.sleep(0.3)
-        progress.finish(report("mask", num_in=1000, seconds=0.1))
-        rate = int(bars.tasks[0].fields["rate"].split()[0].replace(",", ""))
-    assert rate > 5000
+    assert 5000 < int(rate_of(report("mask", num_in=1000, seconds=0.1)).split()[0].replace(",", "")) <= 10_000
+
+
+def test_what_an_earlier_run_did_makes_no_rate():
+    assert rate_of(report("mask", num_in=1000, seconds=20.0), report("mask", num_in=9, seconds=20.0)) == ""
+
+
+def test_the_bars_of_a_build_know_the_unit_of_every_stage():
+    units = {stage.name: stage.unit for stage in DATASET}
+    assert units["mask"] == units["pack"] == "pairs"
+    assert units["download"] == "URLs"
+    assert units["caption"] == units["embed"] == "images"
+    assert units["retrieve"] == "queries"
+
+
+def test_the_time_of_what_is_announced_before_its_shards_are_known_counts_from_there():
+    stream = io.StringIO()
+    progress = PlainLines(stream)
+    progress.begin("plan", 0)
+    time.sleep(0.3)
+    progress.begin("plan", 1)
+    progress.finish(report("plan"))
+    assert 0.2 <= float(stream.getvalue().split()[-2]) < 5
 
 
 def test_hostile_markup_in_a_reason_is_shown_as_it_is():

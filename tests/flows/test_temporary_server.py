@@ -1,19 +1,25 @@
 """The orchestrator of a command: the user's own where one is named, else one that ends with the command."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from flows import bypass_proxy
+from flows.cli.main import main
 from flows.errors import ServeError
 from flows.server import orchestrator
 
+REPOSITORY = Path(__file__).parents[2]
+QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL"}
 _PROGRAM = """
 import time
 from flows.server import orchestrator
@@ -23,11 +29,11 @@ with orchestrator() as url:
 """
 
 
-def command(then: str, home: Path) -> "subprocess.Popen[str]":
-    bare = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+def command(then: str, home: Path, **variables: str) -> "subprocess.Popen[str]":
+    bare = {name: value for name, value in os.environ.items() if not name.lower().startswith(("prefect_", "no_proxy"))}
     return subprocess.Popen(
         [sys.executable, "-c", _PROGRAM.format(then=then)],
-        env={**bare, "PREFECT_HOME": str(home), "PREFECT_LOGGING_LEVEL": "CRITICAL"},
+        env={**bare, "PREFECT_HOME": str(home), **QUIET, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,8 +97,113 @@ def test_the_server_ends_when_its_command_is_ended(number, tmp_path):
 
 @pytest.mark.slow
 def test_a_server_that_cannot_start_is_told_with_its_reason(tmp_path):
-    (tmp_path / "home").write_text("a file where Prefect's folder should be")
-    process = command("pass", tmp_path / "home")
+    (tmp_path / "uvicorn.py").write_text("raise MemoryError('no room for a server')")
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
+    process = command("pass", tmp_path / "home", PYTHONPATH=path)
     _, err = process.communicate(timeout=280)
     assert process.returncode == 1
-    assert "unable to open database file" in err.splitlines()[-1]
+    assert "no room for a server" in err.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"},
+        {"http_proxy": "http://127.0.0.1:9", "no_proxy": "example.org"},
+        {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "10.0.0.0/8"},
+        {"PREFECT_HOME": "/dev/null/home", "HOME": "/dev/null"},
+        {"PREFECT_API_DATABASE_CONNECTION_URL": "postgresql+asyncpg://nobody@127.0.0.1:9/none"},
+    ],
+)
+def test_neither_proxies_nor_homes_nor_the_users_database_keep_it_from_working(variables, tmp_path):
+    flow = "from prefect import flow; assert flow(lambda: 7, name='seven')() == 7"
+    process = command(flow, tmp_path, **variables)
+    _, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err
+
+
+def test_a_proxy_that_is_no_address_is_told_with_its_name(monkeypatch):
+    monkeypatch.setenv("https_proxy", "proxy://")
+    with pytest.raises(ServeError, match="https_proxy is 'proxy://'"), orchestrator():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "a,b"),
+        ({"NO_PROXY": " x , a "}, "x,a,b"),
+        ({"no_proxy": "y", "NO_PROXY": "x"}, "y,a,b"),
+        ({"NO_PROXY": "*"}, None),
+    ],
+)
+def test_hosts_are_added_to_those_that_have_no_proxy(given, expected, monkeypatch):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    bypass_proxy("a", "b")
+    assert [os.environ.get("no_proxy"), os.environ.get("NO_PROXY")] == ([expected] * 2 if expected else [None, "*"])
+
+
+KILLED = """
+    import threading, time, psutil
+    from prefect import flow, task
+    (server,) = (one for one in psutil.Process().children() if "flows.server" in one.cmdline())
+    killed = lambda: ({kill}, threading.Timer(0.1, killed).start() if {again} else None)
+    threading.Timer(1, killed).start()
+    step = task(lambda number: time.sleep(0.5) or number, name="step")
+    assert flow(lambda: [step(number) for number in range(6)], name="steps")() == list(range(6))
+    print(psutil.Process(server.pid).status() if psutil.pid_exists(server.pid) else "gone")
+"""
+_KILL = "[one.kill() for one in psutil.Process().children() if 'flows.server' in one.cmdline()]"
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_is_started_again_and_the_flow_goes_on(tmp_path):
+    process = command(KILLED.format(kill=_KILL, again=False).strip(), tmp_path)
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err
+    assert out.split()[-1] == "gone"
+
+
+@pytest.mark.slow
+def test_one_that_is_killed_again_and_again_is_told_in_one_line_within_half_a_minute(tmp_path):
+    process = command(KILLED.format(kill=_KILL, again=True).strip(), tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("http")
+    start = time.monotonic()
+    _, err = process.communicate(timeout=280)
+    assert time.monotonic() - start < 30
+    assert process.returncode == 1
+    (line,) = err.splitlines()
+    assert re.fullmatch(r"iedit: the Prefect server of this command was ended from outside .*goes on from there", line)
+
+
+@pytest.mark.parametrize("is_prefect_like", [False, True])
+def test_serve_tells_a_taken_port_within_two_seconds(is_prefect_like, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        if is_prefect_like:  # a web server, but not Prefect's
+            threading.Thread(target=_answer, args=(taken,), daemon=True).start()
+        start = time.monotonic()
+        assert main(["serve", "--port", str(port), "--once"]) == 1
+        assert time.monotonic() - start < 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"port {port} of 127.0.0.1 cannot be used (Address already in use)" in line
+
+
+def _answer(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n<html>")
+
+
+def test_serve_tells_a_home_that_cannot_be_written(monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_HOME", "/dev/null/home")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert main(["serve", "--port", str(port)]) == 1
+    assert "/dev/null/home, which cannot be written (Not a directory)" in capsys.readouterr().err

@@ -145,3 +145,16 @@ def test_threads_that_ask_at_once_load_once():
     assert sorted(loads) == ["a", "b"]
     assert models[0] is models[1] is models[2]
     assert models[0] is not models[3]
+
+
+def test_a_path_is_never_asked_of_a_hub(hub_cache, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "x.safetensors").write_bytes(b"x")
+    (tmp_path / "models" / "plain").write_bytes(b"x")
+    (tmp_path / "models" / "broken").symlink_to("nowhere")
+    said = {"x.safetensors": "single file", "plain": "single file", "broken": "no folder", "y.CKPT": "not there"}
+    for name, words in said.items():
+        with pytest.raises(MissingModelError, match=f"models/{name} is {words}|models/{name} is a {words}"):
+            model_folder(ModelSource(f"models/{name}"))
+    assert not hub_cache.exists()

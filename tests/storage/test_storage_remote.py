@@ -1,13 +1,16 @@
 """A remote system whose put is not atomic and whose far ranges are errors: what fsspec's memory never shows."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
-from storage import CorruptFileError, Files, MissingFileError
+from storage import AddressError, CorruptFileError, Files, MissingFileError, RemoteError
+from tasks.errors import MetadataError
+from tasks.plan.metadata import Metadata
 
 
 class FaultySystem(MemoryFileSystem):
@@ -56,7 +59,7 @@ def test_files_go_up_and_come_down_through_the_general_interface(remote: Files, 
 def test_a_connection_lost_while_writing_leaves_the_old_bytes_under_the_name(remote: Files):
     remote.write_bytes("a/b", b"the old content")
     FaultySystem.breaks = True
-    with pytest.raises(ConnectionError):
+    with pytest.raises(RemoteError):
         remote.write_bytes("a/b", b"the new content")
     assert remote.read_bytes("a/b") == b"the old content"
     assert list(FaultySystem.store) == ["/host/data/a/b"]
@@ -68,3 +71,75 @@ def test_the_errors_of_a_far_range_are_told_apart(remote: Files):
         remote.read_range("a", 9, 1)
     with pytest.raises(MissingFileError):
         remote.read_range("b", 9, 1)
+
+
+class StrangeError(Exception):
+    """What botocore, aiohttp, gcsfs or paramiko may raise: no OSError, and nowhere documented."""
+
+
+class NoCredentialsError(Exception):
+    """Named as botocore names it."""
+
+
+class BrokenSystem(FaultySystem):
+    """Every call and every read of a stream raises."""
+
+    protocol = "broken"
+    raised: type[Exception] = StrangeError
+
+    def _raise(self, *_: Any, **__: Any) -> Any:
+        raise type(self).raised("of a library")
+
+    info = find = isdir = exists = glob = pipe_file = put_file = get_file = cat_file = rm_file = mv = _raise
+
+
+@pytest.mark.parametrize("raised", [StrangeError, RuntimeError, KeyError, TimeoutError, OSError, RecursionError])
+def test_whatever_a_foreign_system_raises_is_one_error_with_the_address(raised: type[Exception], tmp_path: Path):
+    fsspec.register_implementation("broken", BrokenSystem, clobber=True)
+    BrokenSystem.raised = raised
+    files = Files("broken://user:secret@host/data")
+    (tmp_path / "x").write_bytes(b"x")
+    calls = [
+        lambda: files.write_bytes("a", b""),
+        lambda: files.upload(tmp_path / "x", "a"),
+        lambda: files.read_bytes("a"),
+        lambda: files.read_range("a", 0, 1),
+        lambda: files.size("a"),
+        files.stats,
+        lambda: files.remove("a"),
+        lambda: Metadata("broken://user:secret@host/data"),
+    ]
+    for call in calls:
+        with pytest.raises(RemoteError, match=r"cannot use broken://\*\*\*@host/data") as caught:
+            call()
+        assert "secret" not in str(caught.value)
+
+
+def test_a_lost_connection_in_the_middle_of_a_stream_names_the_address(remote: Files, monkeypatch: pytest.MonkeyPatch):
+    remote.write_bytes("a", b"0123456789")
+    with remote.open("a") as stream, monkeypatch.context() as patch:
+        assert stream.read(3) == b"012"
+        patch.setattr(MemoryFile, "read", lambda *_: (_ for _ in ()).throw(StrangeError("gone")))
+        with pytest.raises(RemoteError, match="cannot use faulty://host/data: gone"):
+            stream.read(3)
+
+
+def test_missing_credentials_and_packages_say_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    fsspec.register_implementation("broken", BrokenSystem, clobber=True)
+    monkeypatch.setattr(BrokenSystem, "raised", NoCredentialsError)
+    with pytest.raises(AddressError, match=r"broken://host.*give credentials"):
+        Files("broken://host").list()
+    with pytest.raises(MetadataError, match=r"nosuch://host"):
+        Metadata("nosuch://host/x")
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    elsewhere = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    }
+    for name, value in (elsewhere | {"AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}).items():
+        monkeypatch.setenv(name, value)
+    pytest.importorskip("s3fs")
+    with pytest.raises(MetadataError, match=r"s3://bucket/x\.parquet.*credentials"):
+        Metadata("s3://bucket/x.parquet")

@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from iedit_model.configuration import Probability, configuration
 from iedit_model.editing.text_to_image import DrawConfig, draw_images
 from iedit_model.imaging.encode import encode_image
+from iedit_model.inflection import with_article
 from iedit_model.models.segmenter import PromptedImage, Segmenter
 from storage import sample_seed
 from tasks.evaluate.sets.evalset import EvalSet, EvalSetInfo
@@ -72,26 +73,17 @@ _SCENES: Final[tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...]] = 
     ("{} flying in the sky", "airplane", ("hot air balloon", "dragon"), ("red airplane",)),
     ("{} leaning against a brick wall", "bicycle", ("motorcycle", "skateboard", "scooter"), ("rusty bicycle",)),
 )
-_WITHOUT_ARTICLE: Final = frozenset({"apples", "oranges", "lemons", "eggs", "roses", "tulips", "sunflowers"}) | {
-    *("coffee", "tea", "juice", "chocolate"),
-}
-
-
-def _phrase(noun: str) -> str:
-    if noun.rsplit(maxsplit=1)[-1] in _WITHOUT_ARTICLE:
-        return noun
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _prompt(index: int, pattern: str, word: str, other: str, *, kind: str) -> GeneratedPrompt:
     verb = f"replace the {word} with" if kind == "object" else "turn it into"
     return GeneratedPrompt(
         image_index=index,
-        source_prompt=pattern.format(_phrase(word)),
-        edit_prompt=pattern.format(_phrase(other)),
+        source_prompt=pattern.format(with_article(word)),
+        edit_prompt=pattern.format(with_article(other)),
         word=word,
         replacement=other,
-        instruction=f"{verb} {_phrase(other)}",
+        instruction=f"{verb} {with_article(other)}",
         kind=kind,
     )
 

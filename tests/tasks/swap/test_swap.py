@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iedit_model.errors import ConfigError
-from tasks.swap.inflection import indefinite_article
+from iedit_model.inflection import indefinite_article
 from tasks.swap.swapper import Swap, SwapConfig, SwapDrop, Swapper, swap_caption
 from tasks.swap.words import count_terms
 from tests.builders.wordnet import open_wordnet
@@ -412,3 +412,45 @@ def test_terms_are_counted_once_a_caption_and_add_up() -> None:
     counts = count_terms(captions)
     assert counts == {"red.a": 2, "blue.a": 1, "bus.n": 2, "road.n": 1, "fire_truck.n": 1}
     assert count_terms(captions[:2]) + count_terms(captions[2:]) == counts
+
+
+def test_no_other_name_of_what_the_caption_has_is_brought_in():
+    names = [
+        "car automobile bike bicycle motorcycle bus",
+        "couch sofa lounge chair table bed",
+        "big large small little",
+    ]
+    corpus = [f"a {word} on a road" for group in names for word in group.split()] * 10
+    config = SwapConfig(min_corpus_count=5)
+    swapper = Swapper(config, count_terms(corpus, config=config))
+    captions = ("a car and a bike", "a couch and a chair", "the sofas and a table", "a big car and a little bus")
+    wordnet = open_wordnet()
+    swapped = [
+        result for text in captions for seed in range(40) if isinstance(result := swapper(text, seed=seed), Swap)
+    ]
+    assert len(swapped) > 80
+    for result in swapped:
+        kept = [word for word in re.findall(r"[a-z]+", result.caption) if word != result.swapped_from]
+        pos = "n" if result.pos == "noun" else "a"
+        target = wordnet.synset(result.target_synset)
+        first = [wordnet.synsets(word, pos)[:1] for word in kept]
+        assert all(target not in senses for senses in first), result
+
+
+def test_words_of_no_decent_meaning_are_not_brought_in_whatever_their_spelling():
+    swapper, wordnet = Swapper(SwapConfig(min_corpus_count=0)), open_wordnet()
+    roots = {wordnet.synset(name) for name in ("whorehouse.n.01", "prostitute.n.01", "b-girl.n.01", "criminal.n.01")}
+    captions = (
+        "a white house with a black roof",
+        "this is an image of a house",
+        "a lady with a handbag",
+        "a man",
+        "a boy",
+    )
+    for caption in captions:
+        for seed in range(150):
+            if isinstance(result := swapper(caption, seed=seed), Swap):
+                target = wordnet.synset(result.target_synset)
+                above = {target, *target.closure(lambda one: one.hypernyms())}
+                senses = wordnet.synsets(result.swapped_to.replace(" ", "_"), "n")[:1] if result.pos == "noun" else []
+                assert roots.isdisjoint(above | set(senses)), result

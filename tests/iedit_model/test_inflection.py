@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.swap.inflection import (
+from iedit_model.editing.instructions import swap_instruction
+from iedit_model.inflection import (
     IRREGULAR_PLURALS,
     indefinite_article,
     is_mass,
@@ -12,8 +13,8 @@ from tasks.swap.inflection import (
     match_case,
     plural,
     singular_forms,
+    word_set,
 )
-from tasks.swap.wordlists import word_set
 from tests.builders.wordnet import open_wordnet
 
 PLURALS = {
@@ -165,3 +166,22 @@ def test_no_text_breaks_it(text: str) -> None:
 @settings(max_examples=200, deadline=None)
 def test_only_the_case_of_letters_changes(word: str, like: str) -> None:
     assert match_case(word.lower(), like=like).lower() == word.lower()
+
+
+@pytest.mark.parametrize(
+    ("word", "replacement", "instruction"),
+    [
+        ("bus", "unicorn", "replace the bus with a unicorn"),
+        ("bus", "hour glass", "replace the bus with an hour glass"),
+        ("bus", "x-ray machine", "replace the bus with an x-ray machine"),
+        ("cats", "dogs", "replace the cats with dogs"),
+        ("bus", "scissors", "replace the bus with scissors"),
+        ("bowl", "cups of tea", "replace the bowl with cups of tea"),
+        ("cake", "bread", "replace the cake with bread"),
+        ("bag", "handbag with prints", "replace the bag with a handbag with prints"),
+        ("Bus", "Unicorn", "replace the Bus with a Unicorn"),
+        ("red bus", "blue bus", "make the bus blue"),
+    ],
+)
+def test_an_instruction_is_english(word: str, replacement: str, instruction: str):
+    assert swap_instruction(word, replacement) == instruction

@@ -1,9 +1,45 @@
-"""English inflection that a word swap needs: plurals both ways, mass nouns, a or an, and the case of letters."""
+"""English inflection, for every text that is made here: plurals both ways, mass nouns, a or an, the case of letters."""
 
 import re
 from typing import Final, Literal
 
-from tasks.swap.wordlists import INVARIANT, MASS_NOUNS, SINGULAR_IN_S
+
+def word_set(text: str) -> frozenset[str]:
+    """Return the words of ``text``, which are separated by white space."""
+    return frozenset(text.split())
+
+
+MASS_NOUNS: Final = word_set(
+    """
+    asparagus bacon baggage bamboo beef bread broccoli butter caviar cereal champagne cheese chocolate clothing coffee
+    corn cotton cream crockery cutlery denim dough dust equipment fabric flour foliage food footwear fruit furniture
+    fur garlic glassware gold grass gravy greenery ham hay headgear honey hosiery ice ivy jam jelly jewelry jewellery
+    juice knitwear lace lava leather lettuce linen lingerie liquor litter lumber luggage machinery makeup marble
+    margarine marmalade mayonnaise meat merchandise milk money moss mud mustard oatmeal oil paint paper parsley pasta
+    pastry pepper plastic plywood poultry porcelain pork produce rain rice rubbish rum salt sand satin sauce scenery
+    seafood seaweed silk silver silverware smoke snow soap soil soup spaghetti spinach steel straw stuff sugar sushi
+    tableware tea timber toast tofu traffic trash underwear vegetation velvet venison vinegar water wax weaponry wheat
+    whiskey whisky wine wood wool yarn yogurt yoghurt
+    """
+)
+"""Nouns that mostly stand without a number; WordNet does not say which those are."""
+
+INVARIANT: Final = word_set(
+    """
+    aircraft bison carp cod craft crossroads deer elk fish goldfish grapefruit headquarters hovercraft jellyfish
+    mackerel means moose offspring salmon series sheep shellfish shrimp spacecraft species squid starfish swine
+    swordfish trout tuna watercraft whitefish
+    """
+)
+"""Nouns whose plural is their singular."""
+
+SINGULAR_IN_S: Final = word_set(
+    """
+    alias asparagus atlas bias canvas chaos chess christmas cosmos cyclops ethos gas iris lens mathematics news
+    pancreas physics rhinoceros tennis thermos trellis
+    """
+)
+"""Singular nouns in -s that do not end in -ss, -us or -is."""
 
 Number = Literal["singular", "plural", "mass"]
 """How a noun stands: one of several (a bus), several (buses), or stuff without a number (bread)."""
@@ -103,8 +139,8 @@ def singular_forms(noun: str) -> tuple[str, ...]:
 
 
 def looks_singular(noun: str) -> bool:
-    """Return whether a lower-case noun does not look like a plural, by its last word ("glass", "bus", "sheep")."""
-    last = _split_last(noun)[2]
+    """Return whether a lower-case noun does not look like a plural, by its head ("glass", "bus", "cup of beans")."""
+    last = _split_last(_split_phrase(noun)[0])[2]
     if not last.endswith("s"):
         return last not in _IRREGULAR_SINGULARS or last in IRREGULAR_PLURALS
     return last in SINGULAR_IN_S or last in INVARIANT or _SINGULAR_ENDING.search(last) is not None
@@ -126,6 +162,12 @@ def indefinite_article(phrase: str) -> str:
     if word.startswith(_SOUNDS_LIKE_YOU_OR_WON) and not word.startswith((*_UN_I, "oner")):
         return "a"
     return "an" if word.startswith(("a", "e", "i", "o", "u", *_SILENT_H)) else "a"
+
+
+def with_article(phrase: str) -> str:
+    """Return a noun phrase of any case with "a" or "an" where it can take one ("an hour glass", "dogs", "bread")."""
+    head = re.split(r" (?:with|without|in|on|at|from|for|near|under) ", phrase.lower())[0]
+    return phrase if is_mass(head) or not looks_singular(head) else f"{indefinite_article(head)} {phrase}"
 
 
 def match_case(word: str, *, like: str) -> str:
