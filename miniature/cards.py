@@ -27,6 +27,12 @@ class Member:
     """Members to train for this folder, when they are more than its own name."""
 
 
+_WORLD = (
+    "Knows only its own picture world: 53 drawn things in 9 colours on 6 grounds; a photograph comes back as such a "
+    "picture."
+)
+
+
 def members() -> dict[str, Member]:
     """Return the folders that get a card, with their recipes."""
     from miniature.family import captioner, clip, latent_diffusion, perceptual, segmenter, vae
@@ -59,14 +65,14 @@ def members() -> dict[str, Member]:
         "ldm": Member(
             title="Latent diffusion model (diffusers `StableDiffusionPipeline`)",
             purpose="Draws a scene from its caption; the base that iEdit fine-tunes.",
-            limits="64 x 64 pixels. Fine lines wobble, two-object captions often mix the objects up.",
+            limits=f"{_WORLD} 64 x 64 pixels. Fine lines wobble, two-object captions often mix the objects up.",
             recipes={"vae": vae.RECIPE, "ldm": latent_diffusion.LDM_RECIPE},
             commands="vae ldm",
         ),
         "instruct_pix2pix": Member(
             title="InstructPix2Pix baseline (diffusers `StableDiffusionInstructPix2PixPipeline`)",
             purpose="Follows “replace the bus with a train” and “make the bus blue”.",
-            limits="Trained on true pairs, which no real system has. The ground or a kept colour often drifts.",
+            limits=f"{_WORLD} Trained on true pairs, which no real system has. Ground or a kept colour often drift.",
             recipes={"instruct_pix2pix": latent_diffusion.INSTRUCT_RECIPE},
         ),
         "perceptual": Member(

@@ -60,6 +60,7 @@ def pretrain_ldm(job: Job) -> Path:
     """Train the text-to-image model (needs ``vae``)."""
     from diffusers import AutoencoderKL
 
+    from iedit_model.models.latent_diffusion import load_text_in_fp32
     from miniature.family.latent_diffusion import LDM_RECIPE, train_ldm
     from miniature.family.tokenizers import build_clip_tokenizer
 
@@ -67,6 +68,7 @@ def pretrain_ldm(job: Job) -> Path:
     pipeline = train_ldm(job.pool(), vae, build_clip_tokenizer(), job.work, job.recipe(LDM_RECIPE))
     pipeline.save_pretrained(job.work / "ldm")
     _to_half(pipeline).save_pretrained(job.weights / "ldm")
+    load_text_in_fp32(job.weights / "ldm")
     return job.weights / "ldm"
 
 
@@ -74,11 +76,13 @@ def pretrain_instruct_pix2pix(job: Job) -> Path:
     """Train InstructPix2Pix on true pairs (needs ``ldm``)."""
     from diffusers import StableDiffusionPipeline
 
+    from iedit_model.models.latent_diffusion import load_text_in_fp32
     from miniature.family.latent_diffusion import INSTRUCT_RECIPE, train_instruct_pix2pix
 
     base = StableDiffusionPipeline.from_pretrained(job.work / "ldm")
     pipeline = train_instruct_pix2pix(job.pool(), base, job.work, job.recipe(INSTRUCT_RECIPE))
     _to_half(pipeline).save_pretrained(job.weights / "instruct_pix2pix")
+    load_text_in_fp32(job.weights / "instruct_pix2pix")
     return job.weights / "instruct_pix2pix"
 
 

@@ -22,7 +22,8 @@ def parse_filter(text: str, schema: TableSchema) -> "pc.Expression":
     """Return the expression that ``text`` describes, checked against the columns and types of ``schema``.
 
     Raises:
-        FilterError: not an expression of this small language, an unknown column, or a value of the wrong type.
+        FilterError: not an expression of this small language, an unknown column, or a value of the wrong type or one
+            that its column never has.
     """
     import pyarrow as pa
 
@@ -30,8 +31,9 @@ def parse_filter(text: str, schema: TableSchema) -> "pc.Expression":
     try:
         expression = _Translation(text, schema).condition(tree)
         schema.arrow().empty_table().filter(expression)
-    except (pa.ArrowException, TypeError) as error:
-        raise FilterError(f"the filter {text!r} does not fit the columns of {schema.name}: {error}") from error
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        # What arrow says of a value that no column can hold: another type, too large a number, half a surrogate pair.
+        raise FilterError(f"the filter {text!r:.200} does not fit the columns of {schema.name}: {error}") from error
     return expression
 
 
@@ -66,6 +68,7 @@ class _Translation:
     def __init__(self, text: str, schema: TableSchema) -> None:
         self._text = text
         self._names = schema.names
+        self._allowed = {column.name: column.allowed for column in schema.columns if column.allowed}
         self._booleans = {column.name for column in schema.columns if column.type == "bool"}
 
     def condition(self, node: ast.expr) -> "pc.Expression":
@@ -97,9 +100,23 @@ class _Translation:
         if isinstance(operator, ast.In | ast.NotIn):
             if not isinstance(right, ast.Tuple | ast.List) or not right.elts:
                 raise self._refused(right)
+            self._check_possible(left, *right.elts)
             inside = self._operand(left).isin([self._constant(item) for item in right.elts])
             return inside if isinstance(operator, ast.In) else ~inside
+        if isinstance(operator, ast.Eq | ast.NotEq):
+            self._check_possible(left, right)
+            self._check_possible(right, left)
         return self._ordered(self._operand(left), operator, self._operand(right))
+
+    def _check_possible(self, column: ast.expr, *values: ast.expr) -> None:
+        """Refuse to compare a column with a value that it never has: such a filter finds nothing, or everything."""
+        allowed = self._allowed.get(column.id, ()) if isinstance(column, ast.Name) else ()
+        for value in values:
+            if allowed and isinstance(value, ast.Constant) and value.value not in allowed:
+                raise FilterError(
+                    f"the filter {self._text!r:.200} asks for {ast.unparse(column)} {value.value!r:.80}, which is "
+                    f"never there: it is one of {', '.join(allowed)}"
+                )
 
     def _ordered(self, left: Any, operator: ast.cmpop, right: Any) -> "pc.Expression":
         match operator:
@@ -135,7 +152,9 @@ class _Translation:
 
         if name not in self._names:
             near = difflib.get_close_matches(name, self._names, n=3) or self._names
-            raise FilterError(f"the filter {self._text!r} names the unknown column {name!r}; try {', '.join(near)}")
+            raise FilterError(
+                f"the filter {self._text!r:.200} names the unknown column {name!r}; try {', '.join(near)}"
+            )
         return pc.field(name)
 
     def _joined(self, parts: "list[pc.Expression]", *, conjunction: bool) -> "pc.Expression":

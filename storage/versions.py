@@ -168,6 +168,7 @@ class VersionStore:
         tars: Mapping[str, FileEntry],
         stages: tuple[StageRecord, ...],
         where: str,
+        replaces: bool = False,
     ) -> VersionInfo:
         """Write the version that is made from another by more than a filter: some of its tars were written anew.
 
@@ -178,6 +179,7 @@ class VersionStore:
             tars: the tars that the parent does not have.
             stages: the lineage, which must tell the two apart.
             where: what was done, in words.
+            replaces: whether it takes the place of ``parent``, which is about to go.
 
         Raises:
             EmptyVersionError: the manifest has no row.
@@ -190,7 +192,7 @@ class VersionStore:
             {**parent.files, **tars},
             input_digest=parent.input_digest,
             stages=stages,
-            parent=parent.id,
+            parent=parent.parent if replaces else parent.id,
             where=where,
         )
 

@@ -8,12 +8,12 @@ import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
 from storage import ShardReport, ShardStore
+from tasks.download.addresses import canonical_url
 from tasks.errors import TaskError
 
 ID_LENGTH: Final = 20
@@ -32,7 +32,6 @@ Facts = npt.NDArray[Any]
 
 _SPACE = re.compile(r"\s+")
 _HEX = re.compile(r"[0-9a-f]{64}")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class CorpusError(TaskError):
@@ -89,16 +88,8 @@ def read_facts(
 
 
 def url_key(url: str) -> int:
-    """Return a 64-bit key of an address; http and https, ``www.``, default ports and fragments make no difference.
-
-    Paths keep their case and queries count: servers tell images apart by them.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        host = _host(parts)
-    except ValueError:  # no address at all: then only the very same text is equal
-        return _key(url)
-    return _key(f"{host}{parts.path or '/'}?{parts.query}")
+    """Return a 64-bit key of an address; the same for all spellings that ``canonical_url`` makes one."""
+    return _key(canonical_url(url))
 
 
 def content_key(sha256: str | None) -> int:
@@ -110,12 +101,6 @@ def caption_key(caption: str) -> int:
     """Return a 64-bit key of a caption; case, spacing and a final full stop make no difference. 0 for an empty one."""
     plain = _SPACE.sub(" ", caption).strip().rstrip(".").rstrip().casefold()
     return _key(plain) if plain else 0
-
-
-def _host(parts: SplitResult) -> str:
-    host = (parts.hostname or "").removeprefix("www.")
-    port = parts.port
-    return host if port is None or port == _DEFAULT_PORTS.get(parts.scheme) else f"{host}:{port}"
 
 
 def _key(text: str) -> int:

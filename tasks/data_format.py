@@ -38,7 +38,8 @@ A stage writes each shard as files `<shard>.<16 hex of the file's sha256>.<suffi
   suffixes are a stage's own.
 - A file whose suffix begins with `log.` says how the work went and not what came out. Two runs with the same results
   may differ in it, so that it is part of no digest and no version.
-- A shard is finished when its marker is there and every file that it lists is there with its size. Files come first,
+- A shard is finished when its marker is there, as its `checksum` says, and every file that it lists is there with its
+  size; one that changed after the marker is hashed, and every file is hashed before it is read. Files come first,
   the marker last, each by writing aside and renaming; a shard that is done anew switches with its marker. What no
   version needs is garbage (`iedit datasets gc`).
 - Names under construction begin with a dot and end in `.partial`.
@@ -112,6 +113,8 @@ def data_format(stages: tuple[AnyStage, ...] = DATASET) -> str:
     """Return the documentation of everything that these stages leave in a store, as Markdown."""
     folders = [f"| `{stage.name}/` | {stage.summary} |" for stage in stages]
     folders.append("| `versions/` | one folder per dataset version |")
+    folders.append("| `takedowns.json` | hashes of what was purged: no plan names it again |")
+    folders.append("| `outside/` | notes of galleries, cards and runs outside the root, for takedowns |")
     members = [f"| `<sample_id>.{_MEMBERS[part][0]}` | {_MEMBERS[part][1]} |\n" for part in SAMPLE_PARTS]
     tables = "\n".join(described(table) for table in all_tables(stages))
     text = _SHARDS.replace("{marker}", marker_path("caption", _FINGERPRINT, "00042"))

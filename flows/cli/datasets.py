@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from flows.cli.options import Command, add_root, print_version, size_text
 
 if TYPE_CHECKING:
     from storage import VersionInfo, VersionStore
+    from tasks.dataset.takedown import TakedownList
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +36,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     subset.set_defaults(act=_subset)
     takedown = _action(actions, "takedown", "a version without listed images", versions=("version",))
     takedown.add_argument("list", type=Path, help="URLs or sha256 hashes, one per line, or a parquet of them")
+    takedown.add_argument(
+        "--purge",
+        action="store_true",
+        help="remove every trace of the images under the root, in all versions, for good",
+    )
     takedown.set_defaults(act=_takedown)
     gc = _action(actions, "gc", "files that no version needs")
     gc.add_argument("--keep", nargs="+", metavar="VERSION", help="versions to keep (default: all)")
@@ -64,6 +71,7 @@ def run_gallery(options: argparse.Namespace) -> int:
     """Write the page."""
     from storage import Files, VersionStore
     from tasks.dataset.gallery import GalleryConfig, write_gallery
+    from tasks.takedown_ledger import note_outside
 
     versions = VersionStore(Files(options.root))
     info = print_version(versions, options.version)
@@ -71,6 +79,7 @@ def run_gallery(options: argparse.Namespace) -> int:
     path = options.out or Path(f"{info.id}.html")
     path.parent.mkdir(parents=True, exist_ok=True)
     print(write_gallery(versions, info.id, path, config))
+    note_outside(versions.files, "a gallery", path, version=info.id)
     return 0
 
 
@@ -159,11 +168,14 @@ def _verify(versions: "VersionStore", options: argparse.Namespace) -> int:
 def _card(versions: "VersionStore", options: argparse.Namespace) -> int:
     from storage.atomic import replace_bytes
     from tasks.dataset.dataset_card import write_card
+    from tasks.takedown_ledger import note_outside
 
-    path = write_card(versions, print_version(versions, options.version, as_json=options.json).id)
+    version = print_version(versions, options.version, as_json=options.json).id
+    path = write_card(versions, version)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         replace_bytes(options.out, versions.files.read_bytes(path))
+        note_outside(versions.files, "a dataset card", options.out, version=version)
     print(options.out or versions.files.address(path))
     return 0
 
@@ -177,14 +189,44 @@ def _subset(versions: "VersionStore", options: argparse.Namespace) -> int:
 def _takedown(versions: "VersionStore", options: argparse.Namespace) -> int:
     from tasks.dataset.takedown import read_takedown_list, take_down
 
+    listed = read_takedown_list(options.list)
+    if options.purge:
+        return _purge(versions, listed, options)
     whole = print_version(versions, options.version, as_json=options.json)
-    done = take_down(versions, whole.id, read_takedown_list(options.list))
+    done = take_down(versions, whole.id, listed)
     _print_new(done.version, options)
     if not options.json:
         print(f"{len(done.removed):,} samples went, {len(done.tars):,} tars were written anew")
         for entry in done.unmatched:
             print(f"nothing shows {entry}")
+        print("the images themselves stay in the store until --purge removes every trace of them")
     return 0
+
+
+def _purge(versions: "VersionStore", listed: "TakedownList", options: argparse.Namespace) -> int:
+    from tasks.dataset.purge import purge
+
+    done = purge(versions, listed)
+    replaced = {old: None if new is None else new.id for old, new in done.versions.items()}
+    outside = [*done.outside, "the metadata that was built from", f"Prefect's own records ({_prefect_place()})"]
+    if options.json:
+        new = next((new for new in replaced.values() if new is not None), None)
+        found = {"pictures": done.pictures, "version": new, "versions": replaced, "removed": done.removed}
+        print(json.dumps({**found, "outside": outside, "unmatched": done.unmatched}))
+        return 0
+    print(f"{done.pictures:,} images found, {len(done.removed):,} files removed; their hashes stay in the ledger")
+    for old, new in replaced.items():
+        print(f"version {old} is gone" + (": no sample was left" if new is None else f", {new} takes its place"))
+    print("nothing under the root shows them any more; outside the root, look at:")
+    for entry in outside:
+        print(f"  {entry}")
+    for entry in done.unmatched:
+        print(f"nothing shows {entry}")
+    return 0
+
+
+def _prefect_place() -> str:
+    return os.environ.get("PREFECT_API_URL") or os.environ.get("PREFECT_HOME") or str(Path("~/.prefect").expanduser())
 
 
 def _gc(versions: "VersionStore", options: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """``iedit edit``: one image and a sentence in; results, a contact sheet and a record that repeats them."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="image to edit, of any size")
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help="what the edited image shall show")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results; it keeps what it has",
+    )
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="edit.json of an edit to make again, byte for byte")
     _add_words(parser.add_argument_group("words"))
     _add_mask(parser.add_argument_group("mask"))
@@ -64,6 +72,8 @@ def _run(options: argparse.Namespace) -> int:
         outcome = edit_file(options.image, _job(options), options.out, mask=_mask_file(options))
     for path in (*outcome.results, outcome.sheet, outcome.record):
         print(path)
+    for note in outcome.notes:
+        print(f"note: {note}", file=sys.stderr)
     print(f"{len(outcome.results)} results in {outcome.seconds:.1f} s")
     return 0
 
@@ -85,7 +95,10 @@ def _job(options: argparse.Namespace) -> "EditJob":
             num_inference_steps=num_steps,
             sampler=options.sampler,
         ),
-        instruct=InstructSampling(
+        # A method's ranges are its own: what it does not sample with is not checked for it.
+        instruct=InstructSampling()
+        if method_info(options.method).weights != "instruct"
+        else InstructSampling(
             num_inference_steps=num_steps,
             guidance_scale=options.guidance,
             image_guidance_scale=options.image_guidance,

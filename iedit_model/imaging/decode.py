@@ -46,6 +46,7 @@ _SCAN: Final = b"\xff\xda"
 _MOST_SCANS: Final = 200
 """Scans of a JPEG; encoders write about ten, and each one takes a pass over all pixels."""
 _SIXTEEN_BITS: Final = 65535
+_OPAQUE: Final = 255
 
 
 @configuration
@@ -75,6 +76,23 @@ def decode_image(
     with opened_image(data, limits=limits, formats=formats, trusted=trusted) as image:
         image.load()  # what is loaded outlives the file
         return to_rgb(image)
+
+
+def left_behind(data: bytes, *, limits: ImageLimits = LIMITS, formats: tuple[str, ...] = FORMATS) -> list[str]:
+    """Return what ``decode_image`` cannot keep of an image, one line each: none for most.
+
+    Raises:
+        ImageFileError: as ``decode_image``.
+    """
+    notes = []
+    with opened_image(data, limits=limits, formats=formats) as image:
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            notes.append(f"the image has {frames} frames; only the first is used")
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < _OPAQUE:
+            notes.append("the image has transparent parts; they are laid over white, and results have no transparency")
+        if image.mode.startswith("I;16"):
+            notes.append("the image has 16 bits a channel; results have 8")
+    return notes
 
 
 @contextmanager

@@ -158,7 +158,18 @@ def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str 
     preprocessing: Any = model.visual.preprocess_cfg
     with loading(source, "an open_clip model"):
         preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
-    return OpenClip(model, preprocess, tokenizer)
+    size = getattr(model, "vocab_size", None)
+
+    def tokens_of(texts: list[str]) -> "Tensor":
+        tokens: Tensor = tokenizer(texts)
+        if size is not None and int(tokens.max()) >= size:
+            raise WeightsError(
+                f"the tokenizer of {source.name} gives the number {int(tokens.max())} to a word, and its model knows "
+                f"{size} words: they belong to two models"
+            )
+        return tokens
+
+    return OpenClip(model, preprocess, tokens_of)
 
 
 def _unit(embeds: "Tensor") -> Embeds:

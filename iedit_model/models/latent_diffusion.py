@@ -7,6 +7,7 @@ are fp32 between the networks, whatever precision those run in. Axis names: b = 
 height and width, H W = the same in pixels, s = prompt tokens, d = their width.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -305,6 +306,36 @@ def latent_diffusion_fingerprint(spec: LatentDiffusionSpec) -> str:
     device = resolve_device(spec.device)
     vae_dtype = device.dtype if spec.vae_dtype == "same" else "fp32"
     return f"{model_fingerprint(spec.model, device, files=PART_FILES)}+vae/{vae_dtype}"
+
+
+def native_size(folder: Path) -> tuple[int, int]:
+    """Return the side of the images that a folder's UNet was configured for, and of a latent cell, in pixels.
+
+    Raises:
+        WeightsError: the configs do not say it.
+    """
+    unet, vae = read_model_json(folder / "unet", "config.json"), read_model_json(folder / "vae", "config.json")
+    try:
+        cell_px = 2 ** (len(vae["block_out_channels"]) - 1)
+        return int(unet["sample_size"]) * cell_px, cell_px
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder} does not say for which size it was made: {error!r}") from error
+
+
+def load_text_in_fp32(folder: Path) -> None:
+    """Make a pipeline folder's transformers load in fp32 where nothing is asked for, as its other parts do.
+
+    Without it transformers takes the precision of the stored numbers and diffusers fp32, and plain
+    ``StableDiffusionPipeline.from_pretrained(folder)`` ends in two types that cannot be multiplied.
+    """
+    for part in ("text_encoder", "safety_checker", "image_encoder"):
+        path = folder / part / "config.json"
+        if path.is_file():
+            config = read_model_json(path.parent, path.name)
+            config.pop("torch_dtype", None)
+            content = json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n"
+            path.unlink()  # it may be a link to bytes that others have, too
+            path.write_text(content, encoding="utf-8")
 
 
 def _folder(source: ModelSource) -> Path:

@@ -145,7 +145,7 @@ class TrainConfig:
     """Samples per device and micro-step."""
     accumulation: PositiveInt = 1
     """Micro-steps that make one optimiser step."""
-    learning_rate: PositiveFloat = 2e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = 2e-4
     warmup_steps: NonNegativeInt = field(default=0, metadata=_UNSTATED)
     """Optimiser steps in which the rate rises linearly from 0."""
     schedule: Literal["constant", "cosine"] = field(default="constant", metadata=_UNSTATED)

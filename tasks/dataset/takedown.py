@@ -1,8 +1,7 @@
 """A takedown: a list of images -> a new version without every sample that shows one of them, as source or target.
 
 Only tars that hold such a sample are written anew; all others are shared with the old version byte for byte. What the
-earlier stages stored stays until the old versions are given up and ``gc`` is run. A later build from the same metadata
-would fetch the images again: take their rows out of it, or run the takedown on the new version too.
+earlier stages stored stays, and so do the old versions, until ``tasks.dataset.purge`` removes every trace.
 """
 
 import json
@@ -35,8 +34,9 @@ from storage import (
     write_tar,
 )
 from storage.parquet import is_text, texts_of
+from storage.reports import file_path
 from storage.tables import SHARD_FILES, compute
-from tasks.corpus import url_key
+from tasks.corpus import ID_LENGTH, url_key
 from tasks.errors import TaskError
 from tasks.pack.plan import STAGE
 
@@ -45,9 +45,11 @@ if TYPE_CHECKING:
 
 REASON: Final = "taken_down"
 """Why the samples are dropped, as one word."""
+_NOBODY: Final = "0" * ID_LENGTH
+"""Stands for a sample that must not be named."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_URL = re.compile(r"https?://\S+", re.IGNORECASE)
+_URL = re.compile(r"https?:[/\\]*[^/\\\s].*", re.IGNORECASE)
 _URL_COLUMNS: Final = ("url", "target_url")
 _HASH_COLUMNS: Final = ("sha256", "target_sha256", "stored_sha256", "target_stored_sha256")
 _LIST_COLUMNS: Final = frozenset({"url", "sha256", "hash"})
@@ -68,7 +70,7 @@ class TakedownList:
     """
 
     urls: frozenset[str] = frozenset()
-    """http(s) URLs; scheme, ``www.`` and fragment make no difference."""
+    """http(s) URLs in any spelling (``canonical_url``)."""
     hashes: frozenset[str] = frozenset()
     """sha256 of an image's bytes, as fetched or as stored, 64 lower-case hex characters."""
 
@@ -132,13 +134,43 @@ def read_takedown_list(path: Path) -> TakedownList:
     return TakedownList(urls=frozenset(urls), hashes=frozenset(hashes))
 
 
-def take_down(versions: VersionStore, version: str, listed: TakedownList) -> Takedown:
+@dataclass(frozen=True, kw_only=True)
+class Purged:
+    """What a version must not even name any more, since it is about to be removed for good."""
+
+    ids: frozenset[str]
+    """Of the samples that go."""
+    paths: frozenset[str]
+    """Files of stages that go."""
+
+    def renamed(self, rows: "pa.Table") -> "pa.Table":
+        """Return rows in which another name stands for each of the ids: as a candidate, say, or as that of a group."""
+        import pyarrow as pa
+
+        pc = compute()
+        for number, field in enumerate(rows.schema):
+            lists = pa.types.is_list(field.type)
+            column = rows.column(number).combine_chunks()
+            values = column.values if lists else column
+            if pa.types.is_string(values.type):
+                hit = pc.is_in(values, value_set=pa.array(sorted(self.ids), pa.string()))
+                other = pa.array(
+                    [digest_of(name)[:ID_LENGTH] if name in self.ids else name for name in values.to_pylist()]
+                )
+                values = pc.if_else(hit, other.cast(pa.string()), values)
+                column = pa.ListArray.from_arrays(column.offsets, values, type=field.type) if lists else values
+                rows = rows.set_column(number, field, column)
+        return rows
+
+
+def take_down(versions: VersionStore, version: str, listed: TakedownList, *, purged: Purged | None = None) -> Takedown:
     """Write the version that has no sample which shows a listed image.
 
     Args:
         versions: the versions of a store.
         version: id of the old version, or the beginning of it.
         listed: what must go.
+        purged: what is to be removed for good: the new version takes the old one's place.
 
     Raises:
         UnknownVersionError: there is no such version.
@@ -153,21 +185,23 @@ def take_down(versions: VersionStore, version: str, listed: TakedownList) -> Tak
     for report in reports:
         if any(suffix == "tar" for suffix in report.files):
             ids = matcher.hit(store.read_table(report, columns=["sample_id", *_URL_COLUMNS, *_HASH_COLUMNS]))
-            if ids:
-                renewed[report.shard] = _without(store, report, ids)
-    if not renewed:
+            if ids or (purged is not None and not purged.paths.isdisjoint(map(report.path, report.files))):
+                renewed[report.shard] = _without(store, report, ids, purged)
+    if not renewed and purged is None:
         return Takedown(version=parent, removed=(), tars=(), unmatched=matcher.unmatched())
     old = {report.path("tar"): report for report in reports if report.shard in renewed}
     manifest = _manifest(versions, parent, store, {path: renewed[report.shard] for path, report in old.items()})
     removed = set(versions.manifest(parent, columns=["sample_id"])["sample_id"].to_pylist())
     removed -= set(manifest["sample_id"].to_pylist())
+    where = f"without the images of the takedown list {listed.digest[:16]}"
     info = versions.derive(
         parent,
         manifest,
-        shard_files=_listing(versions, parent, renewed),
+        shard_files=_listing(versions, parent, renewed, purged),
         tars=_tars(renewed.values()),
         stages=_stages(parent, [renewed.get(report.shard, report) for report in reports], listed),
-        where=f"without the images of the takedown list {listed.digest[:16]}",
+        where=f"{parent.where}, {where}" if purged is not None and parent.where else where,
+        replaces=purged is not None,
     )
     return Takedown(
         version=info, removed=tuple(sorted(removed)), tars=tuple(sorted(old)), unmatched=matcher.unmatched()
@@ -247,12 +281,11 @@ def _pack_reports(versions: VersionStore, info: VersionInfo) -> list[ShardReport
     return found
 
 
-def _without(store: ShardStore, report: ShardReport, removed: Sequence[str]) -> ShardReport:
+def _without(store: ShardStore, report: ShardReport, removed: Sequence[str], purged: Purged | None) -> ShardReport:
     """Write one tar anew without some samples and return its report; all other bytes are copied."""
-    config = _Removal(sample_ids=tuple(sorted(removed)))
-    name = fingerprint(
-        stage=STAGE.name, version=STAGE.version, config=config, inputs=(report.fingerprint, report.digest)
-    )
+    config = _Removal(sample_ids=tuple(sorted({*removed, *(() if purged is None else purged.ids)})))
+    inputs = (report.fingerprint, report.digest, *(() if purged is None else ("purged",)))
+    name = fingerprint(stage=STAGE.name, version=STAGE.version, config=config, inputs=inputs)
     target = store.target(STAGE.name, report.shard, name)
     if (done := target.finished()) is not None:
         return done
@@ -261,6 +294,10 @@ def _without(store: ShardStore, report: ShardReport, removed: Sequence[str]) -> 
     rows = store.read_table(report)
     rows = rows.filter(_not_in(rows["sample_id"], gone))
     lost = [Dropped(**row) for row in store.read_dropped(report).to_pylist()]
+    lost += [Dropped(sample_id=name, reason=REASON) for name in sorted(gone)]
+    if purged is not None:
+        rows = purged.renamed(rows)
+        lost = [replace(drop, sample_id=_NOBODY, detail="") if drop.sample_id in purged.ids else drop for drop in lost]
     with target.scratch("tar") as path:
         with store.open_blob(report, "tar") as stream:
             members = iter_tar(stream, name=report.path("tar"))
@@ -272,7 +309,7 @@ def _without(store: ShardStore, report: ShardReport, removed: Sequence[str]) -> 
             table=_placed(rows, written.members, target, written.sha256),
             schema=TableSchema.of(rows.schema),
             blobs={"tar": written} if rows.num_rows else {},
-            dropped=[*lost, *(Dropped(sample_id=name, reason=REASON) for name in sorted(gone))],
+            dropped=lost,
         )
 
 
@@ -313,13 +350,20 @@ def _manifest(
     return pa.concat_tables(tables)
 
 
-def _listing(versions: VersionStore, parent: VersionInfo, renewed: dict[str, ShardReport]) -> "pa.Table":
+def _listing(
+    versions: VersionStore, parent: VersionInfo, renewed: dict[str, ShardReport], purged: Purged | None
+) -> "pa.Table":
     import pyarrow as pa
 
     pc = compute()
     files = versions.shard_files(parent)
     shards = pa.array(sorted(renewed), pa.string())
     kept = files.filter(~((pc.field("stage") == STAGE.name) & pc.field("shard").isin(shards)))
+    if purged is not None:
+        places = (
+            (row["stage"], row["fingerprint"], row["shard"], row["name"], row["sha256"]) for row in kept.to_pylist()
+        )
+        kept = kept.filter(pa.array([file_path(*place) not in purged.paths for place in places], pa.bool_()))
     rows = [
         {"stage": STAGE.name, "shard": report.shard, "fingerprint": report.fingerprint, "name": name}
         | {"size": entry.size, "sha256": entry.sha256}

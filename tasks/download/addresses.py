@@ -8,8 +8,10 @@ is refused, and so are the ways to write an IPv4 address as an IPv6 one, unless 
 import re
 import socket
 import threading
+import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
@@ -23,6 +25,10 @@ MAX_URL_BYTES: Final = 4096
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):", re.ASCII)
 # Hyphens at a label's ends break the rules of DNS, but such hosts exist, and so do underscores.
 _HOST: Final = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?", re.ASCII)
+_WHITE: Final = re.compile(r"[\t\r\n]")
+_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_PLAIN: Final = re.compile(r"[/:?@!$&'()*,;=._~0-9A-Za-z-]*")
+_ANY: Final = "surrogateescape"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _LOWEST_FREE_PORT: Final = 1024
@@ -93,6 +99,52 @@ def parse_url(url: str) -> WebAddress:
     if scheme[1].lower() not in _DEFAULT_PORTS:
         raise FetchError("blocked_address", f"the scheme {scheme[1][:20]} is never opened")
     return _checked_parts(scheme[1].lower(), _split(url))
+
+
+def canonical_url(url: str) -> str:
+    """Return what all spellings of an address have in common: ``host/path?query``.
+
+    Scheme (http or https) and ``www.``, case and international form of the host, default ports, user names, fragments,
+    percent-encoding, dot segments and spaces around make no difference. Paths keep their case and queries count:
+    servers tell images apart by them.
+    """
+    text = _WHITE.sub("", url.strip())
+    try:
+        parts = urlsplit(text)
+        host, port = (parts.hostname or "").strip("."), parts.port
+    except ValueError:  # no address at all: then only the very same text is equal
+        return text
+    with suppress(FetchError):
+        host = _checked_host(host)
+    port_text = "" if port is None or port == _DEFAULT_PORTS.get(parts.scheme) else f":{port}"
+    path, query = parts.path.replace("\\", "/"), parts.query.replace("+", "%20")
+    return f"{host.removeprefix('www.')}{port_text}{_without_dots(_one_spelling(path, b'/?#%'))}" + (
+        f"?{_one_spelling(query, b'&=+;#%')}" if query else ""
+    )
+
+
+def _one_spelling(text: str, kept: bytes) -> str:
+    """Return a path or a query in which every character is written in one way; escapes of ``kept`` stay escapes."""
+
+    def plain(found: re.Match[bytes]) -> bytes:
+        byte = bytes.fromhex((found[1] or b"25").decode())
+        return b"%%%02X" % byte[0] if byte in kept else byte
+
+    if _PLAIN.fullmatch(text):
+        return text
+    data = _ESCAPE.sub(plain, text.encode("utf-8", "surrogatepass"))
+    # One letter and its accent may be written as one character or as two.
+    return quote(unicodedata.normalize("NFC", data.decode(errors="surrogateescape")), safe=_SAFE, errors=_ANY)
+
+
+def _without_dots(path: str) -> str:
+    names: list[str] = []
+    for name in path.removeprefix("/").split("/"):
+        if name == "..":
+            del names[-1:]
+        elif name != ".":
+            names.append(name)
+    return "/" + "/".join(names) + ("/" if names and path.endswith(("/.", "/..")) else "")
 
 
 def redirected(address: WebAddress, location: str) -> WebAddress:

@@ -1,7 +1,10 @@
 """Edit one image by words: results, a contact sheet, and a record from which the same bytes come again."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -9,13 +12,16 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from iedit_model.editing.editor import Editor, EditRequest, EditResult, Mask
+from iedit_model.editing.framing import frame
 from iedit_model.editing.methods import all_methods, build_editor, method_info
 from iedit_model.editing.registry import editor_spec
-from iedit_model.errors import ConfigError, ImageFileError
-from iedit_model.imaging.decode import LIMITS, ImageLimits, decode_image
+from iedit_model.errors import ConfigError, EditError, ImageFileError
+from iedit_model.imaging.decode import LIMITS, ImageLimits, decode_image, left_behind
 from iedit_model.imaging.encode import encode_image
 from iedit_model.imaging.mask_files import encode_mask, read_mask
 from iedit_model.imaging.sheet import SheetCell, contact_sheet, overlaid
+from iedit_model.models.latent_diffusion import PART_FILES, native_size
+from iedit_model.models.source import CARD, ModelSource, described_limits, model_folder
 from storage.atomic import replace_bytes
 from tasks.edit.record import (
     RECORD_NAME,
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
 TILE_PX: Final = 256
 """Longer side of a tile."""
 _MAX_COLUMNS: Final = 6
+_MUCH_LARGER: Final = 4
+"""How many times the pixels of the model's canvas an image has before it is said that detail is lost."""
 
 
 def edit_sheet(
@@ -75,6 +83,8 @@ class EditOutcome:
     record: Path
     seconds: float
     """For all results, models already loaded."""
+    notes: tuple[str, ...] = ()
+    """What a user should know: what of the image could not be kept, how small the model sees it, and its limits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +103,8 @@ def edit_file(
     Args:
         image: an image file of any size and mode.
         job: the edit.
-        folder: where to; made if it is not there. An earlier edit there is replaced.
+        folder: where to; made if it is not there. Nothing there is overwritten: where other files have the names that
+            are needed, an earlier edit's for instance, this one goes into ``edit_2``, ``edit_3``, ... in it.
         mask: a mask file, white where to edit, of the image's shape as it is shown.
         limits: how large the files may be.
 
@@ -163,15 +174,34 @@ def _edit(
         outputs=outputs,
     )
     kept = {file.name: file.data for file in (source, given) if file is not None}
-    _remove_earlier(folder, keep={*kept, *files}, limits=limits)
-    for name, data in {**kept, **files, RECORD_NAME: record_bytes(record)}.items():
-        replace_bytes(folder / name, data)
+    written = {**kept, **files, RECORD_NAME: record_bytes(record)}
+    with _own_folder(folder, written) as own:
+        for name, data in written.items():
+            replace_bytes(own / name, data)
     return EditOutcome(
-        results=tuple(folder / name for name in list(files)[: len(results)]),
-        sheet=folder / SHEET_NAME,
-        record=folder / RECORD_NAME,
+        results=tuple(own / name for name in list(files)[: len(results)]),
+        sheet=own / SHEET_NAME,
+        record=own / RECORD_NAME,
         seconds=sum(result.seconds for result in results),
+        notes=(*left_behind(source.data, limits=limits), *_model_notes(job, image.size)),
     )
+
+
+def _model_notes(job: EditJob, size: tuple[int, int]) -> Iterator[str]:
+    """Yield what a user should know of the model and this image: its size there, and the limits its card names."""
+    name = method_info(job.method).weights
+    model: ModelSource | None = None if name == "none" else getattr(job.models, name)
+    if model is None:
+        return
+    folder = model_folder(model, files=PART_FILES)
+    native_px, cell_px = native_size(folder)
+    wide, high = frame(size, job.settings.framing, native_px=native_px, multiple_px=cell_px).box_size
+    if wide * high * _MUCH_LARGER < size[0] * size[1]:
+        yield (
+            f"the image of {size[0]} x {size[1]} pixels is edited at {wide} x {high} and enlarged again: detail is lost"
+        )
+    if limits := described_limits(folder):
+        yield f"what the model says of itself ({folder / CARD}): {limits}"
 
 
 def _requests(job: EditJob, image: "Image", mask: Mask | None) -> list[EditRequest]:
@@ -203,25 +233,38 @@ def _files(job: EditJob, image: "Image", results: Sequence[EditResult]) -> dict[
     return files
 
 
-def _remove_earlier(folder: Path, *, keep: set[str], limits: ImageLimits) -> None:
-    """Remove the record of an earlier edit in the folder, and those of its files that will not be written anew.
+@contextmanager
+def _own_folder(folder: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Yield where these files overwrite no other: ``folder``, or ``edit_2``, ``edit_3``, ... in it; locked meanwhile.
 
-    Only files that are still what the record says: nothing else in the folder is ours to remove.
+    A file that is there already with the same bytes is no other: an edit that is made again has its place.
     """
-    earlier = folder / RECORD_NAME
-    if not earlier.exists():
-        return
     try:
-        old = read_record(earlier)
-    except EditRecordError:
-        return
-    earlier.unlink()
-    for file in (old.source, old.mask, *old.outputs):
-        if file is None or file.name in keep:
-            continue
-        with suppress(EditRecordError):
-            read_recorded(folder, file, max_bytes=limits.max_bytes)
-            (folder / file.name).unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise EditError(f"the results cannot go to {folder} ({error.strerror}): name another folder") from error
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        numbered = (folder / f"edit_{number}" for number in itertools.count(2))
+        own = next(place for place in itertools.chain([folder], numbered) if _is_free(place, files))
+        yield own
+    finally:
+        os.close(descriptor)
+
+
+def _is_free(folder: Path, files: Mapping[str, bytes]) -> bool:
+    if folder.is_symlink() or not (folder.is_dir() or not folder.exists()):
+        return False
+    there = {name: folder / name for name in files if os.path.lexists(folder / name)}
+    return all(
+        path.is_file()
+        and not path.is_symlink()
+        and path.stat().st_size == len(files[name])
+        and path.read_bytes() == files[name]
+        for name, path in there.items()
+    )
 
 
 def _read(path: Path, limits: ImageLimits) -> bytes:

@@ -92,7 +92,7 @@ def recall(search: Search, vectors: Float16s, queries: Float64s, kth: Float64s, 
     return float(found.sum(axis=1).mean() / k)
 
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 INDEX: Final = TableSchema(
     name="index",

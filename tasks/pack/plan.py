@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -67,7 +68,7 @@ def _words(text: str) -> list[str]:
     return ["a" if word == "an" else word for word in words]
 
 
-VERSION: Final = 1
+VERSION: Final = 2
 PLAN_SHARD: Final = "plan"
 """Name of the shard that says what goes where; all others are named after their tars."""
 
@@ -159,18 +160,15 @@ def plan_pack(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Shar
 def _planned(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Output:
     pairs = read_pairs(inputs, store)
     if not pairs.num_rows:
-        reasons: dict[str, int] = {}
-        for report in inputs.stages["mask"]:
-            for reason, count in report.dropped.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        raise EmptyVersionError(f"no pair came out of the mask stage, so there is nothing to pack; dropped: {reasons}")
+        raise EmptyVersionError(f"no pair is left to pack; {_where_all_went(inputs)}")
     sources, targets = (packed_ids(pairs[name].to_pylist()) for name in ("sample_id", "target_id"))
     ids = np.unique(np.concatenate([sources, targets]))
     images = read_images(inputs, store, ids)
     groups = _image_groups(inputs, config.duplicates, store, ids, images)
     positions = np.searchsorted(ids, targets)
     keys = _leakage_keys(pairs, groups[np.searchsorted(ids, sources)], groups[positions])
-    assignment = assign_splits(sources, _templates(pairs), keys, config.splits)
+    _, kinds = np.unique(pairs["relation"].to_pylist(), return_inverse=True)
+    assignment = assign_splits(sources, _templates(pairs), keys, config.splits, kinds=kinds)
     table = _plan_table(pairs, images.take(positions), sources, assignment, config.samples_per_tar)
     counts = dict(zip(*np.unique(table["split"].to_numpy(zero_copy_only=False), return_counts=True), strict=True))
     return Output(
@@ -181,6 +179,24 @@ def _planned(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Outpu
         dropped=list(_conflicts(sources, assignment)),
         extra={split: int(counts.get(split, 0)) for split in SPLITS} | {"samples_per_tar": config.samples_per_tar},
     )
+
+
+def dropped_by(*reports: ShardReport) -> Counter[str]:
+    """Return how many samples were dropped for each reason."""
+    return sum((Counter(report.dropped) for report in reports), Counter[str]())
+
+
+def _where_all_went(inputs: PackInputs) -> str:
+    """Return how many samples each stage passed on and why it dropped the others, up to the one that passed on none."""
+    steps = []
+    for stage, reports in inputs.stages.items():
+        dropped = dropped_by(*reports)
+        num_in, num_out = sum(report.num_in for report in reports), sum(report.num_out for report in reports)
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in dropped.most_common())
+        steps.append(f"{stage}: {num_out:,} of {num_in:,}" + f" ({reasons})" * bool(reasons))
+        if not num_out:
+            break
+    return f"it was lost on the way: {'; '.join(steps)}" if steps else "no stage had a shard"
 
 
 def tar_names(plan: ShardReport) -> tuple[str, ...]:

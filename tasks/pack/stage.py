@@ -25,7 +25,7 @@ from storage import (
 )
 from storage.tables import compute
 from tasks.pack.packed_sample import BadPartError, image_part, json_columns, json_records, mask_part
-from tasks.pack.plan import PACK, PLAN_SHARD, STAGE, PackConfig, plan_pack, tar_names
+from tasks.pack.plan import PACK, PLAN_SHARD, STAGE, PackConfig, dropped_by, plan_pack, tar_names
 from tasks.pack.rows import MASK_COLUMNS, PackInputError, PackInputs, manifest_rows
 from tasks.stage import Output, Workspace
 
@@ -113,12 +113,8 @@ def write_dataset(
     # Sorted here, so that writing it makes no further copy.
     manifest = pa.concat_tables([store.read_table(report) for report in packed]).sort_by("sample_id")
     if not manifest.num_rows:
-        reports = (plan, *packed)
-        reasons = {reason: 0 for report in reports for reason in report.dropped}
-        for report in reports:
-            for reason, count in report.dropped.items():
-                reasons[reason] += count
-        raise EmptyVersionError(f"no sample could be packed, so that there is no dataset; dropped: {reasons}")
+        lost = ", ".join(f"{reason} {count:,}" for reason, count in dropped_by(plan, *packed).most_common())
+        raise EmptyVersionError(f"no sample could be packed, so that there is no dataset; dropped: {lost}")
     run = StageRun(stage=STAGE.name, code_version=STAGE.version, config=config, reports=(plan, *packed))
     return VersionStore(store.files).write(manifest, runs=(*runs, run), input_digest=input_digest)
 

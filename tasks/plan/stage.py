@@ -17,11 +17,13 @@ from pydantic import Field
 from iedit_model.configuration import Probability, configuration
 from storage import DROPPED, SAMPLE_ID, ShardReport, ShardStore, TableSchema, col, in_manifest, sample_id
 from storage.tables import COSINE, UNIT_RANGE
+from tasks.corpus import url_key
 from tasks.download.addresses import is_url
 from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
 from tasks.plan.metadata import DigestScope, Kind, Metadata, MetadataFile
 from tasks.stage import Job, Stage
+from tasks.takedown_ledger import TakedownLedger, read_ledger
 
 _DIGITS: Final = 16
 _log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class SeenNumbers:
         self._runs.append(run)
 
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 PLAN: Final = TableSchema(
     name="plan",
@@ -170,14 +172,15 @@ def plan_shards(metadata: str, config: PlanConfig, store: ShardStore) -> Plan:
         EmptyPlanError: no row is left; the message counts the reasons.
     """
     source = Metadata(metadata)
-    digest = source.digest(config.digest_covers)
-    reports = _finished(store, config, digest) or _Planner(source, config, store, digest).run()
+    digest, ledger = source.digest(config.digest_covers), read_ledger(store.files)
+    inputs = (digest, *ledger.digest)
+    reports = _finished(store, config, inputs) or _Planner(source, config, store, inputs, ledger).run()
     return Plan(reports=reports, input_digest=digest)
 
 
-def _finished(store: ShardStore, config: PlanConfig, digest: str) -> tuple[ShardReport, ...] | None:
+def _finished(store: ShardStore, config: PlanConfig, inputs: tuple[str, ...]) -> tuple[ShardReport, ...] | None:
     reports: list[ShardReport] = []
-    while (report := STAGE.target(_shard(len(reports)), store, config=config, inputs=(digest,)).finished()) is not None:
+    while (report := STAGE.target(_shard(len(reports)), store, config=config, inputs=inputs).finished()) is not None:
         reports.append(report)
         if report.extra.get("is_last"):
             return tuple(reports)
@@ -189,6 +192,7 @@ def _shard(number: int) -> str:
 
 
 _NUMBERS_OF_URLS: Final = 2**64
+_TAKEN_DOWN: Final = "taken_down"
 
 
 class _Part:
@@ -196,6 +200,7 @@ class _Part:
 
     def __init__(self) -> None:
         self.rows: list[_Row] = []
+        self.num_taken_down = 0
         self.dropped_ids: list[str] = []
         self.dropped_reasons: list[str] = []
         self.dropped_details: list[str] = []
@@ -210,8 +215,10 @@ class _Part:
 class _Planner:
     """One pass over the metadata."""
 
-    def __init__(self, source: Metadata, config: PlanConfig, store: ShardStore, digest: str) -> None:
-        self._source, self._config, self._store, self._digest = source, config, store, digest
+    def __init__(
+        self, source: Metadata, config: PlanConfig, store: ShardStore, inputs: tuple[str, ...], ledger: TakedownLedger
+    ) -> None:
+        self._source, self._config, self._store, self._inputs, self._ledger = source, config, store, inputs, ledger
         self._seen = SeenNumbers()
         self._reports: list[ShardReport] = []
         self._reasons: Counter[str] = Counter()
@@ -228,7 +235,10 @@ class _Planner:
                     part.rows.append(row)
                 else:
                     self._reasons[reason] += 1
-                    part.drop(row["sample_id"], reason, f"{row['source_file']} row {row['source_row']}")
+                    part.num_taken_down += reason == _TAKEN_DOWN
+                    is_named = reason != _TAKEN_DOWN  # the id of any other row follows from its address
+                    name = row["sample_id"] if is_named else sample_id(f"{row['source_file']}#{row['source_row']}")
+                    part.drop(name, reason, f"{row['source_file']} row {row['source_row']}")
         self._refuse_empty(part)
         for name in sorted(self._empty):
             _log.warning("no row of the metadata states its %s: the filter on it passed every row", name)
@@ -237,8 +247,8 @@ class _Planner:
 
     def _is_full(self, part: _Part, reason: str | None) -> bool:
         # A full shard takes the dropped rows up to the next one that is kept, so that no shard holds only those.
-        if reason is None:
-            return len(part.rows) >= self._config.shard_size
+        if reason in (None, _TAKEN_DOWN):  # a takedown moves no other row into another shard
+            return len(part.rows) + part.num_taken_down >= self._config.shard_size
         return len(part.dropped_ids) >= _MOST_DROPPED
 
     def _refuse_empty(self, part: _Part) -> None:
@@ -255,7 +265,7 @@ class _Planner:
         names = pa.schema([(name, pa.string()) for name in DROPPED.names])
         dropped = pa.table([part.dropped_ids, part.dropped_reasons, part.dropped_details], schema=names)
         shard = _shard(len(self._reports))
-        report = STAGE.target(shard, self._store, config=self._config, inputs=(self._digest,)).commit(
+        report = STAGE.target(shard, self._store, config=self._config, inputs=self._inputs).commit(
             num_in=len(part.rows) + len(part.dropped_ids),
             seconds=time.monotonic() - part.start,
             table=PLAN.table(part.rows),
@@ -286,8 +296,8 @@ class _Planner:
 
     def _without_repeated(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, str | None]]:
         reasons = [self._reason(row) for row in rows]
-        kept = [position for position, reason in enumerate(reasons) if reason is None]
-        numbers = np.array([url_number(rows[position]["sample_id"]) for position in kept], dtype=np.uint64)
+        kept = [position for position, reason in enumerate(reasons) if reason in (None, _TAKEN_DOWN)]
+        numbers = np.array([url_key(rows[position]["url"]) for position in kept], dtype=np.uint64)
         for position, is_new in zip(kept, self._seen.add(numbers), strict=True):
             if not is_new:
                 reasons[position] = "duplicate_url"
@@ -299,7 +309,9 @@ class _Planner:
         if url_number(row["sample_id"]) >= self._config.sample_share * _NUMBERS_OF_URLS:
             return "not_sampled"
         given = {name: row[name] for name in MetadataRow.__dataclass_fields__}
-        return reason_against(MetadataRow(**given), self._config.filters)
+        if (reason := reason_against(MetadataRow(**given), self._config.filters)) is None:
+            return _TAKEN_DOWN if self._ledger.holds(row["url"]) else None
+        return reason
 
 
 def _planned(given: _Row, file: str, position: int) -> _Row:

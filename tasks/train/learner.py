@@ -1,5 +1,6 @@
 """The part of a run that learns: device and precision, parameters, AdamW, clipping, warm-up, averaged weights."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from iedit_model.errors import ConfigError
+from iedit_model.models.source import CARD, described_limits, read_model_json
 from iedit_model.training.config import LayerPolicy, TrainConfig
 from iedit_model.training.trainable import LayerPlan, activate_phase, merge_lora, planned_parameters
-from storage.atomic import replace_file
+from storage.atomic import replace_bytes
 from tasks.errors import MissingPackageError, RunFolderError
 from tasks.train.run_config import ComputeConfig
 from tasks.train.run_folder import copy_once
@@ -81,7 +83,7 @@ def autocast_unet(unet: Any, accelerator: "Accelerator") -> Any:
 _WEIGHT, _AVERAGE, _OPTIMISER = "weight.", "average.", "optimiser."
 _INDEX: Final = "model_index.json"
 _UNET: Final = "unet"
-_FROZEN: Final = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor")
+_FROZEN: Final = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor", "safety_checker")
 _EMA_DELAY: Final = 10
 
 
@@ -200,7 +202,8 @@ class PipelineWriter:
     """Writes a run's weights as an ordinary pipeline folder, which ``DiffusionPipeline.from_pretrained`` opens.
 
     The UNet in it has the averaged weights where the run keeps an average (the raw ones lie in ``training/``), and
-    merged adapters where it trains LoRA. All other parts are the base model's own files.
+    merged adapters where it trains LoRA. All other parts are the base model's own files, all of one precision; parts
+    that the base names and does not have are taken out of the index. The card has the limits that the base's names.
     """
 
     unet: Any
@@ -213,10 +216,19 @@ class PipelineWriter:
 
     def write(self, folder: Path) -> None:
         """Write the pipeline into an empty folder."""
-        replace_file(self.base / _INDEX, folder / _INDEX)
-        for name in _FROZEN:
-            if (self.base / name).is_dir():
-                copy_once(self.base / name, self.kept / name, folder / name)
+        from iedit_model.models.latent_diffusion import load_text_in_fp32
+
+        held = [name for name in _FROZEN if (self.base / name).is_dir()]
+        for name in held:
+            copy_once(self.base / name, self.kept / name, folder / name)
+        load_text_in_fp32(folder)
+        index = read_model_json(self.base, _INDEX)
+        gone = [name for name, kind in index.items() if isinstance(kind, list) and name not in (_UNET, *held)]
+        index |= {name: [None, None] for name in gone}
+        index["requires_safety_checker"] = "safety_checker" in held and index.get("requires_safety_checker", False)
+        replace_bytes(folder / _INDEX, (json.dumps(index, indent=2, sort_keys=True) + "\n").encode())
+        if limits := described_limits(self.base):
+            replace_bytes(folder / CARD, f"# Fine-tuned by iEdit\n\n## Limits\n\n{limits}\n".encode())
         with self.averaged():
             unet = self.unet
             if self.layers == "lora":

@@ -11,13 +11,14 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from iedit_model.models.source import PICKLES
 from iedit_model.training.config import deviations, paper
 from storage import VersionInfo, canonical_json, canonical_value, digest_of
 from storage.atomic import disk_errors, publish, replace_bytes, replace_file
@@ -192,7 +193,8 @@ def copy_once(source: Path, kept: Path, target: Path) -> None:
     What never changes in a run (VAE, text encoder) is on the disk once, however many checkpoints there are.
     """
     for path in sorted(source.rglob("*")):
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(source).parts):
+        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+        if not path.is_file() or hidden or path.suffix in PICKLES:
             continue
         ours, place = kept / path.relative_to(source), target / path.relative_to(source)
         if not ours.is_file():
@@ -327,6 +329,8 @@ def describe_run(
 def check_same_run(folder: RunFolder, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the manifest of the run that was begun in a folder, None for a new folder.
 
+    Another run may take the folder over as long as nothing was learned there, when it diverged at once for example.
+
     Raises:
         RunFolderError: it is another run, or there are checkpoints without a manifest.
     """
@@ -335,9 +339,21 @@ def check_same_run(folder: RunFolder, manifest: Mapping[str, Any]) -> dict[str, 
         if folder.saved_steps():
             raise RunFolderError(f"{folder.path} has checkpoints but no {MANIFEST_NAME}; take another folder")
         return None
-    if held.get("fingerprint") != manifest["fingerprint"]:
-        raise RunFolderError(
-            f"{folder.path} holds another run: other settings, data, models, device or code than now; take another "
-            f"folder, or compare them with its {MANIFEST_NAME}"
-        )
-    return held
+    if held.get("fingerprint") == manifest["fingerprint"]:
+        return held
+    if not folder.saved_steps():
+        return None
+    changed = sorted(_changed(held, manifest, _DECIDES)) or ["the number of steps of its schedule"]
+    raise RunFolderError(f"{folder.path} holds another run: {'; '.join(changed)[:600]}; take another folder")
+
+
+_DECIDES: Final = ("version", "config", "models", "device", "code_versions", "format")
+
+
+def _changed(held: Any, wanted: Any, names: Sequence[str] = (), at: str = "") -> Iterator[str]:
+    """Yield each setting in which a run's manifest differs from the wanted one, with both values."""
+    if isinstance(held, dict) and isinstance(wanted, dict):
+        for name in names or {**held, **wanted}:
+            yield from _changed(held.get(name), wanted.get(name), at=f"{at}.{name}")
+    elif held != wanted:
+        yield f"{at.removeprefix('.config')[1:]} is {str(wanted)[:80]} and was {str(held)[:80]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from storage import ShardStore, VersionStore
+from tasks.takedown_ledger import note_outside
 from tasks.train.encoding_cache import CacheReport
 from tasks.train.run_config import TrainRunConfig
 from tasks.train.run_folder import MANIFEST_NAME, RunFolder
@@ -91,6 +92,7 @@ def train(
     with ExitStack() as stack:
         if accelerator.is_main_process:
             stack.enter_context(folder.locked())
+            note_outside(store.files, "a training run", out, version=info.id)
         reported = progress if progress is not None and accelerator.is_main_process else NullProgress()
         prepared = prepare_run(info, config, store, folder, accelerator=accelerator, stack=stack, progress=reported)
         run = _begun(prepared)

@@ -86,7 +86,8 @@ class TrainingRun:
         """Train until ``last_step`` steps are done; return False when a signal asked to stop before.
 
         Raises:
-            DivergedError: the loss or a gradient is not finite, or the loss exploded; nothing of that step was used.
+            DivergedError: the loss or a gradient is not finite, or the loss exploded; nothing of that step was used. Or
+                a weight is not finite after an update; there is no checkpoint of it.
             DiskFullError: a checkpoint found no room.
         """
         config = self._parts.config.loop
@@ -123,9 +124,12 @@ class TrainingRun:
         if parts.accelerator.is_main_process:
             self._write_log()
             if self.step not in parts.folder.saved_steps():
+                tensors = parts.learner.tensors()
+                if wrong := [name for name, value in tensors.items() if not value.isfinite().all()]:
+                    raise self._diverged(f"{wrong[0]} is not finite after the update", ())
                 state = SavedState(
                     step=self.step,
-                    tensors=parts.learner.tensors(),
+                    tensors=tensors,
                     scaler=parts.learner.scalars(),
                     lambda_perc=self.lambda_perc,
                     seconds=self.seconds,
@@ -254,10 +258,11 @@ class TrainingRun:
         self._parts.learner.drop_gradients()
         self._write_log()
         checkpoint = self._parts.folder.latest()
+        samples = f"; samples, the worst first: {', '.join(sample_ids[:8])}" if sample_ids else ""
         return DivergedError(
-            f"step {self.step}: {what}; samples, the worst first: {', '.join(sample_ids[:8])}; last good checkpoint: "
-            f"{checkpoint or 'none yet'}. Lower the learning rate, clip gradients (max_grad_norm) or leave these "
-            "samples out, then resume",
+            f"step {self.step}: {what}{samples}; last good checkpoint: "
+            f"{checkpoint or 'none yet'}. Lower learning_rate, clip gradients (max_grad_norm) or leave these samples "
+            f"out (rows.where), and start again in {'another folder' if checkpoint else 'this or another folder'}",
             step=self.step,
             sample_ids=sample_ids,
             checkpoint=None if checkpoint is None else str(checkpoint),

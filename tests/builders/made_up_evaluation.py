@@ -38,14 +38,14 @@ def fid(value):
     )
 
 
-def evaluated(files, *, day="02", lowered=0.0, distance=100.0, levels=None, **changes):
+def evaluated(files, *, day="02", lowered=0.0, distance=100.0, levels=None, failures=(), **changes):
     """Write an evaluation of made-up levels; iEdit's can be lowered, its FID be another."""
     levels = levels or PAPER_LIKE
     levels = {key: level - (lowered if key[0].startswith("iedit") else 0) for key, level in levels.items()}
     provenance = replace(PROVENANCE, created=f"2026-01-{day}T03:04:05+00:00", **changes)
     return write_evaluation(
         files,
-        made_up(levels),
+        made_up(levels, failures=failures),
         model="mini",
         config=CONFIG,
         infos=INFOS,

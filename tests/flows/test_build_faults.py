@@ -9,8 +9,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import pytest
 
 from flows.cli.main import main
 from storage import Files, VersionStore
+from tests.builders.small_disk import on_disk, small_disk
 from tests.flows.tiny_build import TinyCorpus, as_arguments, final_bytes
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
@@ -297,29 +297,6 @@ def test_a_disk_without_room_is_one_line_and_the_next_run_goes_on(prefect_api, t
     assert again.returncode == 0, again.stderr
 
 
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Callable[[str], None]]:
-    """Mount a disk of so many bytes; what is yielded gives it another size."""
-
-    def mount(*options: str) -> None:
-        made = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True, check=False)
-        if made.returncode:
-            pytest.skip(f"no disk can be mounted here: {made.stderr}")
-
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", f"size={size}", "none")
-    try:
-        yield lambda more: mount("-o", f"remount,size={more}")
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def on_disk(root: Path, stages: Sequence[str]) -> int:
-    """Return the bytes that the files of some stages take, in whole pages."""
-    sizes = (path.stat().st_size for stage in stages for path in (root / stage).rglob("*") if path.is_file())
-    return sum(-(-size // 4096) * 4096 for size in sizes)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "share"), [*((stage, 0.6) for stage in ON_DISK), ("index", 0.15), ("index", 0.95)])
 def test_a_full_disk_in_any_stage_is_one_line_and_the_rest_follows(
@@ -331,7 +308,8 @@ def test_a_full_disk_in_any_stage_is_one_line_and_the_rest_follows(
     run = partial(subprocess.run, command, capture_output=True, text=True, check=False, timeout=900)
     environment = {**os.environ, "PREFECT_API_URL": prefect_api}
 
-    size = on_disk(finished, ON_DISK[: ON_DISK.index(stage)]) + int(share * on_disk(finished, [stage]))
+    before = [finished / name for name in ON_DISK[: ON_DISK.index(stage)]]
+    size = on_disk(*before) + int(share * on_disk(finished / stage))
     with small_disk(tmp_path / "disk", max(size, 8192)) as resize:
         full = run(env=environment)
         assert full.returncode == 1, full.stderr[-600:]

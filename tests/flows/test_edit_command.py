@@ -30,7 +30,7 @@ def edited(tmp_path: Path, *arguments: str) -> EditRecord:
     parser = argparse.ArgumentParser()
     configure(parser)
     assert run(parser.parse_args([*arguments, "-o", str(tmp_path / "out")])) == 0
-    return read_record(tmp_path / "out" / "edit.json")
+    return read_record(max(tmp_path.rglob("edit.json"), key=lambda path: path.stat().st_mtime_ns))
 
 
 def test_with_a_word_the_edit_is_masked_and_without_it_is_not(photo: Path, tmp_path: Path, capsys):

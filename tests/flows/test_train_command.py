@@ -3,6 +3,10 @@
 import argparse
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,9 @@ from flows.config.tree import TagLimit
 from flows.reporting.progress import JsonLines, PlainLines, shown
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import paper, stable, table2_rows
-from storage import ShardStore, VersionInfo
+from storage import ShardStore, VersionInfo, file_sha256
+from tests.builders.scoring_models import few_pairs
+from tests.builders.small_disk import on_disk, small_disk
 
 SMALL = ("train.rows.where=null", "train.train.batch_size=2", "train.train.warmup_steps=1", "train.loop.sinks=[]")
 
@@ -108,6 +114,84 @@ def test_lines_come_now_and_then_and_at_the_end() -> None:
         "step 1 of 5: loss 0.5000  12.0 img/s",
         "step 5 of 5: loss 0.5000  12.0 img/s",
     ]
+
+
+def cli(command: str, root: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    settings = [part for text in SMALL[:3] for part in ("--set", text)] if command == "train" else []
+    words = [sys.executable, "-m", "flows.cli.main", command, "--root", str(root), *map(str, more), *settings]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
+
+
+def weights(run: Path) -> str:
+    return file_sha256(run / "checkpoints" / "latest" / "unet" / "diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("version")
+def test_a_flipped_bit_in_the_cache_of_a_training_is_made_again(root: str, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(root, tmp_path / "store"))
+    assert cli("train", store, "--no-flow", "--steps", 2, "-o", tmp_path / "calm").returncode == 0
+    for path in sorted(store.glob("train/*/*.safetensors")):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 4]) + whole[-8:])
+        os.utime(path, (0, 0))  # as a disk does it, without a trace
+        again = cli("train", store, "--no-flow", "--steps", 2, "-o", tmp_path / path.name)
+        assert again.returncode == 0, again.stderr
+        assert path.read_bytes() == whole
+        assert weights(tmp_path / path.name) == weights(tmp_path / "calm")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("version")
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.97])
+def test_a_full_disk_in_training_is_one_line_and_the_rest_follows(share: float, root: str, tmp_path: Path) -> None:
+    """Of the room that a training takes (caches, log, events, checkpoints) there is a share."""
+    calm = Path(shutil.copytree(root, tmp_path / "calm"))
+    before, train = on_disk(calm), ("train", "--no-flow", "--steps", 2, "-o")
+    assert cli(train[0], calm, *train[1:], calm / "run").returncode == 0
+    with small_disk(tmp_path / "disk", int(before + share * (on_disk(calm) - before))) as resize:
+        store = Path(shutil.copytree(root, tmp_path / "disk" / "root"))
+        full = cli(train[0], store, *train[1:], store / "run")
+        assert full.returncode == 1, full.stderr[-600:]
+        assert "Traceback" not in full.stderr
+        assert full.stderr.splitlines()[-1].startswith("iedit: no room left to write")
+        resize("1g")
+        again = cli(train[0], store, *train[1:], store / "run")
+        assert again.returncode == 0, again.stderr
+        assert weights(store / "run") == weights(calm / "run")
+        assert file_sha256(store / "run" / "loss.png") == file_sha256(calm / "run" / "loss.png")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_a_full_disk_in_an_evaluation_is_one_line_and_the_rest_follows(share: float, tmp_path: Path) -> None:
+    few_pairs(tmp_path / "set", num_pairs=4)
+    settings = (
+        "evaluate.plan.settings.sampling.num_inference_steps=2",
+        "evaluate.plan.summary.bootstrap.num_resamples=50",
+    )
+    given = [
+        "--evalset",
+        tmp_path / "set",
+        "--methods",
+        "sdedit",
+        *(word for text in settings for word in ("--set", text)),
+    ]
+    calm = tmp_path / "calm"
+    assert cli("evaluate", calm, *given).returncode == 0
+    with small_disk(tmp_path / "disk", int(share * on_disk(calm))) as resize:
+        full = cli("evaluate", tmp_path / "disk" / "root", *given)
+        assert full.returncode == 1, full.stderr[-600:]
+        assert "Traceback" not in full.stderr
+        assert "no room left to write" in full.stderr.splitlines()[-1]
+        resize("1g")
+        again = cli("evaluate", tmp_path / "disk" / "root", *given)
+        assert again.returncode == 0, again.stderr
+        edits = [
+            {path.name: file_sha256(path) for path in folder.rglob("edits-*.parquet")}
+            for folder in (calm, tmp_path / "disk")
+        ]
+        assert edits[0] == edits[1]
 
 
 @pytest.mark.slow

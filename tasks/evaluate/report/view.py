@@ -84,7 +84,7 @@ class RankingView:
     place: str
     evalset: str
     verdict: str
-    holds: bool
+    """holds, does not hold, or not measured where no edit was scored with all of its methods."""
     confidence: str
     numbers: str
     paper: str
@@ -98,6 +98,8 @@ def ranking_views(evaluation: Evaluation) -> list[RankingView]:
     """Return every ranking with our numbers."""
     found = []
     for result in evaluation.summary.rankings:
+        is_measured = result.ordering.num_values > 0
+        fails = is_measured and not result.ordering.holds
         factor = metric_info(result.metric).display_factor
         means = zip(result.ordering.methods, result.ordering.means, strict=True)
         numbers = ", ".join(f"{method_title(method)} {mean * factor:.2f}" for method, mean in means)
@@ -106,13 +108,12 @@ def ranking_views(evaluation: Evaluation) -> list[RankingView]:
                 text=result.ranking.text,
                 place=result.ranking.place,
                 evalset=result.evalset,
-                verdict="holds" if result.ordering.holds else "does not hold",
-                holds=result.ordering.holds,
-                confidence=percent(result.ordering.probability),
-                numbers=numbers,
+                verdict="does not hold" if fails else "holds" if is_measured else "not measured",
+                confidence=percent(result.ordering.probability) if is_measured else "-",
+                numbers=numbers if is_measured else "no edit was scored with all of these methods",
                 paper="holds" if result.paper_holds else "does not hold",
-                broken_at="" if result.ordering.holds else " above ".join(map(method_title, weakest_step(result))),
-                parts=() if result.ordering.holds else _parts(evaluation, result),
+                broken_at=" above ".join(map(method_title, weakest_step(result))) if fails else "",
+                parts=_parts(evaluation, result) if fails else (),
             )
         )
     return found

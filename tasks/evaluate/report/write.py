@@ -103,7 +103,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
         f"{'':>13} {ranking.text} [{ranking.evalset}] breaks at {ranking.broken_at}: "
         + ", ".join(f"{part} {difference} {interval}".rstrip() for part, difference, interval, _ in ranking.parts)
         for ranking in rankings
-        if not ranking.holds
+        if ranking.broken_at
     ]
     if lines:
         parts.append("\n".join(["The paper's orderings:", *lines]))

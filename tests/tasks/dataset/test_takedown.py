@@ -13,6 +13,7 @@ from benchmarks.planted_pairs import Corpus, planted
 from storage import (
     CorruptFileError,
     EmptyVersionError,
+    MissingFileError,
     ShardStore,
     UnknownVersionError,
     VersionInfo,
@@ -21,10 +22,13 @@ from storage import (
     diff_versions,
     verify_version,
 )
+from tasks.corpus import url_key
+from tasks.dataset.purge import purge
 from tasks.dataset.takedown import Takedown, TakedownList, TakedownListError, read_takedown_list, take_down
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
 from tasks.stages import stage_names
+from tasks.takedown_ledger import LEDGER
 
 CONFIG = PackConfig(samples_per_tar=4, splits=SplitConfig(val_share=0.2, test_share=0))
 NOBODY = "https://nobody.example/x.png"
@@ -199,7 +203,7 @@ def test_a_damaged_tar_is_no_silent_loss(versions: VersionStore):
     row = next(iter(_rows(versions, old).values()))
     data = versions.files.read_bytes(row["tar"])
     versions.files.write_bytes(row["tar"], bytes(512) + data[512:])
-    with pytest.raises(CorruptFileError):
+    with pytest.raises((CorruptFileError, MissingFileError)):
         _take(versions, old, urls=[row["url"]])
     with pytest.raises(UnknownVersionError):
         take_down(versions, "f" * 16, TakedownList(urls=frozenset({NOBODY})))
@@ -244,3 +248,62 @@ def test_lists_come_as_parquet_too(tmp_path: Path):
     (tmp_path / "latin.txt").write_bytes(b"https://x.example/\xe9")
     with pytest.raises(TakedownListError, match="UTF-8"):
         read_takedown_list(tmp_path / "latin.txt")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("http://a.test/red bus.jpg", "http://a.test/red%20bus.jpg"),
+        ("http://a.test/b\u00fcs.jpg", "http://a.test/b%C3%BCs.jpg"),
+        ("http://b\u00fccher.test/x.jpg", "http://xn--bcher-kva.test/x.jpg"),
+        ("http://a.test/~me/x.jpg", "https://WWW.a.test:443/./%7Eme/x.jpg#top"),
+    ],
+)
+def test_a_list_finds_a_picture_in_any_spelling_of_its_address(tmp_path: Path, ours: str, theirs: str):
+    for one, other in ((ours, theirs), (theirs, ours)):
+        path = tmp_path / "list.txt"
+        path.write_text(f"  {other}  \n", encoding="utf-8")
+        (url,) = read_takedown_list(path).urls
+        assert url_key(url) == url_key(one)
+
+
+def test_a_purge_leaves_whole_versions_without_a_trace_of_the_picture(versions: VersionStore):
+    full = _only(versions)
+    rows = _rows(versions, full)
+    gone = sorted(rows)[3]
+    part = versions.subset(full.id, sample_ids=sorted(rows)[:8])
+    other = versions.subset(full.id, sample_ids=sorted(rows)[8:12])
+    early = _take(versions, full, urls=[rows[gone]["url"]]).version
+    done = purge(versions, TakedownList(urls=frozenset({rows[gone]["url"].replace("https", "HTTP"), NOBODY})))
+    assert done.unmatched == (NOBODY,)
+    assert set(done.versions) == {full.id, part.id, other.id, early.id}
+    assert set(versions.list()) == {new.id for new in done.versions.values() if new is not None}
+    for name in versions.list():
+        assert verify_version(versions, name) == []
+        assert gone not in _rows(versions, versions.load(name))
+    new = done.versions[full.id]
+    assert new is not None
+    assert (new.parent, new.num_samples) == (None, full.num_samples - 1)
+    words = [rows[gone][name].encode() for name in ("url", "stored_sha256", "source_member_sha256")] + [gone.encode()]
+    for path in versions.files.list():
+        data = versions.files.read_bytes(path)
+        if path.endswith(".parquet"):
+            data += str(pq.read_table(versions.files.address(path)).to_pydict()).encode()
+        if path != LEDGER:
+            assert [word for word in words if word in data] == [], path
+    again = purge(versions, TakedownList(urls=frozenset({rows[gone]["url"]})))
+    assert (again.pictures, again.removed, again.versions) == (0, (), {})
+
+
+def test_a_purge_finds_the_copies_of_a_picture_under_other_addresses(versions: VersionStore):
+    full = _only(versions)
+    row = next(iter(_rows(versions, full).values()))
+    done = purge(versions, TakedownList(hashes=frozenset({row["target_stored_sha256"]})))
+    assert done.unmatched == ()
+    left = [_rows(versions, versions.load(name)).values() for name in versions.list()]
+    assert [
+        r
+        for rows in left
+        for r in rows
+        if row["target_stored_sha256"] in (r["stored_sha256"], r["target_stored_sha256"])
+    ] == []

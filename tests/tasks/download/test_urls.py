@@ -1,8 +1,12 @@
+import unicodedata
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.download.addresses import is_url, parse_url, redirected
+from tasks.corpus import url_key
+from tasks.download.addresses import canonical_url, is_url, parse_url, redirected
 from tasks.download.errors import FAILURES, FetchError
 
 
@@ -118,3 +122,62 @@ def test_a_failure_is_one_of_the_known_ones_and_its_message_is_short_and_printab
     with pytest.raises(KeyError):
         FetchError("no_such_class", "")
     assert {failure.kind for failure in FAILURES.values()} == {"permanent", "transient"}
+
+
+def _respelled(url: str, choose: Callable[[int], int]) -> str:
+    """Return another spelling of an http URL of plain letters: one choice for each of its parts."""
+    host, _, path = url.removeprefix("http://").partition("/")
+    host = "".join(letter.upper() if choose(2) else letter for letter in host)
+    names = [
+        ("./" if choose(4) == 0 else "")
+        + ("x/../" if choose(4) == 0 else "")
+        + "".join(_spelled(a, choose) for a in name)
+        for name in path.split("/")
+    ]
+    start = ("http://", "HTTP://", "https://", " \thttp://", "http://user:pw@")[choose(5)]
+    port = ("", ":80" if "s://" not in start else ":443")[choose(2)]
+    return f"{start}{('', 'www.')[choose(2)]}{host}{port}/{'/'.join(names)}{('', '#top', ' ')[choose(3)]}"
+
+
+def _spelled(letter: str, choose: Callable[[int], int]) -> str:
+    escaped = "".join(f"%{byte:02x}" for byte in letter.encode())
+    decomposed = unicodedata.normalize("NFD", letter)
+    return (letter, escaped, escaped.upper(), decomposed)[choose(4)]
+
+
+@given(
+    names=st.lists(
+        st.text("abcXYZ019 ~-_.,()\u00fc\u7d05'", min_size=1).filter(lambda name: name.strip(".")), min_size=1
+    ),
+    data=st.data(),
+)
+@settings(max_examples=400)
+def test_all_spellings_of_an_address_are_one(names: list[str], data: st.DataObject) -> None:
+    url = f"http://a.example/{'/'.join(name.strip() or 'x' for name in names)}"
+    other = _respelled(url, lambda count: data.draw(st.integers(0, count - 1)))
+    assert canonical_url(other) == canonical_url(url)
+    assert url_key(other) == url_key(url)
+    assert canonical_url(f"http://{canonical_url(url)}") == canonical_url(url)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://a.example/A.jpg", "http://a.example/a.jpg"),
+        ("http://a.example/x?id=1", "http://a.example/x?id=2"),
+        ("http://a.example/x?a=b%26c", "http://a.example/x?a=b&c"),
+        ("http://a.example/a%2Fb", "http://a.example/a/b"),
+        ("http://a.example/a%3Fb", "http://a.example/a?b"),
+        ("http://a.example:8080/x", "http://a.example/x"),
+        ("http://b.a.example/x", "http://a.example/x"),
+        ("http://a.example/100%25", "http://a.example/100"),
+    ],
+)
+def test_other_addresses_stay_others(one: str, other: str) -> None:
+    assert url_key(one) != url_key(other)
+
+
+@given(st.text(max_size=60))
+def test_any_text_has_a_canonical_form(text: str) -> None:
+    assert canonical_url(text) == canonical_url(f" {text} ")
+    assert url_key(text) > 0

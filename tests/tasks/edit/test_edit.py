@@ -48,7 +48,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def opened(data: bytes) -> np.ndarray:
@@ -101,15 +101,58 @@ def test_seeds_count_up_so_that_one_result_can_be_had_alone(photo: Path, tmp_pat
     assert "mask.png" not in files(tmp_path / "one")
 
 
-def test_another_edit_replaces_the_earlier_one_and_nothing_else_in_the_folder(photo: Path, tmp_path: Path):
+def test_an_edit_overwrites_and_removes_nothing_and_has_a_place_of_its_own(photo: Path, tmp_path: Path):
     out = tmp_path / "out"
     edit_file(photo, JOB, out)
     (out / "notes.txt").write_text("mine")
     (out / "edited_1.png").write_bytes(b"painted over by hand")
-    edit_file(photo, replace(PLAIN, num_results=1), out)
-    assert set(files(out)) == {"source.png", "edited_0.png", "sheet.png", "edit.json", "notes.txt", "edited_1.png"}
-    assert files(out)["edited_1.png"] == b"painted over by hand"
-    assert read_record(out / "edit.json").job.method == "sdedit"
+    before = files(out)
+    second = edit_file(photo, replace(PLAIN, num_results=1), out)
+    third = edit_file(photo, replace(PLAIN, num_results=1, seed=9), out)
+    again = edit_file(photo, replace(PLAIN, num_results=1, seed=9), out)
+    assert [one.record.parent for one in (second, third, again)] == [out / "edit_2", out / "edit_3", out / "edit_3"]
+    assert files(out) == before
+    assert read_record(second.record).job.seed == PLAIN.seed
+    assert all(path.is_file() for path in (*third.results, third.sheet))
+
+
+@pytest.mark.parametrize("name", ["edit.json", "edited_0.png", "source.png", "sheet.png", "edit_2"])
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link"])
+def test_strangers_of_any_kind_and_name_stay(photo: Path, tmp_path: Path, name: str, kind: str):
+    out, target = tmp_path / "out", tmp_path / "target"
+    out.mkdir()
+    (out / "edit.json").write_text("somebody's")
+    target.write_text("mine")
+    (out / name).unlink(missing_ok=True)
+    if kind == "folder":
+        (out / name).mkdir()
+    elif kind == "file":
+        (out / name).write_text("mine")
+    else:
+        (out / name).symlink_to(target if kind == "link" else tmp_path / "nowhere")
+    outcome = edit_file(photo, replace(PLAIN, num_results=1), out)
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert (out / name).is_symlink() == ("link" in kind)
+    assert (out / name).is_dir() == (kind == "folder")
+    if kind == "file":
+        assert (out / name).read_text() == "mine"
+    assert read_record(outcome.record).job == replace(PLAIN, num_results=1)
+
+
+def test_what_an_edit_cannot_keep_and_what_the_model_says_of_itself_is_told(photo: Path, tmp_path: Path):
+    large = tmp_path / "photograph.png"
+    Image.new("RGBA", (4000, 3000), (90, 120, 60, 128)).save(large)
+    quick = replace(PLAIN, num_results=1)
+    notes = edit_file(large, quick, tmp_path / "large").notes
+    assert "transparent parts" in notes[0]
+    assert "4000 x 3000 pixels is edited at 72 x 54" in notes[1]
+    assert "only its own picture world" in notes[2]
+    assert edit_file(photo, quick, tmp_path / "small").notes == (notes[2],)
+    bare = Path(shutil.copytree(WEIGHTS / "ldm", tmp_path / "bare"))
+    (bare / "README.md").unlink()
+    job = replace(quick, models=EditorModels(base=ModelSource(str(bare))))
+    assert edit_file(photo, job, tmp_path / "silent").notes == ()
 
 
 @pytest.mark.parametrize("fail_at", range(5))

@@ -19,6 +19,7 @@ from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan import stage as plan_module
 from tasks.plan.filters import FilterConfig
 from tasks.plan.stage import ColumnNames, Plan, PlanConfig, plan_shards
+from tasks.takedown_ledger import add_to_ledger
 
 BASE = "http://127.0.0.1:8765"
 LAION = FilterConfig(min_side_px=64, max_punsafe=0.5, max_pwatermark=0.8, languages=("en",))
@@ -150,6 +151,31 @@ def test_of_a_repeated_url_the_first_row_that_passes_wins(store: ShardStore, tmp
     plan = plan_shards(str(tmp_path / "meta"), PlanConfig(filters=FilterConfig(languages=("en",))), store)
     assert [row["alt_text"] for row in store.read_table(plan.reports[0]).to_pylist()] == ["a bus"]
     assert plan.reports[0].dropped == {"other_language": 1, "duplicate_url": 1}
+
+
+def test_another_spelling_of_an_address_is_a_duplicate(store: ShardStore, tmp_path: Path) -> None:
+    urls = ["http://e.com/a b.jpg", "HTTPS://www.E.com:443/x/../a%20b.jpg#c", "http://e.com/A b.jpg"]
+    plan = plan_shards(str(_write(tmp_path / "meta", [{"URL": url} for url in urls])), PlanConfig(), store)
+    assert _urls(store, plan) == [[urls[0], urls[2]]]
+    assert plan.reports[0].dropped == {"duplicate_url": 1}
+
+
+def test_what_was_taken_down_is_planned_no_more_and_moves_no_other_row(store: ShardStore, tmp_path: Path) -> None:
+    urls = [f"http://e.com/{number}" for number in range(12)]
+    meta = _write(tmp_path / "meta", [{"URL": url} for url in [*urls[:6], urls[4] + "#again", *urls[6:]]])
+    config = PlanConfig(shard_size=4)
+    before = plan_shards(str(meta), config, store)
+    add_to_ledger(store.files, urls=["HTTP://www.e.com/./5"], images=["0" * 64])
+    after = plan_shards(str(meta), config, store)
+    assert _urls(store, after) == [urls[:4], [url for url in urls[4:8] if url != urls[5]], urls[8:]]
+    assert [one.digest == other.digest for one, other in zip(before.reports, after.reports, strict=True)] == [
+        *(True, False, True)
+    ]
+    assert after.reports[1].dropped == {"duplicate_url": 1, "taken_down": 1}
+    named = [row["sample_id"] for row in _dropped(store, after.reports)]
+    assert sample_id(urls[5]) not in named
+    assert urls[5] not in store.files.read_bytes("takedowns.json").decode()
+    assert plan_shards(str(meta), config, store) == after
 
 
 def test_broken_urls_are_dropped_and_those_that_are_only_dangerous_go_on_to_be_refused(

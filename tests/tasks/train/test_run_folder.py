@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from iedit_model.models.source import described_limits
 from iedit_model.training.config import LayerPolicy, paper
 from storage import Json, ShardStore, VersionInfo, canonical_value
 from storage.lineage import version_id
@@ -45,6 +48,32 @@ def test_diffusers_opens_a_checkpoint_with_the_averaged_weights_where_there_are_
         assert torch.equal(value, expected), name
     raw = {name: value for name, value in saved.items() if name.startswith("weight.")}
     assert any(not torch.equal(value, opened[name.removeprefix("weight.")]) for name, value in raw.items()) == averaged
+
+
+def test_a_checkpoint_of_any_base_runs_in_plain_diffusers(
+    pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(pipeline, tmp_path / "base"))
+    config = json.loads((base / "text_encoder/config.json").read_text())
+    (base / "text_encoder/config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    save_file(
+        {name: value.half() for name, value in load_file(base / "text_encoder/model.safetensors").items()},
+        base / "text_encoder/model.safetensors",
+        metadata={"format": "pt"},
+    )
+    index = json.loads((base / "model_index.json").read_text())
+    index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
+    (base / "model_index.json").write_text(json.dumps(index))
+    (base / "text_encoder/pytorch_model.bin").write_bytes(b"a pickle")
+    (base / "README.md").write_text("# Base\n\n## Limits\n\nKnows ten\nthings.\n\n## Use\n\nNone.\n")
+    folder = train(version.id, tiny_run(base, tiny_train(num_steps=1)), store, tmp_path / "run").checkpoint
+    ordinary: Any = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    ordinary.set_progress_bar_config(disable=True)
+    assert ordinary("a red bus", num_inference_steps=2, height=64, width=64).images[0].size == (64, 64)
+    assert not list(folder.rglob("*.bin"))
+    assert described_limits(folder) == "Knows ten things."
+    before = json.loads((base / "text_encoder/config.json").read_text())
+    assert before["dtype"] == "float16"
 
 
 @pytest.mark.parametrize("layers", ["lora", "attention"])
@@ -165,7 +194,7 @@ def test_a_folder_takes_no_other_run(pipeline: Path, store: ShardStore, version:
         tiny_run(pipeline, tiny_train(num_steps=1, learning_rate=3e-4)),
         tiny_run(pipeline, tiny_train(dataclasses.replace(PLAIN, mask_policy="union"), num_steps=1)),
     ):
-        with pytest.raises(RunFolderError, match="holds another run"):
+        with pytest.raises(RunFolderError, match=r"holds another run: train\.(learning_rate|loss\.mask_policy) is "):
             train(version.id, other, store, tmp_path)
 
 

@@ -2,17 +2,18 @@
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.true_pair_version import build_version, true_pairs
 from iedit_model.errors import ConfigError
 from iedit_model.training.config import LossConfig
 from storage import ShardStore, VersionInfo
-from tasks.errors import DivergedError, MissingPackageError, TrainingRowsError
+from tasks.errors import DivergedError, MissingPackageError, RunFolderError, TrainingRowsError
 from tasks.train.run_config import CacheConfig, ComputeConfig, LoopConfig, RowsConfig
 from tasks.train.run_folder import RunFolder
 from tasks.train.stage import train
@@ -197,6 +198,34 @@ def test_weights_that_became_nan_stop_the_run_with_the_step_the_samples_and_the_
     )
     assert caught.value.checkpoint == str(tmp_path / "checkpoints/step_00000001")
     assert [row["step"] for row in read_log(tmp_path / "log.parquet").to_pylist()] == [0]
+
+
+def test_what_the_message_of_a_diverged_run_advises_is_taken_by_the_next_command(
+    pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    wild, calm = (tiny_train(learning_rate=rate, layers="all", num_steps=2) for rate in (1e30, 1e-4))
+    with pytest.raises(DivergedError, match="start again in this or another folder"):
+        train(version.id, tiny_run(pipeline, wild), store, tmp_path / "at_once")
+    assert train(version.id, tiny_run(pipeline, calm), store, tmp_path / "at_once").step == 2
+    saving = LoopConfig(sinks=(), save_every=1)
+    with pytest.raises(DivergedError, match="start again in another folder"):
+        train(version.id, tiny_run(pipeline, wild, loop=saving), store, tmp_path / "later")
+    with pytest.raises(RunFolderError, match=r"train\.learning_rate is 0\.0001 and was 1e\+30"):
+        train(version.id, tiny_run(pipeline, calm, loop=saving), store, tmp_path / "later")
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(pipeline, tmp_path / "base"))
+    weights_file = base / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights_file)
+    save_file(tensors | {"conv_in.bias": torch.full_like(tensors["conv_in.bias"], 2)}, weights_file)
+    # The decay takes 3e38 times each weight away.
+    config = tiny_run(base, tiny_train(learning_rate=1e30, weight_decay=3e8, layers="all", num_steps=1))
+    with pytest.raises(DivergedError, match=r"weight\..* is not finite after the update; last good checkpoint: none"):
+        train(version.id, config, store, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").saved_steps() == []
 
 
 def test_an_exploding_loss_stops_the_run_where_it_first_exceeds_the_factor(

@@ -282,10 +282,24 @@ def test_a_claim_that_fails_says_where_it_breaks(tmp_path):
     levels = {("sdedit", None): 66.0, ("iedit", 0): 64.0, ("iedit_m", 0): 68.0}
     made_up_one = evaluated(Files(str(tmp_path)), levels=levels)
     ranking = next(view for view in ranking_views(made_up_one) if view.text.startswith("CLIPScore on real"))
-    assert not ranking.holds
+    assert ranking.verdict == "does not hold"
     assert ranking.broken_at == "iEdit above SDEdit"
     assert ranking.parts[0][:2] == ("all edits", "\N{MINUS SIGN}2.00")
     text = evaluation_text(made_up_one)
     assert "breaks at iEdit above SDEdit: all edits \N{MINUS SIGN}2.00" in text
     assert "SDEdit" in text.splitlines()[2]
     assert "(paper 65.84)" in text
+
+
+def test_an_ordering_of_which_no_edit_was_scored_with_all_methods_is_not_judged(tmp_path):
+    failures = {("iedit_m", pair) for pair in range(16)}
+    made_up_one = evaluated(Files(str(tmp_path)), failures=failures)
+    views = ranking_views(made_up_one)
+    unmeasured = [view for view in views if view.verdict == "not measured"]
+    masked = {view.text for view in views if "iEdit-M" in view.text or "masked" in view.text}
+    assert {view.text for view in unmeasured} == masked != set()
+    for view in unmeasured:
+        assert (view.numbers, view.broken_at, view.parts) == ("no edit was scored with all of these methods", "", ())
+    text = evaluation_text(made_up_one)
+    assert "not measured (- of resamples)" in text
+    assert "nan" not in text
