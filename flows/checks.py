@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flows.errors import FolderError, SourceError
 from iedit_model.errors import ConfigError
-from iedit_model.models.source import ModelSource, check_at_hand
+from iedit_model.models.source import ModelSource, model_folder
 from storage import Files, VersionInfo, VersionStore
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def check_evaluation(
     for name in sets or config.sets:
         find_set(name, root, config)
     plan = config.plan
-    kinds = {WEIGHTS.get(method, "base") for method in plan.methods} - {None}
+    kinds = {kind for method in plan.methods if (kind := WEIGHTS.get(method, "base")) is not None}
     kinds |= {"segmenter"} if plan.settings.masks.source == "word" else set()
-    _check_models([*(getattr(plan.models, str(kind)) for kind in sorted(kinds)), plan.scoring, weights])
+    _check_models([*(getattr(plan.models, kind) for kind in sorted(kinds)), plan.scoring, weights])
 
 
 def check_all(config: "Config", root: str) -> None:
@@ -174,6 +174,19 @@ def _rows_of(address: str) -> int | None:
         return sum(parquet.read_metadata(file.path).num_rows for file in metadata.files)
     except (pa.ArrowException, OSError):  # no parquet, or damaged, which its reader will say
         return None
+
+
+def check_at_hand(source: ModelSource) -> None:
+    """Refuse a model that certainly cannot be had, without a library of models and without fetching anything.
+
+    Raises:
+        WeightsError: the folder is no model, there is none of that name, or it is not cached and no hub may be asked.
+    """
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    is_listed = source.name.startswith("open_clip:")
+    is_hub_id = source.name.count("/") == 1 and not source.name.startswith(("/", ".", "~"))
+    if Path(source.name).expanduser().is_dir() or not (is_listed or (is_hub_id and not offline)):
+        model_folder(source)
 
 
 def _check_models(configs: Any) -> None:

@@ -51,9 +51,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from flows.checks import check_writable
+    from flows.checks import check_at_hand, check_writable
     from iedit_model.errors import ConfigError, ImageFileError
-    from iedit_model.models.source import ModelSource, check_at_hand
+    from iedit_model.models.source import ModelSource
 
     check_writable(str(options.out), "folder for the results")
     if options.image is not None and not options.image.is_file():

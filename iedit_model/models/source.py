@@ -96,20 +96,6 @@ def model_folder(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -
         return folder.resolve()
 
 
-def check_at_hand(source: ModelSource) -> None:
-    """Refuse a model that certainly cannot be had, without a library of models and without fetching anything.
-
-    Raises:
-        WeightsError: the folder is no model, there is none of that name, or a hub id that is not cached while the hub
-            may not be asked.
-    """
-    may_ask = os.environ.get("HF_HUB_OFFLINE", "").upper() not in ("1", "ON", "YES", "TRUE")
-    is_hub_id = _HUB_ID.fullmatch(source.name.removeprefix(HUB_PREFIX)) is not None
-    is_listed = source.name.startswith("open_clip:")
-    if Path(source.name).expanduser().is_dir() or not (is_listed or (is_hub_id and may_ask)):
-        model_folder(source)
-
-
 def weights_digest(source: ModelSource, *, files: tuple[str, ...] = MODEL_FILES) -> str:
     """Return 64 hex characters over the names and bytes of a model's files; where the folder lies does not count.
 
