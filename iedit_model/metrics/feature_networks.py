@@ -99,9 +99,9 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], *, origin: Path, op
 
 
 def _read(path: Path) -> object:
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         return load_file(path)
-    if path.suffix in {".pth", ".pt"}:
+    if path.suffix.lower() in {".pth", ".pt"}:
         return torch.load(path, map_location="cpu", weights_only=True)
     raise ValueError(f"the name ends in {path.suffix!r}, expected .safetensors, .pth or .pt")
 

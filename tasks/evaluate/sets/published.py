@@ -25,7 +25,7 @@ from tasks.evaluate.sets.untrusted import file_below, read_json, text_of
 
 TURNS, DESCRIPTIONS = "edit_turns.json", "global_descriptions.json"
 _WHITE: Final = 250
-_FILE = re.compile(r"([A-Za-z0-9_]{1,40})-(input|output[1-9]|mask[1-9])\.png")
+_FILE = re.compile(r"([A-Za-z0-9_]{1,40})-(input|output[1-9]|mask[1-9])\.(?i:png)")
 
 
 def magic_brush_pairs(root: Path, *, first_turn_only: bool = True) -> Iterator[NewPair]:
@@ -46,7 +46,7 @@ def magic_brush_pairs(root: Path, *, first_turn_only: bool = True) -> Iterator[N
     for output, turn in entries:
         where = f"turn {output!r:.80} of {root / TURNS}"
         source = text_of(turn, "input", where=where)
-        if not first_turn_only or source.endswith("-input.png"):
+        if not first_turn_only or source.lower().endswith("-input.png"):
             yield _magic_brush_pair(root, source, output, turn, captions, where=where)
 
 
@@ -84,8 +84,8 @@ def _magic_brush_pair(
     if missing:
         raise EvalSetError(f"{where}: {root / DESCRIPTIONS} does not describe {missing[0]}")
     return NewPair(
-        pair_id=output.removesuffix(".png"),
-        image_id=source.removesuffix(".png"),
+        pair_id=Path(output).stem,
+        image_id=Path(source).stem,
         image=file_below(root / "images", f"{name}/{source}", where=where),
         source_prompt=" ".join(captions[source].split()),
         edit_prompt=" ".join(captions[output].split()),

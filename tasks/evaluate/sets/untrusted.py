@@ -73,5 +73,5 @@ def file_below(root: Path, name: str, *, where: str) -> bytes:
         if path.stat().st_size > LIMITS.max_bytes:
             raise EvalSetError(f"{where}: {path} has more than {LIMITS.max_bytes} bytes")
         return path.read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links is a RuntimeError
         raise EvalSetError(f"{where}: {name[:200]!r} cannot be read: {error}") from error
