@@ -40,9 +40,10 @@ from tasks.corpus import url_key
 from tasks.dataset.takedown import Purged, TakedownList, take_down
 from tasks.download.addresses import canonical_url, parse_url
 from tasks.download.errors import FetchError
+from tasks.download.ledger import LEDGER, add_to_ledger
 from tasks.evaluate.record import FOLDER as EVALUATIONS
 from tasks.evaluate.sets.folder import PAIRS
-from tasks.takedown_ledger import LEDGER, OUTSIDE, add_to_ledger, outside_notes
+from tasks.outside import OUTSIDE, outside_notes
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -33,10 +33,10 @@ from tasks.download.addresses import Resolver, system_addresses
 from tasks.download.client import FetchConfig, Fetcher
 from tasks.download.errors import FetchError
 from tasks.download.image_body import ImageConfig
+from tasks.download.ledger import read_ledger
 from tasks.download.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
 from tasks.errors import ShardError
 from tasks.stage import Job, Stage
-from tasks.takedown_ledger import read_ledger
 
 VERSION: Final = 3
 

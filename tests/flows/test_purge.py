@@ -21,9 +21,9 @@ from safetensors import safe_open
 from flows.cli.main import main
 from iedit_model.imaging.encode import encode_image
 from storage import Files, VersionStore, verify_version
+from tasks.download.ledger import LEDGER
 from tasks.evaluate.sets.evalset import EvalSetInfo
 from tasks.evaluate.sets.folder import NewPair, write_evalset
-from tasks.takedown_ledger import LEDGER
 from tests.flows.tiny_build import TinyCorpus, as_arguments
 
 pytestmark = [

@@ -28,11 +28,11 @@ from tasks.download import downloader as fetch_downloader
 from tasks.download.client import FetchConfig
 from tasks.download.errors import FAILURES
 from tasks.download.image_body import ImageConfig
+from tasks.download.ledger import add_to_ledger
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
 from tasks.errors import ShardError
 from tasks.plan.stage import PLAN
-from tasks.takedown_ledger import add_to_ledger
 
 # Every kind of fault, some of them twice, among fine pictures.
 ALL_FAULTS = FaultShares.only(
