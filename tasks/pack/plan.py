@@ -68,7 +68,7 @@ def _words(text: str) -> list[str]:
     return ["a" if word == "an" else word for word in words]
 
 
-VERSION: Final = 1
+VERSION: Final = 2
 PLAN_SHARD: Final = "plan"
 """Name of the shard that says what goes where; all others are named after their tars."""
 
@@ -167,7 +167,8 @@ def _planned(inputs: PackInputs, config: PackConfig, store: ShardStore) -> Outpu
     groups = _image_groups(inputs, config.duplicates, store, ids, images)
     positions = np.searchsorted(ids, targets)
     keys = _leakage_keys(pairs, groups[np.searchsorted(ids, sources)], groups[positions])
-    assignment = assign_splits(sources, _templates(pairs), keys, config.splits)
+    _, kinds = np.unique(pairs["relation"].to_pylist(), return_inverse=True)
+    assignment = assign_splits(sources, _templates(pairs), keys, config.splits, kinds=kinds)
     table = _plan_table(pairs, images.take(positions), sources, assignment, config.samples_per_tar)
     counts = dict(zip(*np.unique(table["split"].to_numpy(zero_copy_only=False), return_counts=True), strict=True))
     return Output(

@@ -90,7 +90,7 @@ def read_pairs(inputs: PackInputs, store: ShardStore) -> "pa.Table":
     """Return one row per pair, sorted by ``sample_id``: the columns that splits and order are made from.
 
     ``sample_id``, ``target_id``, ``shard`` (of the stages), ``source_file``, ``source_row``, ``caption``,
-    ``edit_prompt``.
+    ``edit_prompt``, ``relation``.
     """
     import pyarrow as pa
 
@@ -98,7 +98,10 @@ def read_pairs(inputs: PackInputs, store: ShardStore) -> "pa.Table":
     for report in inputs.stages["mask"]:
         table = store.read_table(report, columns=["sample_id", "target_id"])
         ids = table["sample_id"]
-        for stage, columns in (("plan", ("source_file", "source_row")), ("swap", ("caption", "edit_prompt"))):
+        for stage, columns in (
+            ("plan", ("source_file", "source_row")),
+            ("swap", ("caption", "edit_prompt", "relation")),
+        ):
             rows = rows_of(store, inputs.of(stage, report.shard), ids, columns)
             for name in columns:
                 table = table.append_column(name, rows[name])

@@ -6,8 +6,8 @@ keeping components whole would put everything into train. Instead:
 1. Samples of one template are a *group*, which is never cut.
 2. Groups that share images or texts are joined into clusters, those that share most first, as long as they stay small:
    small components stay whole, a giant one is cut where it is thinnest.
-3. Whole clusters go to test, then to val, in an order that the seed decides, until their shares are full; groups over
-   the limit are train.
+3. Whole clusters go to test, then to val, in an order that the seed decides, until the share of each kind of sample
+   (its relation) is full; groups over the limit are train.
 4. An image or text (a *leakage key*) that is still wanted by several splits is assigned to one of them by the weight of
    the samples that have it, held-out ones weighing more; samples whose split did not get a key are dropped. Keys that
    only dropped samples have are assigned again.
@@ -89,6 +89,8 @@ DROPPED: Final = -1
 _FILLED: Final = (TEST, VAL)
 """Held-out splits in the order in which they choose."""
 _ROUNDS: Final = 8
+_KEPT_WHOLE: Final = 40
+"""Samples of a cluster that are kept whole in a corpus of any size, if they leave half of a split to others."""
 
 Codes = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
@@ -106,7 +108,8 @@ class SplitConfig:
     seed: int = 0
     """Decides which clusters are held out."""
     max_cluster_share: Share = 0.005
-    """Largest cluster of templates that is kept whole, as a share of the samples; larger templates are train."""
+    """Largest cluster of templates that is kept whole, as a share of the samples; larger templates are train. In a
+    small corpus 40 samples, or half of a held-out split, are kept whole, too; 0 keeps none."""
     held_out_weight: Annotated[float, Field(ge=0.01, le=1e6)] = 4.0
     """How many samples of train may be lost for one that is held out; see ``assigned_weight``."""
 
@@ -120,6 +123,12 @@ class SplitConfig:
         held_out = max(self.val_share, self.test_share)
         most = (1 - self.val_share - self.test_share) / (2 * held_out) if held_out else self.held_out_weight
         return min(self.held_out_weight, most)
+
+    def largest_cluster(self, num_samples: int) -> int:
+        """Return how many samples a cluster has at most."""
+        half = int(max(self.val_share, self.test_share) * num_samples) // 2
+        least = min(_KEPT_WHOLE, half) if self.max_cluster_share else 1
+        return max(1, least, int(self.max_cluster_share * num_samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +145,9 @@ class Assignment:
     """Which of the sample's k keys is assigned to another split, the first of them (n,), or -1."""
 
 
-def assign_splits(ids: Ids, groups: Names, keys: Int64s, config: SplitConfig) -> Assignment:
+def assign_splits(
+    ids: Ids, groups: Names, keys: Int64s, config: SplitConfig, *, kinds: Int64s | None = None
+) -> Assignment:
     """Divide samples so that no group and no leakage key is on two sides.
 
     Args:
@@ -144,11 +155,14 @@ def assign_splits(ids: Ids, groups: Names, keys: Int64s, config: SplitConfig) ->
         groups: a number (n,) that is equal for samples which stay together (their template).
         keys: numbers (n, k), equal for equal images and texts, of what a sample shows or says.
         config: the shares.
+        kinds: a number from 0 (n,) for each kind of sample, of each of which the splits shall have their share; None
+            takes all for one kind.
     """
+    kinds = np.zeros(len(ids), np.int64) if kinds is None else kinds
     groups, keys = _numbered(groups), _numbered(keys.ravel()).reshape(keys.shape)
-    limit = max(1, int(config.max_cluster_share * len(ids)))
+    limit = config.largest_cluster(len(ids))
     clusters = _clusters(groups, keys, limit)
-    wanted = _held_out(ids, clusters, limit, config)
+    wanted = _held_out(ids, clusters, kinds, limit, config)
     assigned = _assigned(wanted, keys, config.assigned_weight)
     foreign = assigned[keys] != wanted[:, None]
     conflicts = np.where(foreign.any(axis=1), foreign.argmax(axis=1), -1)
@@ -191,21 +205,22 @@ def _links(groups: Int64s, keys: Int64s, small: Bools) -> list[tuple[int, int]]:
     return [divmod(pair, num_groups) for pair in pairs[strongest].tolist()]
 
 
-def _held_out(ids: Ids, clusters: Int64s, limit: int, config: SplitConfig) -> Codes:
-    """Return the split that each sample's cluster is put into."""
-    names, sizes = np.unique(clusters, return_counts=True)
-    names, sizes = names[sizes <= limit], sizes[sizes <= limit]
+def _held_out(ids: Ids, clusters: Int64s, kinds: Int64s, limit: int, config: SplitConfig) -> Codes:
+    """Return the split that each sample's cluster is put into, so that no kind takes another's room."""
+    names, inverse = np.unique(clusters, return_inverse=True)
+    sizes = np.zeros((len(names), int(kinds.max(initial=0)) + 1), np.int64)
+    np.add.at(sizes, (inverse, kinds), 1)
+    small = sizes.sum(axis=1) <= limit
+    names, sizes = names[small], sizes[small]
     shares = {VAL: config.val_share, TEST: config.test_share}
-    room = {split: round(shares[split] * len(ids)) for split in _FILLED}
+    room = {split: np.rint(shares[split] * np.bincount(kinds)).astype(np.int64) for split in _FILLED}
     seeds = [sample_seed(config.seed, "splits", bytes(ids[name]).decode()) for name in names]
     chosen = np.full(len(ids), TRAIN, np.int8)
     for position in np.argsort(np.array(seeds, dtype=np.int64), kind="stable"):
-        if not any(room.values()):
-            break
-        split = next((split for split in _FILLED if sizes[position] <= room[split]), None)
+        split = next((split for split in _FILLED if (sizes[position] <= room[split]).all()), None)
         if split is not None:
             chosen[names[position]] = split
-            room[split] -= int(sizes[position])
+            room[split] -= sizes[position]
     return chosen[clusters]
 
 

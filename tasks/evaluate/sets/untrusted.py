@@ -1,9 +1,9 @@
 """Untrusted parquet and JSON files, read within bounds and with the types they should have."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from iedit_model.configuration import parsed_json
 from iedit_model.imaging.decode import LIMITS
 from storage import CorruptFileError, Files
 from tasks.evaluate.errors import EvalSetError
@@ -43,7 +43,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise EvalSetError(f"{path} has more than {MAX_JSON_BYTES} bytes")
-        return json.loads(path.read_bytes())
+        return parsed_json(path.read_bytes())
     except OSError as error:
         raise EvalSetError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -74,5 +74,5 @@ def file_below(root: Path, name: str, *, where: str) -> bytes:
         if path.stat().st_size > LIMITS.max_bytes:
             raise EvalSetError(f"{where}: {path} has more than {LIMITS.max_bytes} bytes")
         return path.read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links is a RuntimeError
         raise EvalSetError(f"{where}: {name[:200]!r} cannot be read: {error}") from error

