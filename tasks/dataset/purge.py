@@ -43,7 +43,7 @@ from tasks.download.errors import FetchError
 from tasks.download.ledger import LEDGER, add_to_ledger
 from tasks.evaluate.record import FOLDER as EVALUATIONS
 from tasks.evaluate.sets.folder import PAIRS
-from tasks.outside import OUTSIDE, outside_notes
+from tasks.exports import OUTSIDE, outside_notes
 
 if TYPE_CHECKING:
     import pyarrow as pa
