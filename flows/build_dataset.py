@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
+from flows.checks import check_build
 from flows.config.overrides import chosen_shards
 from flows.config.profiles import BUILD, Profile, Recipe, resolve
 from flows.config.tree import Config
@@ -54,6 +55,7 @@ def build_dataset(
     """
     resolved = resolve(profile, config, recipe=recipe, metadata=metadata, uses=BUILD)
     run = resolved.run
+    check_build(resolved, root, shards=shards)
 
     with open_source(resolved.data.source) as address, task_runs(run.runner, run.tag_limits) as runs:
 

@@ -2,6 +2,7 @@
 
 FlowError
 |-- SourceError         no metadata to build from, or the site that should serve it cannot be had
+|-- FolderError         a root or the folder of a run cannot be written
 |-- ShardsFailedError   shards that failed after all their tries
 `-- ServeError          a Prefect server, worker or deployment cannot be started or reached
 """
@@ -34,6 +35,10 @@ class FlowError(Exception):
 
 class SourceError(FlowError):
     """There is no metadata to build from, or the web site that serves it cannot be started."""
+
+
+class FolderError(FlowError):
+    """A root or the folder of a run cannot be written; the message says where and why."""
 
 
 class ShardsFailedError(FlowError):

@@ -4,12 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
+from prefect.states import Completed
 
+from flows.checks import check_evaluation
 from flows.config.overrides import checkpoint_source, parse_checkpoints
 from flows.config.profiles import EVALUATE, Profile, resolve
 from flows.config.tree import EvaluationConfig, RunConfig
@@ -19,7 +21,7 @@ from flows.reporting.artifacts import publish_evaluation
 from flows.reporting.progress import CompositeProgress, Progress, RunProgress, current_progress
 from flows.sources import open_set
 from iedit_model.models.source import ModelSource
-from storage import ShardReport, ShardStore, canonical_json, until_whole
+from storage import Files, ShardReport, ShardStore, canonical_json, until_whole
 from tasks.evaluate.driver import (
     EvaluationPart,
     ShardReports,
@@ -77,6 +79,7 @@ def evaluate(
     chosen = resolved.evaluate if not sets else replace(resolved.evaluate, sets=tuple(sets))
     plan, run = chosen.plan, resolved.run
     weights = parse_checkpoints(checkpoints or ())
+    check_evaluation(chosen, root, checkpoints or (), version)
     store = ShardStore.at(root)
     evalsets = [open_set(name, root, chosen) for name in chosen.sets]
     progress = CompositeProgress([current_progress(), RunProgress("evaluate")])
@@ -154,6 +157,7 @@ def _done_here(
 
 
 UNCHANGED = "unchanged"
+NOTHING = "nothing to judge"
 REGRESSION_EVENT = "iedit.regression"
 """Event that a run emits before it fails; an automation can listen to it."""
 
@@ -180,25 +184,39 @@ def re_evaluate(
         config: Other values, like {"evaluate.plan.settings.sampling.strength": 0.8}.
 
     Returns:
-        The verdict in words; it begins with "unchanged" when there was nothing to do.
+        The verdict in words; it begins with "unchanged" when there was nothing to do, and with "nothing to judge" when
+        nobody has trained yet.
 
     Raises:
         RegressionError: a metric fell by more than its interval against the pinned baseline.
+        SourceError: the checkpoint of a model that has a history is gone.
     """
     chosen = resolve(profile, config, uses=EVALUATE).evaluate
     if sets:
         chosen = replace(chosen, sets=tuple(sets))
-    run = newest_run(checkpoint)
     files = ShardStore.at(root).files
+    try:
+        run = newest_run(checkpoint)
+    except SourceError as error:
+        if read_history(files, model):
+            raise  # there was one
+        reason = f"{NOTHING}: {error}"
+        get_run_logger().info(reason)
+        return cast("str", Completed(message=reason, data=reason))  # the page shows it beside the state
     if not (changes := _changes(chosen, checkpoint_source(run), root=root, model=model)):
         get_run_logger().info("%s: model, sets, code and metrics of %s", UNCHANGED, model)
+        _pin_first(files, model)
         # A regression that nobody mended stays one: only the evaluation is spared, not the verdict.
         return f"{UNCHANGED}: {_verdict(root, model)}"
     get_run_logger().info("evaluating %s: changed %s", model, ", ".join(changes))
-    done = evaluate(root, profile=profile, checkpoints=[run], model=model, sets=sets, config=config)
-    if pinned_baseline(files, model) is None:
-        pin_baseline(files, model, done)
+    evaluate(root, profile=profile, checkpoints=[run], model=model, sets=sets, config=config)
+    _pin_first(files, model)
     return _verdict(root, model)
+
+
+def _pin_first(files: Files, model: str) -> None:
+    if pinned_baseline(files, model) is None:
+        pin_baseline(files, model, read_history(files, model)[-1]["evaluation"])
 
 
 def newest_run(path: str) -> str:

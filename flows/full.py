@@ -7,7 +7,8 @@ from typing import Any, Literal
 from prefect import flow
 
 from flows.build_dataset import build_dataset
-from flows.config.profiles import BUILD, EVALUATE, TRAIN, TRAININGS, Profile, Recipe, section
+from flows.checks import check_all
+from flows.config.profiles import BUILD, EVALUATE, TRAIN, TRAININGS, Profile, Recipe, resolve, section
 from flows.evaluate import evaluate
 from flows.train import train
 from iedit_model.training.config import table2_rows
@@ -41,6 +42,7 @@ def full(
         The evaluation's id.
     """
     name = training or TRAININGS[profile]
+    check_all(resolve(profile, config, recipe=recipe, training=name, metadata=metadata), root)
     version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, config=section(config, BUILD))
     out = str(Path(root) / "models" / f"{model}-{name}-{version}")
     train(root, out, profile=profile, version=version, training=name, config=section(config, TRAIN))
@@ -87,6 +89,7 @@ def reproduce(
         The evaluation's id.
     """
     base = training or TRAININGS[profile]
+    check_all(resolve(profile, config, recipe=recipe, training=base, metadata=metadata), root)
     version = build_dataset(root, profile=profile, recipe=recipe, metadata=metadata, config=section(config, BUILD))
     checkpoints = []
     for row in trained_rows():

@@ -122,13 +122,26 @@ def open_set(name: str, root: str, config: EvaluationConfig) -> EvalSet:
         SourceError: there is neither.
         EvalSetError: what is there cannot be used.
     """
+    if (found := find_set(name, root, config)) is not None:
+        return found
     folder = f"{root.rstrip('/')}/{FOLDER}/{name}"
-    if name == REAL_INFO.name:
-        return make_real_set(folder)
+    return make_real_set(folder) if name == REAL_INFO.name else draw_generated_set(folder, config)
+
+
+def find_set(name: str, root: str, config: EvaluationConfig) -> EvalSet | None:
+    """Return a set that is there, None where it is one that the project makes.
+
+    Raises:
+        SourceError: there is none, and none can be made.
+        EvalSetError: what is there cannot be used.
+    """
+    folder = f"{root.rstrip('/')}/{FOLDER}/{name}"
+    if name == REAL_INFO.name:  # always compared with what it should be
+        return None
     if (Path(folder) / PAIRS).is_file():  # written last: without it a killed run left a part
         return open_evalset(folder)
     if name == config.generated.info.name:
-        return draw_generated_set(folder, config)
+        return None
     if "/" in name or Path(name).is_dir():
         return open_evalset(name)
     raise SourceError(

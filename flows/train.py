@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from flows.checks import check_train
 from flows.config.profiles import TRAIN, Profile, resolve
 from flows.config.tree import RunnerConfig
 from flows.engine.runner import task_runs
@@ -48,10 +49,11 @@ def train(
         DivergedError: the loss is not finite or exploded.
     """
     resolved = resolve(profile, config, training=training, uses=TRAIN)
+    info = check_train(resolved.train, root, out, version)
     options = resolved.run.options.train
     if retries is not None:
         options = replace(options, retries=retries)
-    given = {"root": root, "version": version, "config": resolved.train, "out": out}
+    given = {"root": root, "version": info.id, "config": resolved.train, "out": out}
     with task_runs(RunnerConfig(workers=1), resolved.run.tag_limits) as runs:
         report = runs.here(train_shard, stage="train", options=options, shard=Path(out).name, **given)
     publish_run(report)

@@ -32,11 +32,12 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     """Build and print the version."""
-    from flows.config.overrides import parse_shard_range
+    from flows.checks import check_build
+    from flows.config.profiles import resolve
 
     config = changes(options)
-    if options.shards is not None:
-        parse_shard_range(options.shards)
+    resolved = resolve(options.profile, config, recipe=options.recipe, metadata=options.metadata)
+    check_build(resolved, options.root, shards=options.shards)
     if options.dry_run:
         return _dry_run(options, config)
     from flows.server import orchestrator

@@ -166,7 +166,7 @@ def _verify(versions: "VersionStore", options: argparse.Namespace) -> int:
 
 
 def _card(versions: "VersionStore", options: argparse.Namespace) -> int:
-    from storage.atomic import replace_bytes
+    from storage.atomic import create_bytes
     from tasks.dataset.dataset_card import write_card
     from tasks.takedown_ledger import note_outside
 
@@ -174,7 +174,7 @@ def _card(versions: "VersionStore", options: argparse.Namespace) -> int:
     path = write_card(versions, version)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(options.out, versions.files.read_bytes(path))
+        create_bytes(options.out, versions.files.read_bytes(path))
         note_outside(versions.files, "a dataset card", options.out, version=version)
     print(options.out or versions.files.address(path))
     return 0

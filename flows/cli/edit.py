@@ -51,7 +51,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from iedit_model.errors import ConfigError
+    from flows.checks import check_at_hand, check_writable
+    from iedit_model.errors import ConfigError, ImageFileError
+    from iedit_model.models.source import ModelSource
+
+    check_writable(str(options.out), "folder for the results")
+    if options.image is not None and not options.image.is_file():
+        raise ImageFileError(f"{options.image} is no file")
+    if options.model is not None:
+        check_at_hand(ModelSource(options.model, revision=options.model_revision))
     from tasks.edit.edit import edit_file, repeat_edit
 
     if options.repeat is not None:

@@ -118,11 +118,13 @@ def _make_real(options: argparse.Namespace) -> int:
 
 
 def _make_generated(options: argparse.Namespace) -> int:
+    from flows.checks import check_writable
     from flows.config.profiles import resolve
     from flows.sources import draw_generated_set
     from iedit_model.editing.text_to_image import DrawConfig
 
     config = resolve(options.profile, changes(options)).evaluate
+    check_writable(options.folder, "folder of the set")
     draw = DrawConfig(num_inference_steps=options.steps)
     made = draw_generated_set(options.folder, config, draw=draw, seed=options.seed, with_masks=not options.no_masks)
     print(set_text(made))

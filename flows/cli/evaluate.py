@@ -36,15 +36,17 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, and print the tables and where the report is."""
     config = changes(options)
     strengths = numbers("--strengths", options.strengths)
+    from flows.checks import check_evaluation
     from flows.cli.build import progress_output
-    from flows.config.overrides import parse_checkpoints
+    from flows.config.profiles import resolve
 
     version = None
     if options.version is not None:
         from storage import Files, VersionStore
 
         version = print_version(VersionStore(Files(options.root)), options.version).id
-    parse_checkpoints(options.checkpoint or ())
+    resolved = resolve(options.profile, config).evaluate
+    check_evaluation(resolved, options.root, options.checkpoint or (), sets=options.evalset)
     from flows.server import orchestrator
 
     with progress_output(as_json=False), orchestrator():
@@ -115,11 +117,14 @@ def configure_history(parser: argparse.ArgumentParser) -> None:
 
 def run_history(options: argparse.Namespace) -> int:
     """List, pin or check."""
+    from iedit_model.errors import ConfigError
     from storage import ShardStore
     from tasks.evaluate.history import check_regressions, history_models, pin_baseline, pinned_baseline, read_history
 
     files = ShardStore.at(options.root).files
     if options.model is None:
+        if options.check or options.pin is not None:
+            raise ConfigError("--check and --pin are about one model: name it, as in iedit history MODEL --check")
         print("\n".join(history_models(files)) or "no evaluation has been made yet")
         return 0
     if options.pin is not None:

@@ -18,6 +18,15 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
     return config_of(options, ALL, metadata=metadata, train__train__num_steps=options.steps)
 
 
+def _check(options: argparse.Namespace, config: dict[str, Any]) -> None:
+    from flows.checks import check_all
+    from flows.config.profiles import resolve
+
+    metadata = getattr(options, "metadata", None)
+    resolved = resolve(options.profile, config, recipe=options.recipe, training=options.training, metadata=metadata)
+    check_all(resolved, options.root)
+
+
 def configure_demo(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_root(parser)
@@ -30,6 +39,7 @@ def run_demo(options: argparse.Namespace) -> int:
     from flows.server import orchestrator
 
     config = changes(options)
+    _check(options, config)
     print(f"building a dataset, fine-tuning and evaluating in {options.root}; minutes on two cores", flush=True)
     with progress_output(as_json=False), orchestrator():
         from flows.full import full
@@ -78,6 +88,7 @@ def run_reproduce(options: argparse.Namespace) -> int:
     from flows.server import orchestrator
 
     config = changes(options)
+    _check(options, config)
     with progress_output(as_json=False), orchestrator():
         from flows.full import reproduce
 

@@ -10,6 +10,7 @@ from flows.cli.build import progress_output
 from flows.cli.options import Command, add_config, add_root, config_of, print_version
 
 if TYPE_CHECKING:
+    from tasks.train.run_config import TrainRunConfig
     from tasks.train.stage import TrainReport
 
 _INTERRUPTED = 130
@@ -37,13 +38,17 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     """Train and print where the model is; 130 when Ctrl-C ended it, 0 when it is finished."""
+    from flows.checks import check_train
+    from flows.config.profiles import resolve
     from storage import Files, VersionStore
 
     config = changes(options)
     # The flow is given the id: a version that appears meanwhile changes nothing.
     version = print_version(VersionStore(Files(options.root)), options.dataset, as_json=options.json).id
+    run = resolve(options.profile, config, training=options.training).train
+    check_train(run, options.root, str(options.out), version)
     with progress_output(as_json=options.json):
-        report = _trained(options, config, version)
+        report = _trained(options, config, version, run)
     if options.json:
         from flows.train import outcome
 
@@ -53,13 +58,11 @@ def run(options: argparse.Namespace) -> int:
     return 0 if report.status == "finished" else _INTERRUPTED
 
 
-def _trained(options: argparse.Namespace, config: dict[str, Any], version: str) -> "TrainReport":
-    from flows.config.profiles import resolve
+def _trained(options: argparse.Namespace, config: dict[str, Any], version: str, run: "TrainRunConfig") -> "TrainReport":
     from flows.train import train, train_shard
 
     # Each of several processes of accelerate or torchrun: a flow run of its own would only be in the way.
     if options.no_flow or int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        run = resolve(options.profile, config, training=options.training).train
         out = str(options.out)
         return train_shard(options.out.name, root=options.root, version=version, config=run, out=out)
     from flows.server import orchestrator

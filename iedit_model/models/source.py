@@ -296,13 +296,13 @@ def _check_not_a_path(name: str) -> None:
 
 
 def _hub_folder(source: ModelSource, files: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
     _check_not_a_path(source.name)
     hub_id = source.name.removeprefix(HUB_PREFIX)
     if not _HUB_ID.fullmatch(hub_id):
         raise MissingModelError(f"{source.name} is no folder here and no hub id of the form owner/name: check the path")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
     try:
         return Path(snapshot_download(hub_id, revision=source.revision, allow_patterns=list(files)))
     except (OSError, HFValidationError) as error:

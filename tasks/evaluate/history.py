@@ -294,14 +294,17 @@ def check_regressions(files: Files, model: str, *, config: RegressionConfig | No
 
     Raises:
         RegressionError: a metric fell by more than its interval; the message lists them all.
-        UnknownEvaluationError: the history is empty, or the pinned evaluation is not in it.
+        UnknownEvaluationError: the history is empty, no baseline is pinned, or the pinned one is not in the history.
     """
     rows = read_history(files, model)
     if not rows:
         raise UnknownEvaluationError(f"the model {model} has no history")
     newest, pinned = rows[-1]["evaluation"], pinned_baseline(files, model)
     if pinned is None:
-        return f"no baseline is pinned for {model}: evaluation {newest} was compared with nothing"
+        raise UnknownEvaluationError(
+            f"no baseline is pinned for {model}, so that evaluation {newest} can be compared with nothing: pin one "
+            f"with iedit history {model} --pin EVALUATION"
+        )
     before = [row for row in rows if row["evaluation"] == pinned]
     if not before:
         raise UnknownEvaluationError(f"the baseline {pinned} of {model} is not in its history")

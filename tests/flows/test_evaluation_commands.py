@@ -96,6 +96,10 @@ def test_a_history_is_listed_printed_pinned_and_checked(tmp_path):
         append_history(files, evaluation)
     code, text = call("history", "--root", tmp_path)
     assert (code, text.split()) == (0, ["mini"])
+    with pytest.raises(UnknownEvaluationError, match="no baseline is pinned for mini"):
+        call("history", "mini", "--root", tmp_path, "--check")
+    with pytest.raises(ConfigError, match="name it"):
+        call("history", "--root", tmp_path, "--check")
     code, text = call("history", "mini", "--root", tmp_path, "--pin", first.id, "--check")
     assert code == 0
     assert f"{first.id} (baseline)" in text

@@ -197,6 +197,21 @@ def numbers(night: Night, laboratory: Laboratory, metric: str) -> dict[str, Any]
     return row
 
 
+def test_before_anybody_trained_the_night_is_completed_with_the_reason(tmp_path):
+    night = Laboratory(tmp_path).night()
+    assert (night.state, night.history) == ("COMPLETED", ())
+    assert night.message.startswith("nothing to judge: there is no checkpoint in ")
+
+
+def test_a_model_that_was_judged_before_and_is_gone_fails(nights, tmp_path):
+    laboratory = nights.laboratory
+    laboratory.models.rename(tmp_path / "away")
+    night = laboratory.night()
+    (tmp_path / "away").rename(laboratory.models)
+    assert night.state == "FAILED"
+    assert "there is no checkpoint in" in night.message
+
+
 def test_the_first_night_evaluates_and_becomes_the_baseline(nights):
     assert nights.first.state == "COMPLETED"
     assert len(nights.first.history) == 1

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from storage import DiskFullError, Files, MissingFileError
-from storage.atomic import partial_beside, replace_bytes, sweep_partials
+from storage.atomic import create_bytes, partial_beside, replace_bytes, sweep_partials
+from storage.errors import OutputExistsError
 
 
 def _hidden(folder: Path) -> list[str]:
@@ -90,3 +91,39 @@ def test_a_partial_file_is_no_file_of_the_store(tmp_path: Path):
         with pytest.raises(MissingFileError):
             store.read_bytes("a/b.tar")
     assert store.stats() == {}
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("there", ["file", "folder", "link", "dangling link"])
+def test_what_is_at_a_place_that_a_user_named_stays(
+    there: str, has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, target = tmp_path / "page.html", tmp_path / "target"
+    target.write_text("mine")
+    if there == "file":
+        path.write_text("mine")
+    elif there == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target if there == "link" else tmp_path / "nowhere")
+
+    def no_links(*names: object) -> None:
+        raise OSError(errno.EPERM, "no hard links", str(names))
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", no_links)
+    before = os.lstat(path)
+    with pytest.raises(OutputExistsError, match="name another file"):
+        create_bytes(path, b"ours")
+    assert os.lstat(path)[:8] == before[:8]
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
+    assert _hidden(tmp_path) == []
+    create_bytes(tmp_path / "new.html", b"ours")
+    assert (tmp_path / "new.html").read_bytes() == b"ours"
+
+
+def test_the_same_bytes_again_are_no_error(tmp_path: Path):
+    for _ in range(2):
+        create_bytes(tmp_path / "page.html", b"ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

@@ -152,7 +152,8 @@ def test_a_metric_that_is_not_measured_any_more_is_a_regression_and_an_undefined
 
 def test_without_a_pin_nothing_is_judged_and_a_pin_needs_an_evaluation(files):
     append_history(files, evaluated(files))
-    assert "no baseline" in check_regressions(files, "mini")
+    with pytest.raises(UnknownEvaluationError, match="no baseline is pinned for mini"):
+        check_regressions(files, "mini")
     assert pinned_baseline(files, "mini") is None
     with pytest.raises(UnknownEvaluationError):
         pin_baseline(files, "mini", "20200101T000000Z-000000000000")
