@@ -137,7 +137,7 @@ def merged(before: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 def _check_names(known: Mapping[str, Any], changes: Mapping[str, Any], path: str = "") -> None:
     for name, value in changes.items():
         if name not in known:
-            raise ConfigError(f"there is no setting {path + name!r}{_hint(name, known, path)}")
+            raise ConfigError(f"there is no setting {f'{path}{name}'!r}{_hint(str(name), known, path)}")
         present = known[name]
         if not isinstance(present, Mapping) or value is None:
             continue
