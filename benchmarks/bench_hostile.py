@@ -28,6 +28,7 @@ from benchmarks.report import CONSOLE, print_provenance, print_rows
 
 MOST_S: Final = 30.0
 """Longest that one input may take, seconds."""
+_KEPT_S: Final = 3.0
 MOST_MIB: Final = 2048
 """Most that a reader's memory may grow over all inputs, MiB."""
 
@@ -86,7 +87,10 @@ def feed(name: str, count: int, *, seed: int = 0, keep: Path | None = None) -> O
             began = time.perf_counter()
             with _judged(outcome, data, keep):
                 read(data)
-            outcome.slowest_s = max(outcome.slowest_s, round(time.perf_counter() - began, 2))
+            took_s = time.perf_counter() - began
+            outcome.slowest_s = max(outcome.slowest_s, round(took_s, 2))
+            if keep is not None and took_s > _KEPT_S:
+                _keep(keep, data, f"{took_s:.1f} s")
             outcome.count += 1
         outcome.grown_mib = _peak_mib() - before
     outcome.seconds = round(time.perf_counter() - start, 1)
@@ -105,12 +109,16 @@ def _judged(outcome: Outcome, data: bytes, keep: Path | None) -> Iterator[None]:
         what = f"{type(error).__name__} at {Path(at.filename).name}:{at.lineno}: {str(error)[:100]}"
         outcome.unexpected[what] += 1
         if keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256(data).hexdigest()[:16]
-            (keep / digest).write_bytes(data)
-            (keep / f"{digest}.txt").write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+            _keep(keep, data, "".join(traceback.format_exception(error)))
     else:
         outcome.taken += 1
+
+
+def _keep(folder: Path, data: bytes, why: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    (folder / digest).write_bytes(data)
+    (folder / f"{digest}.txt").write_text(why, encoding="utf-8")
 
 
 def _peak_mib() -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from storage.errors import DiskFullError
+from storage.errors import DiskFullError, OutputExistsError
 
 PARTIAL_SUFFIX = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -52,6 +52,30 @@ def replace_bytes(path: Path, data: bytes) -> None:
     with partial_beside(path) as partial:
         partial.write_bytes(data)
         publish(partial, path)
+
+
+def create_bytes(path: Path, data: bytes) -> None:
+    """Make ``data`` the content of a new file at a place that a user named; what is there already stays.
+
+    Raises:
+        OutputExistsError: something else is there; the same bytes are no error.
+        DiskFullError: no room.
+    """
+    with partial_beside(path) as partial:
+        partial.write_bytes(data)
+        _sync(partial)
+        try:
+            os.link(partial, path)  # a rename would replace what another process wrote meanwhile
+        except FileExistsError:
+            if path.is_symlink() or not path.is_file() or path.read_bytes() != data:
+                raise OutputExistsError(
+                    f"{path} is there already and is left as it is: name another file, or move it away"
+                ) from None
+        except OSError:  # a file system without hard links
+            if os.path.lexists(path):
+                raise OutputExistsError(f"{path} is there already: name another file") from None
+            partial.replace(path)
+        _sync(path.parent)
 
 
 def replace_file(source: Path, path: Path) -> None:

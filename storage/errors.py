@@ -9,6 +9,7 @@ StorageError
 │   ├── TruncatedTarError    a tar ends before its end marker
 │   └── ForbiddenMemberError a tar member that is never unpacked: link, folder, absolute, oversize, twice
 ├── DiskFullError            no room left on the disk or in the quota
+├── OutputExistsError        a file of another's stands where a command is to write
 ├── FingerprintError         a value that differs between processes or machines
 ├── SchemaError              a table whose columns, types, nulls or keys are not the declared ones
 ├── FilterError              a filter expression that cannot be understood
@@ -85,6 +86,12 @@ class DiskFullError(StorageError):
     """No room is left on the disk or in the quota; what was finished before is intact."""
 
     retryable = True
+    stops_run = True
+
+
+class OutputExistsError(StorageError):
+    """Something else stands where a user wants a file to be written; it is never overwritten."""
+
     stops_run = True
 
 

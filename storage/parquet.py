@@ -97,7 +97,7 @@ def _parquet_errors(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, LookupError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk or the network, not the content
             raise
         raise CorruptFileError(f"{name} cannot be read as parquet: {error}") from error
@@ -120,7 +120,7 @@ class OutsideParquet:
         CorruptFileError: this is no parquet file, or one with more than it may have.
     """
 
-    def __init__(self, stream: BinaryIO, *, name: str, max_bytes: int) -> None:
+    def __init__(self, stream: BinaryIO, *, name: str, max_bytes: int, num_bytes: int | None = None) -> None:
         """Read the footer.
 
         Args:
@@ -128,6 +128,7 @@ class OutsideParquet:
             name: what errors call the file.
             max_bytes: most bytes, unpacked, of the columns that are read: of one row group for ``batches``, of the
                 whole file for ``table``.
+            num_bytes: length of the whole file, where the stream is only a part of it.
         """
         import pyarrow.parquet as pq
 
@@ -137,7 +138,7 @@ class OutsideParquet:
             self._footer = pq.read_metadata(stream)
             self.schema: pa.Schema = self._footer.schema.to_arrow_schema()
         self._check("columns", self._footer.num_columns, _MOST_COLUMNS)
-        self._check("rows", self._footer.num_rows, _FREE_ROWS + size)
+        self._check("rows", self._footer.num_rows, _FREE_ROWS + (num_bytes or size))
 
     def batches(self, columns: Sequence[str]) -> "Iterator[pa.RecordBatch]":
         """Yield the rows of some columns.
@@ -147,8 +148,7 @@ class OutsideParquet:
         """
         import pyarrow.parquet as pq
 
-        for size in self._group_bytes(columns):
-            self._check("bytes in a row group", size, self._max_bytes)
+        self.check_groups(columns)
         texts = [field.name for field in self.schema if field.name in columns and _is_text(field.type)]
         with _parquet_errors(self._name):
             file = pq.ParquetFile(
@@ -162,6 +162,8 @@ class OutsideParquet:
             num_rows = 0
             for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=list(columns), use_threads=False):
                 num_rows += batch.num_rows
+                for column in batch.columns:
+                    _check_indices(column, self._name)
                 self._check("rows", num_rows, self._footer.num_rows)
                 yield batch
 
@@ -175,23 +177,29 @@ class OutsideParquet:
 
         self._check("bytes", sum(self._group_bytes(self.schema.names)), self._max_bytes)
         batches, total = list[pa.RecordBatch](), 0
-        for batch in self.batches(self.schema.names):
-            total += sum(_unpacked_bytes(column) for column in batch.columns)
-            self._check("bytes", total, self._max_bytes)
-            batches.append(batch)
         with _parquet_errors(self._name):
+            for batch in self.batches(self.schema.names):
+                total += sum(_unpacked_bytes(column) for column in batch.columns)
+                self._check("bytes", total, self._max_bytes)
+                batches.append(batch)
             schema = pa.schema([_plain(field) for field in self.schema], self.schema.metadata)
             return pa.Table.from_batches(batches).cast(schema) if batches else schema.empty_table()
 
+    def check_groups(self, columns: Sequence[str]) -> None:
+        """Raise ``CorruptFileError`` when some columns of a row group have more bytes than may be read."""
+        for size in self._group_bytes(columns):
+            self._check("bytes in a row group", size, self._max_bytes)
+
     def _group_bytes(self, columns: Sequence[str]) -> list[int]:
         """Return the unpacked bytes of some columns in each row group, as the footer states them."""
-        groups = [self._footer.row_group(number) for number in range(self._footer.num_row_groups)]
-        chunks = [[group.column(number) for number in range(group.num_columns)] for group in groups]
         names = frozenset(columns)
-        return [
-            sum(chunk.total_uncompressed_size for chunk in group if chunk.path_in_schema.partition(".")[0] in names)
-            for group in chunks
-        ]
+        with _parquet_errors(self._name):
+            groups = [self._footer.row_group(number) for number in range(self._footer.num_row_groups)]
+            chunks = [[group.column(number) for number in range(group.num_columns)] for group in groups]
+            return [
+                sum(chunk.total_uncompressed_size for chunk in group if chunk.path_in_schema.partition(".")[0] in names)
+                for group in chunks
+            ]
 
     def _check(self, what: str, found: int, most: int) -> None:
         if not 0 <= found <= most:
@@ -254,6 +262,17 @@ def _plain(field: "pa.Field") -> "pa.Field":
         return field.with_type(kind)
     is_blob = kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
     return field.with_type(pa.binary() if is_blob else pa.string())
+
+
+def _check_indices(column: "pa.Array", name: str) -> None:
+    """Refuse a dictionary whose entries are not there, which Arrow does not look at when it reads one."""
+    import pyarrow.types as kinds
+
+    words: Any = column
+    if kinds.is_dictionary(column.type) and words.indices.null_count < len(words):
+        span = compute().min_max(words.indices).as_py()
+        if span["min"] < 0 or span["max"] >= len(words.dictionary):
+            raise CorruptFileError(f"{name} names entry {span['max']} of {len(words.dictionary)} of a dictionary")
 
 
 def _unpacked_bytes(column: "pa.Array") -> int:

@@ -7,6 +7,7 @@ days.
 import difflib
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -85,6 +86,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConfigError(f"the configuration {path} must map sections to their settings")
+    named = Counter(name for name, _ in leaves(content))
+    if twice := [name for name, number in named.items() if number > 1]:
+        raise ConfigError(
+            f"the configuration {path} has {twice[0]!r:.80} twice, once with a dot and once in its section"
+        )
     return content
 
 
@@ -131,7 +137,7 @@ def merged(before: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any
 def _check_names(known: Mapping[str, Any], changes: Mapping[str, Any], path: str = "") -> None:
     for name, value in changes.items():
         if name not in known:
-            raise ConfigError(f"there is no setting {path + name!r}{_hint(name, known, path)}")
+            raise ConfigError(f"there is no setting {f'{path}{name}'!r}{_hint(str(name), known, path)}")
         present = known[name]
         if not isinstance(present, Mapping) or value is None:
             continue
@@ -160,8 +166,8 @@ def _yaml(text: str, *, what: str) -> Any:
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: "yaml.MappingNode", deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
-            keys = [key.value for key, _ in node.value]
-            if twice := [key for key in keys if keys.count(key) > 1]:
+            keys = Counter(str(key.value) for key, _ in node.value)
+            if twice := [key for key, number in keys.items() if number > 1]:
                 raise ConfigError(f"{what} has {twice[0]!r:.80} twice in one section")
             return super().construct_mapping(node, deep=deep)
 

@@ -37,7 +37,9 @@ Header = dict[str, Any]
 Limited = Callable[[Header, bytes], tuple[Header, bytes]]
 
 
-def run_limited(function: "Limited", header: Header, data: bytes, *, cpu_s: int = CPU_S) -> tuple[Header, bytes]:
+def run_limited(
+    function: "Limited", header: Header, data: bytes, *, cpu_s: int = CPU_S, memory_bytes: int | None = None
+) -> tuple[Header, bytes]:
     """Return what a function gives that runs in the limited process.
 
     Args:
@@ -45,17 +47,18 @@ def run_limited(function: "Limited", header: Header, data: bytes, *, cpu_s: int 
         header: as JSON can hold it.
         data: untrusted bytes.
         cpu_s: most processor time, seconds.
+        memory_bytes: most memory beside what the process had before; by default ``MEMORY_BYTES``.
 
     Raises:
         ImageTooCostlyError: it took more time or memory than it may.
         ImageDecoderError: the process cannot be started, or the function raised what it should not.
     """
+    memory_bytes = memory_bytes or MEMORY_BYTES
+    limits = {"function": [function.__module__, function.__name__], "cpu_s": cpu_s, "memory_bytes": memory_bytes}
     for is_last in (False, True):
         worker = _taken()
         try:
-            answer = worker.ask(
-                {"function": [function.__module__, function.__name__], "cpu_s": cpu_s, "header": header}, data
-            )
+            answer = worker.ask({**limits, "header": header}, data)
         except (EOFError, OSError):
             # Ended by its limit; or by somebody else, who may have meant another one: it is asked once more.
             if worker.end() == -signal.SIGXCPU or is_last:
@@ -69,7 +72,7 @@ def run_limited(function: "Limited", header: Header, data: bytes, *, cpu_s: int 
         header, data = answer
         if "raised" in header:
             if header["raised"] == MemoryError.__name__:
-                raise ImageTooCostlyError(f"decoding took more than {MEMORY_BYTES >> 20} MiB of memory")
+                raise ImageTooCostlyError(f"decoding took more than {memory_bytes >> 20} MiB of memory")
             raise ImageDecoderError(f"the image decoder failed with {header['raised']}: {header['message']}")
         return header, data
     raise AssertionError
@@ -81,10 +84,7 @@ class _Worker:
     def __init__(self) -> None:
         self._connection, theirs = Pipe()
         with theirs:
-            code = (
-                f"import sys; sys.path[:] = {sys.path!r}; "
-                f"from {__name__} import serve; serve({theirs.fileno()}, {MEMORY_BYTES})"
-            )
+            code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve({theirs.fileno()})"
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and code
                 [sys.executable, "-c", code],
                 pass_fds=[theirs.fileno()],
@@ -155,7 +155,7 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def serve(descriptor: int, memory_bytes: int) -> None:
+def serve(descriptor: int) -> None:
     """Answer questions until the parent is gone; runs in the child."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with Connection(descriptor) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -164,7 +164,7 @@ def serve(descriptor: int, memory_bytes: int) -> None:
             question, data = json.loads(connection.recv_bytes()), connection.recv_bytes()
             module, name = question["function"]
             function = getattr(importlib.import_module(module), name)
-            _limit(question["cpu_s"], memory_bytes)
+            _limit(question["cpu_s"], question["memory_bytes"])
             header, data = _answer(function, question["header"], data)
             connection.send_bytes(json.dumps(header).encode())
             connection.send_bytes(data)

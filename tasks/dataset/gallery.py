@@ -17,7 +17,7 @@ from iedit_model.imaging.mask_files import decode_levels
 from iedit_model.imaging.pages import render_page
 from iedit_model.imaging.sheet import SheetCell, contact_sheet, mask_overlay, overlaid, shrunk_levels
 from storage import SAMPLE_PARTS, Column, CorruptFileError, VersionInfo, VersionStore
-from storage.atomic import replace_bytes
+from storage.atomic import create_bytes
 from tasks.pack.packed_sample import read_sample
 
 if TYPE_CHECKING:
@@ -162,9 +162,10 @@ def write_gallery(versions: VersionStore, version: str, path: Path, config: Gall
     Raises:
         UnknownVersionError: there is no such version.
         FilterError: the filter cannot be understood.
-        DiskFullError: no room; what was there stays.
+        OutputExistsError: another file is there; the same page again is no error.
+        DiskFullError: no room.
     """
-    replace_bytes(path, gallery_html(versions, version, config).encode())
+    create_bytes(path, gallery_html(versions, version, config).encode())
     return path
 
 

@@ -17,7 +17,6 @@ from storage import (
     Dropped,
     FileEntry,
     MissingFileError,
-    OutsideParquet,
     ShardReport,
     ShardStore,
     ShardTarget,
@@ -38,6 +37,7 @@ from storage.reports import file_path
 from storage.tables import SHARD_FILES, compute
 from tasks.corpus import ID_LENGTH, url_key
 from tasks.errors import TaskError
+from tasks.outside import TriedParquet
 from tasks.pack.plan import STAGE
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def _text_entries(path: Path) -> Iterator[tuple[str, str]]:
 def _parquet_entries(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with path.open("rb") as stream:
-            table = OutsideParquet(stream, name=str(path), max_bytes=_MAX_LIST_BYTES)
+            table = TriedParquet(stream, name=str(path), max_bytes=_MAX_LIST_BYTES)
             names = table.schema.names
             known = [name for name in names if name.lower() in _LIST_COLUMNS and is_text(table.schema.field(name).type)]
             if not known:

@@ -22,7 +22,7 @@ from iedit_model.imaging.mask_files import encode_mask, read_mask
 from iedit_model.imaging.sheet import SheetCell, contact_sheet, overlaid
 from iedit_model.models.latent_diffusion import PART_FILES, native_size
 from iedit_model.models.source import CARD, ModelSource, described_limits, model_folder
-from storage.atomic import replace_bytes
+from storage.atomic import create_bytes
 from tasks.edit.record import (
     RECORD_NAME,
     EditJob,
@@ -177,7 +177,7 @@ def _edit(
     written = {**kept, **files, RECORD_NAME: record_bytes(record)}
     with _own_folder(folder, written) as own:
         for name, data in written.items():
-            replace_bytes(own / name, data)
+            create_bytes(own / name, data)
     return EditOutcome(
         results=tuple(own / name for name in list(files)[: len(results)]),
         sheet=own / SHEET_NAME,

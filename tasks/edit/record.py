@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, NonNegativeInt
 
-from iedit_model.configuration import configuration
+from iedit_model.configuration import configuration, parsed_json
 from iedit_model.editing.registry import EditorModels, EditorSettings
 from tasks.errors import TaskError
 
@@ -105,7 +105,7 @@ def read_record(path: Path) -> EditRecord:
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_BYTES + 1)
-        content = json.loads(data) if len(data) <= _MAX_BYTES else None
+        content = parsed_json(data) if len(data) <= _MAX_BYTES else None
     except (OSError, ValueError, RecursionError) as error:
         raise EditRecordError(f"{path} cannot be read as the record of an edit: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

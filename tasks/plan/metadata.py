@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Protocol
 
-from storage import AddressError, CorruptFileError, OutsideParquet, digest_of
+from storage import AddressError, CorruptFileError, digest_of
 from storage.parquet import footer_of, is_text, texts_of
 from storage.remote import open_system
 from storage.tables import compute
 from tasks.errors import MetadataError
+from tasks.outside import TriedParquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +89,7 @@ class ParquetReader:
 def _batches(
     stream: BinaryIO, name: str, columns: "Mapping[str, Kind]", required: Sequence[str]
 ) -> Iterator[dict[str, list[Any]]]:
-    file = OutsideParquet(stream, name=f"the metadata file {name}", max_bytes=_MAX_GROUP_BYTES)
+    file = TriedParquet(stream, name=f"the metadata file {name}", max_bytes=_MAX_GROUP_BYTES)
     held = {column: found for column in columns if (found := _held_name(column, file.schema.names)) is not None}
     if missing := [column for column in required if column not in held]:
         raise MetadataError(

@@ -75,7 +75,7 @@ class RunFolder:
             RunFolderError: another process is training here.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
+        with (self.path / ".lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -336,17 +336,25 @@ def check_same_run(folder: RunFolder, manifest: Mapping[str, Any]) -> dict[str, 
     """
     held = folder.read_json(MANIFEST_NAME)
     if held is None:
+        if strangers := [name for name in _OWN_NAMES if os.path.lexists(folder.path / name)]:
+            raise RunFolderError(
+                f"{folder.path} has {strangers[0]} but no {MANIFEST_NAME}, so that it is no run's; take another folder"
+            )
         if folder.saved_steps():
             raise RunFolderError(f"{folder.path} has checkpoints but no {MANIFEST_NAME}; take another folder")
         return None
     if held.get("fingerprint") == manifest["fingerprint"]:
         return held
+    if not {"fingerprint", *_DECIDES} <= set(held):
+        raise RunFolderError(f"{folder.path / MANIFEST_NAME} is no run's; take another folder")
     if not folder.saved_steps():
         return None
     changed = sorted(_changed(held, manifest, _DECIDES)) or ["the number of steps of its schedule"]
     raise RunFolderError(f"{folder.path} holds another run: {'; '.join(changed)[:600]}; take another folder")
 
 
+_OWN_NAMES: Final = ("log.parquet", "loss.png", "samples", "tensorboard", "checkpoints/latest")
+"""What a run writes beside its manifest, which comes first; elsewhere it is somebody else's."""
 _DECIDES: Final = ("version", "config", "models", "device", "code_versions", "format")
 
 

@@ -1,6 +1,7 @@
 """Settings of a person: what is written is what is read, and nothing wrong is taken in silence."""
 
 import argparse
+import time
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,26 @@ def test_an_assignment_that_cannot_be_read_is_told(text):
 def test_values_of_assignments_are_yaml():
     read = parse_assignments(["a.b=0.5", "c=null", "d=[x, 'y z']", "e=a=b"])
     assert read == {"a.b": 0.5, "c": None, "d": ["x", "y z"], "e": "a=b"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "data:\n  plan: {shard_size: 5}\ndata:\n  plan: {sample_share: 0.5}\n",
+        "data: {plan: {shard_size: 5, shard_size: 6}}\n",
+        "data.plan.shard_size: 5\ndata: {plan: {shard_size: 6}}\n",
+        "data: {plan.shard_size: 5, plan: {shard_size: 6}}\n",
+        "data: {plan: {shard_size: 5}}\n---\ndata: {plan: {shard_size: 6}}\n",
+    ],
+)
+def test_a_setting_that_is_written_twice_is_refused_in_any_spelling(text: str, tmp_path: Path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError):
+        read_settings(tmp_path / "c.yaml")
+
+
+def test_a_hundred_thousand_settings_are_refused_in_no_time(tmp_path: Path):
+    (tmp_path / "c.yaml").write_text("".join(f"a{number}: 1\n" for number in range(90_000)))
+    began = time.process_time()
+    assert len(read_settings(tmp_path / "c.yaml")) == 90_000
+    assert time.process_time() - began < 60

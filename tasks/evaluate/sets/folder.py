@@ -1,11 +1,11 @@
 """Read and write the folder of an evaluation set; whatever lies in it is checked before it is believed."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from iedit_model.configuration import parsed_json
 from storage import CorruptFileError, Files, MissingFileError, SchemaError, json_document, parquet_bytes, validated
 from tasks.evaluate.errors import EvalSetError, EvalSetExistsError
 from tasks.evaluate.sets.evalset import (
@@ -81,9 +81,12 @@ def write_evalset(root: str | Path, info: EvalSetInfo, pairs: Iterable[NewPair])
     _check_images(evalset.pairs)
     if _same_is_there(files, evalset):
         return evalset
-    for path, data in images.items():
+    contents = {**images, INFO: json_document(asdict(info))}
+    for path, data in contents.items():
+        if files.exists(path) and (files.size(path) != len(data) or files.read_bytes(path) != data):
+            raise EvalSetExistsError(f"{files.address(path)} is no part of this set and stays: take another folder")
+    for path, data in contents.items():
         files.write_bytes(path, data)
-    files.write_bytes(INFO, json_document(asdict(info)))
     _write_pairs(evalset)
     return evalset
 
@@ -145,7 +148,7 @@ def _check_images(pairs: Iterable[EvalPair]) -> None:
 def _read_info(files: Files) -> EvalSetInfo:
     known = {column.name for column in fields(EvalSetInfo)}
     try:
-        content: Any = json.loads(files.read_bytes(INFO, max_bytes=_MAX_INFO_BYTES))
+        content: Any = parsed_json(files.read_bytes(INFO, max_bytes=_MAX_INFO_BYTES))
         if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
             raise EvalSetError(f"{files.address(INFO)} is no object of strings")
         return EvalSetInfo(**{name: value for name, value in cast("dict[str, Any]", content).items() if name in known})

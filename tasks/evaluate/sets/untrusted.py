@@ -1,17 +1,18 @@
 """Untrusted parquet and JSON files, read within bounds and with the types they should have."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from iedit_model.configuration import parsed_json
 from iedit_model.imaging.decode import LIMITS
-from storage import CorruptFileError, Files, OutsideParquet
+from storage import CorruptFileError, Files
 from tasks.evaluate.errors import EvalSetError
+from tasks.outside import TriedParquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_TABLE_BYTES: Final = 1 << 30
+MAX_TABLE_BYTES: Final = 1 << 29
 """Largest table, packed and unpacked alike."""
 
 
@@ -26,7 +27,7 @@ def read_bounded(files: Files, path: str) -> "pa.Table":
     if (files.size(path) or 0) > MAX_TABLE_BYTES:
         raise CorruptFileError(f"{name} has more than the {MAX_TABLE_BYTES} bytes allowed")
     with files.open(path) as stream:
-        return OutsideParquet(stream, name=name, max_bytes=MAX_TABLE_BYTES).table()
+        return TriedParquet(stream, name=name, max_bytes=MAX_TABLE_BYTES).table()
 
 
 MAX_JSON_BYTES: Final = 128 << 20
@@ -42,7 +43,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise EvalSetError(f"{path} has more than {MAX_JSON_BYTES} bytes")
-        return json.loads(path.read_bytes())
+        return parsed_json(path.read_bytes())
     except OSError as error:
         raise EvalSetError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -160,7 +160,7 @@ def test_a_disk_that_fills_up_leaves_no_record_and_the_next_try_succeeds(
     photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail_at: int
 ):
     out, written = tmp_path / "out", []
-    real = edit_module.replace_bytes
+    real = edit_module.create_bytes
 
     def full(path: Path, data: bytes) -> None:
         if len(written) == fail_at:
@@ -169,7 +169,7 @@ def test_a_disk_that_fills_up_leaves_no_record_and_the_next_try_succeeds(
         real(path, data)
 
     quick = replace(PLAIN, settings=replace(PLAIN.settings, sampling=replace(PLAIN.settings.sampling, strength=0)))
-    monkeypatch.setattr(edit_module, "replace_bytes", full)
+    monkeypatch.setattr(edit_module, "create_bytes", full)
     with pytest.raises(DiskFullError):
         edit_file(photo, quick, out)
     assert not (out / "edit.json").exists()

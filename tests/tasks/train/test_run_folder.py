@@ -234,3 +234,16 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["latest", "step_00000001"]
     assert folder.load(1).tensors["weight.x"].tolist() == [1.0, 1.0]
     assert (folder.checkpoints / "latest").resolve() == folder.checkpoint(1).resolve()
+
+
+@pytest.mark.parametrize("name", ["run.json", "log.parquet", "loss.png", "samples/cat.png", "checkpoints/latest"])
+def test_files_of_somebody_else_in_the_folder_stay(
+    name: str, pipeline: Path, store: ShardStore, version: VersionInfo, tmp_path: Path
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"mine": 1}')
+    (tmp_path / ".lock").write_text("mine, too")
+    with pytest.raises(RunFolderError, match="take another folder"):
+        train(version.id, tiny_run(pipeline, tiny_train(num_steps=1)), store, tmp_path)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+    assert (tmp_path / ".lock").read_text() == "mine, too"

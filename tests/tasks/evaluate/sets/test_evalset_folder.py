@@ -90,6 +90,18 @@ def test_writing_the_same_set_again_touches_nothing_and_another_one_is_refused(t
         write_evalset(tmp_path, INFO, [pair(edit_prompt="another")])
 
 
+@pytest.mark.parametrize("name", ["images/one.png", "evalset.json"])
+def test_files_of_somebody_else_in_the_folder_stay(name: str, tmp_path):
+    write_evalset(tmp_path / "made", INFO, [pair()])
+    mine = tmp_path / "mine" / next(path.relative_to(tmp_path / "made") for path in (tmp_path / "made").glob(name))
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(EvalSetExistsError, match="is no part of this set and stays"):
+        write_evalset(tmp_path / "mine", INFO, [pair()])
+    assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [mine]
+    assert mine.read_bytes() == b"mine"
+
+
 def test_a_run_killed_before_the_table_leaves_no_set_and_can_be_repeated(tmp_path, monkeypatch):
     from tasks.evaluate.sets import folder
 
