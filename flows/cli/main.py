@@ -107,18 +107,13 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return 0
-    except Exception as error:
-        if not isinstance(error, _known_errors()) and not _is_disk_full(error):
-            raise
-        if options.debug:
-            traceback.print_exc()
-        print(f"iedit: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
-        return 1
     except Exception as error:  # noqa: BLE001 - the last boundary: what nobody expected is one line, too
         if options.debug:
             traceback.print_exc()
-        said = one_line(f"{type(error).__name__}: {error}", limit=600)
-        print(f"iedit: this is a fault of iedit, not of yours ({said}); --debug shows where", file=sys.stderr)
+        said = one_line(str(error)) or type(error).__name__
+        if not isinstance(error, _known_errors()) and not _is_disk_full(error):
+            said = f"this is a fault of iedit, not of yours ({type(error).__name__}: {said}); --debug shows where"
+        print(f"iedit: {said}", file=sys.stderr)
         return 1
 
 
