@@ -8,7 +8,7 @@ Everything here is computed in fp32 or better, whatever precision the networks r
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +38,10 @@ def at_least_fp32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+_MAX_STEPS: Final = 100_000
+"""More would only cost memory: Stable Diffusion has 1000."""
+
+
 def check_schedule(config: Mapping[str, Any]) -> None:
     """Refuse a diffusers scheduler's config that the equations do not cover.
 
@@ -60,10 +64,11 @@ def check_schedule(config: Mapping[str, Any]) -> None:
             "no signal, and noise says nothing about the image; expected prediction_type='v_prediction'"
         )
     steps, start, end = full["num_train_timesteps"], full["beta_start"], full["beta_end"]
-    if steps < 1 or not 0 < start <= end < 1:
+    are_numbers = type(steps) is int and {type(start), type(end)} <= {int, float}
+    if not are_numbers or not 1 <= steps <= _MAX_STEPS or not 0 < start <= end < 1:
         raise ScheduleError(
-            f"a schedule of {steps} steps with betas {start} to {end} cannot be built: expected at least one step and "
-            "0 < beta_start <= beta_end < 1"
+            f"a schedule of {steps!r:.40} steps with betas {start!r:.40} to {end!r:.40} cannot be built: expected 1 to "
+            f"{_MAX_STEPS} steps and 0 < beta_start <= beta_end < 1"
         )
 
 

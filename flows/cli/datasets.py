@@ -71,7 +71,7 @@ def run_gallery(options: argparse.Namespace) -> int:
     """Write the page."""
     from storage import Files, VersionStore
     from tasks.dataset.gallery import GalleryConfig, write_gallery
-    from tasks.takedown_ledger import note_outside
+    from tasks.exports import note_outside
 
     versions = VersionStore(Files(options.root))
     info = print_version(versions, options.version)
@@ -168,7 +168,7 @@ def _verify(versions: "VersionStore", options: argparse.Namespace) -> int:
 def _card(versions: "VersionStore", options: argparse.Namespace) -> int:
     from storage.atomic import create_bytes
     from tasks.dataset.dataset_card import write_card
-    from tasks.takedown_ledger import note_outside
+    from tasks.exports import note_outside
 
     version = print_version(versions, options.version, as_json=options.json).id
     path = write_card(versions, version)

@@ -103,11 +103,20 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return 0
-    except _known_errors() as error:
+    except Exception as error:
+        if not isinstance(error, _known_errors()) and not _is_disk_full(error):
+            raise
         if options.debug:
             traceback.print_exc()
         print(f"iedit: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
         return 1
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Return whether a library's own error says that no room is left, where no writer of ours stands between."""
+    from storage.atomic import is_disk_full
+
+    return is_disk_full(error)
 
 
 @contextmanager

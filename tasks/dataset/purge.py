@@ -40,9 +40,10 @@ from tasks.corpus import url_key
 from tasks.dataset.takedown import Purged, TakedownList, take_down
 from tasks.download.addresses import canonical_url, parse_url
 from tasks.download.errors import FetchError
+from tasks.download.ledger import LEDGER, add_to_ledger
 from tasks.evaluate.record import FOLDER as EVALUATIONS
 from tasks.evaluate.sets.folder import PAIRS
-from tasks.takedown_ledger import LEDGER, OUTSIDE, add_to_ledger, outside_notes
+from tasks.exports import OUTSIDE, outside_notes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,7 +103,8 @@ class _Wanted:
             for row in rows.select(columns).to_pylist():
                 held = {row[column] for column in hashes if row.get(column)}
                 address = row.get(url)
-                if row[name] in self.ids or held & self.hashes or (address and url_key(address) in self.keys):
+                is_named = row[name] in self.ids or (address is not None and url_key(address) in self.keys)
+                if row[name] and (is_named or held & self.hashes):
                     self.ids.add(row[name])
                     self.hashes |= held
                     if address:
@@ -223,7 +225,7 @@ def _take_pixels(files: Files, wanted: _Wanted) -> None:
         rows = _read(files, path) if name == PAIRS else None
         for row in [] if rows is None else rows.select(["image_id", "image", "image_sha256"]).to_pylist():
             data = files.read_bytes(f"{folder}/{row['image']}") if files.exists(f"{folder}/{row['image']}") else b""
-            if row["image_sha256"] in wanted.hashes or _pixel_digest(data) in wanted.pixels:
+            if row["image_sha256"] in wanted.hashes or _pixel_digest(data, trusted=False) in wanted.pixels:
                 wanted.image_ids.add(row["image_id"])
 
 
@@ -236,9 +238,9 @@ def _members(files: Files, path: str) -> Iterator[tuple[str, bytes]]:
         return
 
 
-def _pixel_digest(data: bytes) -> str | None:
+def _pixel_digest(data: bytes, *, trusted: bool = True) -> str | None:
     try:
-        image = decode_image(data)
+        image = decode_image(data, trusted=trusted)
     except ImageFileError:
         return None
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
@@ -297,7 +299,7 @@ class _Search:
             with self._files.open(path) as stream:
                 return self._says(stream.read(int.from_bytes(stream.read(8), "little")))
         data = self._files.read_bytes(path)
-        return self._says(data) or (name.suffix in _IMAGES and self._is_picture(data))
+        return self._says(data) or (name.suffix in _IMAGES and self._is_picture(data, trusted=False))
 
     def _in_member(self, name: str, data: bytes) -> bool:
         return (
@@ -323,11 +325,13 @@ class _Search:
             return bool(self._wanted.image_ids & set(table["image_id"].to_pylist()))
         return False
 
-    def _is_picture(self, data: bytes) -> bool:
+    def _is_picture(self, data: bytes, *, trusted: bool = True) -> bool:
         if hashlib.sha256(data).hexdigest() in self._wanted.hashes:
             return True
         return (
-            bool(self._wanted.pixels) and len(data) < _MAX_PICTURE_BYTES and _pixel_digest(data) in self._wanted.pixels
+            bool(self._wanted.pixels)
+            and len(data) < _MAX_PICTURE_BYTES
+            and _pixel_digest(data, trusted=trusted) in self._wanted.pixels
         )
 
     def _says(self, data: bytes) -> bool:

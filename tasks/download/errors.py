@@ -38,6 +38,7 @@ FAILURES: Final[dict[str, Failure]] = {
     "too_small": Failure(kind="permanent", summary="a side below the limit"),
     "bad_aspect": Failure(kind="permanent", summary="too long and narrow"),
     "hash_mismatch": Failure(kind="permanent", summary="not the bytes that the metadata promised"),
+    "taken_down": Failure(kind="permanent", summary="an image that was purged, at another address"),
     "timeout": Failure(kind="transient", summary="no answer, or not the whole of it, in time"),
     "throttled": Failure(kind="transient", summary="425 or 429"),
     "server_error": Failure(kind="transient", summary="a status from 500 to 599"),

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Any, Final
 
 from pydantic import Field, NonNegativeInt
@@ -31,7 +31,9 @@ from storage import (
 )
 from tasks.download.addresses import Resolver, system_addresses
 from tasks.download.client import FetchConfig, Fetcher
+from tasks.download.errors import FetchError
 from tasks.download.image_body import ImageConfig
+from tasks.download.ledger import read_ledger
 from tasks.download.rounds import Outcome, RetryConfig, Spill, UrlTask, fetch_rounds
 from tasks.errors import ShardError
 from tasks.stage import Job, Stage
@@ -237,7 +239,7 @@ class _Download:
         config = self._config
         prepare()  # starts while the first bodies come
         with closing(Fetcher(config.fetch, num_threads=config.threads, resolver=self._resolver)) as fetcher:
-            return fetch_rounds(
+            outcomes = fetch_rounds(
                 tasks,
                 fetcher=fetcher,
                 spill=spill,
@@ -245,6 +247,14 @@ class _Download:
                 retry=config.retry,
                 num_threads=config.threads,
             )
+        # No part of the fingerprint: a finished shard that held such an image went with it.
+        gone, error = read_ledger(self._store.files).images, FetchError("taken_down", "the image was purged")
+        return {
+            name: replace(outcome, error=error, fetched=None, image=None)
+            if outcome.error is None and outcome.fetched is not None and outcome.fetched.sha256 in gone
+            else outcome
+            for name, outcome in outcomes.items()
+        }
 
     def _row(self, planned: _Row, known: _Row | None, outcome: Outcome | None) -> _Row:
         if outcome is None:

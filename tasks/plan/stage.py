@@ -19,11 +19,11 @@ from storage import DROPPED, SAMPLE_ID, ShardReport, ShardStore, TableSchema, co
 from storage.tables import COSINE, UNIT_RANGE
 from tasks.corpus import url_key
 from tasks.download.addresses import is_url
+from tasks.download.ledger import TakedownLedger, read_ledger
 from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan.filters import FilterConfig, MetadataRow, reason_against
 from tasks.plan.metadata import DigestScope, Kind, Metadata, MetadataFile
 from tasks.stage import Job, Stage
-from tasks.takedown_ledger import TakedownLedger, read_ledger
 
 _DIGITS: Final = 16
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from storage import ShardStore, VersionStore
-from tasks.takedown_ledger import note_outside
+from tasks.exports import note_outside
 from tasks.train.encoding_cache import CacheReport
 from tasks.train.run_config import TrainRunConfig
 from tasks.train.run_folder import MANIFEST_NAME, RunFolder

@@ -1,13 +1,23 @@
 import errno
 import os
 import signal
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import save_file
 
-from storage import DiskFullError, Files, MissingFileError
-from storage.atomic import create_bytes, partial_beside, replace_bytes, sweep_partials
+from storage import DiskFullError, Files, MissingFileError, write_tar
+from storage.atomic import create_bytes, disk_errors, is_disk_full, partial_beside, replace_bytes, sweep_partials
 from storage.errors import OutputExistsError
+from tasks.index.index_rows import _mapped, save_array
+from tasks.train.train_log import TensorBoardSink
+from tests.builders.small_disk import small_disk
 
 
 def _hidden(folder: Path) -> list[str]:
@@ -59,6 +69,54 @@ def test_a_full_disk_has_its_own_error(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(DiskFullError, match="free some space"):
         replace_bytes(tmp_path / "a", b"x")
+
+
+def _by_faiss(path: Path) -> None:
+    index = faiss.IndexFlatIP(64)
+    index.add(np.zeros((10_000, 64), np.float32))
+    faiss.write_index(index, str(path))
+
+
+def _by_sqlite(path: Path) -> None:
+    with sqlite3.connect(path) as base:
+        base.execute("CREATE TABLE t (a)")
+        base.execute("INSERT INTO t VALUES (zeroblob(2000000))")
+
+
+def _by_tensorboard(path: Path) -> None:
+    sink = TensorBoardSink(path.parent / "events", first_step=0)
+    for step in range(200_000):
+        sink.write(step, {"loss": 0.5, "term_edit": 1.0, "part_edit": 1.0})
+    sink.close()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(bytes(2 << 20)),
+        lambda path: save_file({"a": np.zeros(1 << 20)}, path),
+        lambda path: save_array(path, np.zeros(1 << 20)),
+        lambda path: pq.write_table(pa.table({"a": np.random.default_rng(0).random(1 << 20)}), path),
+        lambda path: _mapped(path, (1 << 20, 2)),
+        lambda path: write_tar(path, [("a.bin", bytes(2 << 20))]),
+        _by_faiss,
+        _by_sqlite,
+        _by_tensorboard,
+    ],
+    ids=["plain", "safetensors", "npy", "parquet", "mapped", "tar", "faiss", "sqlite", "tensorboard"],
+)
+def test_every_library_that_writes_for_us_says_that_the_disk_is_full(write: Callable[[Path], object], tmp_path: Path):
+    with small_disk(tmp_path / "disk", 1 << 20):
+        for name in ("a", "b"):  # the second finds no room at all
+            path = tmp_path / "disk" / name
+            with pytest.raises(DiskFullError, match="free some space"), disk_errors(path):
+                write(path)
+
+
+def test_a_limit_on_the_size_of_a_file_is_no_room_either():
+    assert is_disk_full(OSError(errno.EFBIG, "File too large"))
+    assert is_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert not is_disk_full(OSError(errno.EIO, "Input/output error"))
 
 
 def _leave_a_partial_behind(path: Path) -> None:

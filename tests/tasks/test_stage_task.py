@@ -15,8 +15,9 @@ import iedit_model
 import storage
 import tasks
 from flows.errors import FlowError
-from iedit_model.errors import IEditError, MemoryLimitError
+from iedit_model.errors import IEditError, ImageDecoderError, MemoryLimitError
 from storage import CorruptFileError, DiskFullError, MissingFileError, StorageError, TruncatedTarError
+from storage.errors import RemoteError
 from tasks._prefect import may_pass, stage_task
 from tasks.download.errors import FetchError
 from tasks.errors import ShardError, TaskError
@@ -27,8 +28,10 @@ PASSING = {
     CorruptFileError,
     DiskFullError,
     FetchError,
+    ImageDecoderError,
     MemoryLimitError,
     MissingFileError,
+    RemoteError,
     ShardError,
     TruncatedTarError,
 }

@@ -25,10 +25,10 @@ from storage import (
 from tasks.corpus import url_key
 from tasks.dataset.purge import purge
 from tasks.dataset.takedown import Takedown, TakedownList, TakedownListError, read_takedown_list, take_down
+from tasks.download.ledger import LEDGER
 from tasks.pack.splits import SplitConfig
 from tasks.pack.stage import PackConfig
 from tasks.stages import stage_names
-from tasks.takedown_ledger import LEDGER
 
 CONFIG = PackConfig(samples_per_tar=4, splits=SplitConfig(val_share=0.2, test_share=0))
 NOBODY = "https://nobody.example/x.png"

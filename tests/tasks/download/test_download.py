@@ -28,6 +28,7 @@ from tasks.download import downloader as fetch_downloader
 from tasks.download.client import FetchConfig
 from tasks.download.errors import FAILURES
 from tasks.download.image_body import ImageConfig
+from tasks.download.ledger import add_to_ledger
 from tasks.download.rounds import RetryConfig
 from tasks.download.stage import LOG, DownloadConfig, download_shard, latest_download, retry_failed
 from tasks.errors import ShardError
@@ -300,6 +301,21 @@ def test_a_picture_that_was_damaged_meanwhile_is_not_carried_on(store: ShardStor
         store.files.remove(first.path("tar"))
         assert latest_download(plan, config, store) is None
         assert store.problems(download_shard(plan, config, store)) == []
+
+
+def test_a_purged_picture_is_not_taken_from_another_address(store: ShardStore, tmp_path: Path) -> None:
+    with serve(Site(seed=6, num_urls=10, metadata=QUIET, faults=FaultShares.only())) as running:
+        before = _rows(store, download_shard(_site_plan(store, running), _config(running), store))
+        url = sorted(before)[3]
+        again = ShardStore.at(tmp_path / "again")
+        add_to_ledger(again.files, urls=["http://elsewhere.example/the-same.png"], images=[before[url]["sha256"]])
+        report = download_shard(_site_plan(again, running), _config(running), again)
+        after = _rows(again, report)
+    assert report.dropped == {"taken_down": 1}
+    assert (after[url]["status"], after[url]["sha256"]) == ("failed", None)
+    assert {name: row["stored_sha256"] for name, row in after.items() if name != url} == {
+        name: row["stored_sha256"] for name, row in before.items() if name != url
+    }
 
 
 def test_a_shard_under_the_floor_fails_says_why_and_leaves_nothing(store: ShardStore, tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from miniature.metadata import metadata_rows, write_metadata
 from miniature.plan import MetadataShares
 from miniature.site import Site
 from storage import ShardReport, ShardStore, ShardTarget, sample_id
+from tasks.download.ledger import add_to_ledger
 from tasks.errors import EmptyPlanError, MetadataError
 from tasks.plan import stage as plan_module
 from tasks.plan.filters import FilterConfig
 from tasks.plan.stage import ColumnNames, Plan, PlanConfig, plan_shards
-from tasks.takedown_ledger import add_to_ledger
 
 BASE = "http://127.0.0.1:8765"
 LAION = FilterConfig(min_side_px=64, max_punsafe=0.5, max_pwatermark=0.8, languages=("en",))

@@ -1,22 +1,15 @@
-"""What was taken down for good, and which files outside the root show samples: hashes and addresses of our own files.
-
-The plan reads the ledger, so that no later build asks for a picture again; it holds nothing but hashes.
-"""
+"""What was taken down for good: nothing but hashes, so that no later build asks for a picture or keeps it."""
 
 import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
-from storage import CorruptFileError, Files, MissingFileError, digest_of, json_document
+from storage import CorruptFileError, Files, MissingFileError, digest_of
 from storage.ids import sealed_content, sealed_document
 from tasks.download.addresses import canonical_url
 
 LEDGER: Final = "takedowns.json"
-OUTSIDE: Final = "outside"
-"""Folder of the notes of what lies outside the root."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,29 +59,3 @@ def add_to_ledger(files: Files, *, urls: Iterable[str], images: Iterable[str]) -
     held = read_ledger(files)
     added = TakedownLedger(urls=held.urls | {url_hash(url) for url in urls}, images=held.images | frozenset(images))
     files.write_bytes(LEDGER, sealed_document({name: sorted(found) for name, found in vars(added).items()}))
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutsideNote:
-    """A file or folder outside the root that shows samples of a version."""
-
-    what: str
-    address: str
-    version: str
-
-
-def note_outside(files: Files, what: str, path: Path, *, version: str) -> None:
-    """Remember that ``path`` was made from a version, for whoever has to take a picture down later."""
-    note = OutsideNote(what=what, address=str(path.resolve()), version=version)
-    files.write_bytes(f"{OUTSIDE}/{digest_of(note.address, version)[:16]}.json", json_document(asdict(note)))
-
-
-def outside_notes(files: Files) -> dict[str, OutsideNote]:
-    """Return path of the note -> note; one that cannot be read is left out."""
-    found = {}
-    for path in files.list(OUTSIDE):
-        try:
-            found[path] = OutsideNote(**json.loads(files.read_bytes(path)))
-        except (ValueError, TypeError):
-            continue
-    return found
