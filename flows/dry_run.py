@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from flows.build_dataset import build_dataset
@@ -17,6 +18,8 @@ from tasks.plan.stage import STAGE, plan_shards
 
 SHARE: Final = 0.01
 """Share of the URLs in the sample."""
+Shards = Mapping[str, Sequence[tuple[int, float]]]
+"""Stage -> rows and seconds of each of its shards."""
 LEAST: Final = 400
 """URLs in the sample at least, if there are so many: fewer would find hardly any pair."""
 
@@ -78,7 +81,7 @@ def estimate(
         files = Files(f"{folder}/store")
         records = VersionStore(files).load(version).stages
         sizes = _sizes(files)
-    stages = (whole, *_scaled(records, totals.seconds, sizes, whole))
+    stages = (whole, *_scaled(records, totals.shards, sizes, whole))
     return Estimate(
         share=share,
         pairs=stages[-1].num_out,
@@ -104,7 +107,7 @@ def estimate_lines(found: Estimate) -> list[str]:
     return [
         *table_lines(("stage", "in", "out", "one worker", "disk"), rows, right=(1, 2, 3, 4)),
         f"expected, from {found.share:.1%} of the URLs: {found.pairs:,} pairs, {time}, {size}",
-        "A larger corpus finds better targets, so that the share of pairs that pass tends to be higher than here.",
+        "A larger corpus finds more targets, which is reckoned from the sample; the true yield may be a third off.",
     ]
 
 
@@ -120,22 +123,58 @@ def _planned(reports: Sequence[ShardReport], sizes: Mapping[str, int]) -> StageE
 
 
 def _scaled(
-    records: Sequence[StageRecord], seconds: Mapping[str, float], sizes: Mapping[str, int], whole: StageEstimate
+    records: Sequence[StageRecord], shards: Shards, sizes: Mapping[str, int], whole: StageEstimate
 ) -> list[StageEstimate]:
-    """Return what the stages after the plan would do, by the URLs of the whole for each URL of the sample."""
+    """Return what the stages after the plan would do; what comes in to one is what the one before would let through."""
     (sampled,) = (record.num_out for record in records if record.stage == STAGE.name)
     factor = whole.num_out / sampled
-    return [
-        StageEstimate(
-            stage=record.stage,
-            num_in=round(record.num_in * factor),
-            num_out=round(record.num_out * factor),
-            seconds=seconds.get(record.stage, 0.0) * factor,
-            num_bytes=round(sizes.get(record.stage, 0) * factor),
+    found: list[StageEstimate] = []
+    arrived = whole.num_out
+    for record in records:
+        if record.stage == STAGE.name:
+            continue
+        grown = arrived / record.num_in if record.num_in else factor
+        passed = record.num_out * grown
+        if record.stage == "retrieve":
+            passed = arrived * _found_in_all(record, factor)
+        found.append(
+            StageEstimate(
+                stage=record.stage,
+                num_in=round(record.num_in * grown),
+                num_out=round(passed),
+                seconds=_seconds(shards.get(record.stage, ()), grown, has_start=record.stage != "download"),
+                num_bytes=round(sizes.get(record.stage, 0) * grown),
+            )
         )
-        for record in records
-        if record.stage != STAGE.name
-    ]
+        arrived = round(passed)
+    return found
+
+
+def _found_in_all(record: StageRecord, factor: float) -> float:
+    """Return the share of sources that find a target in a corpus ``factor`` times as large.
+
+    A source passes if any image of the corpus does: one that a part of the corpus misses has as many further chances as
+    there are further parts.
+    """
+    asked = record.num_in - sum(count for reason, count in record.dropped.items() if reason != "all_gated")
+    share = record.num_out / asked if asked else 0.0
+    return (1 - (1 - share) ** factor) * (asked / record.num_in if record.num_in else 0.0)
+
+
+def _seconds(shards: Sequence[tuple[int, float]], grown: float, *, has_start: bool) -> float:
+    """Return the time for ``grown`` times the rows; what a process does once (words, models) does not grow.
+
+    Args:
+        shards: rows and seconds of each shard of the sample.
+        grown: the whole's rows for each of the sample.
+        has_start: whether a slow first shard is such a start; a download's slowest shard waits for slow hosts instead.
+    """
+    rows, seconds = sum(count for count, _ in shards), sum(time for _, time in shards)
+    rates = [time / count for count, time in shards if count]
+    if not has_start or len(rates) < 2:
+        return seconds * grown
+    growing = min(seconds, (median(rates) if len(rates) > 2 else min(rates)) * rows)
+    return seconds - growing + growing * grown
 
 
 def _sizes(files: Files) -> dict[str, int]:

@@ -24,6 +24,8 @@ DEAD_RUNS: Final = DEPLOYMENTS.with_name("dead_runs.yaml")
 """The automation that marks a flow run as crashed whose process is gone."""
 
 _START_S: Final = 120.0
+_LEAST_LIFE_S: Final = 10.0
+"""A worker that something kills sooner is not started again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +90,17 @@ def serve(config: ServeConfig) -> None:
         _say(f"try          PREFECT_API_URL={config.api_url} prefect deployment run 'build-dataset/mini' --watch")
         _say("Ctrl-C       ends the worker, then the server")
         command = ["worker", "start", "--pool", config.pool, "--limit", str(config.limit)]
-        worker = _started([*command, *(["--run-once"] if config.once else [])], environment, stack, quiet=False)
-        if code := worker.wait():
-            raise ServeError(f"the worker ended with exit code {code}; its last lines stand above")
+        if config.once:
+            command.append("--run-once")
+        while True:
+            begun = time.monotonic()
+            with ExitStack() as workers:
+                code = _started(command, environment, workers, quiet=False).wait()
+            if code == 0:
+                return
+            if code > 0 or time.monotonic() - begun < _LEAST_LIFE_S:
+                raise ServeError(f"the worker ended with exit code {code}; its last lines stand above")
+            _say(f"the worker was ended by signal {-code}; another one takes its place")
 
 
 def _check_port(config: ServeConfig) -> None:

@@ -1,6 +1,6 @@
 """An SSRF-safe HTTP client: GET, bounded in time, bytes and redirects, and never at a private address.
 
-No proxy of the environment, no cookie and no user name is ever used. Each redirect is a new URL with all its checks.
+No proxy but a configured one, no cookie and no user name is ever used. Each redirect is a new URL with all its checks.
 ``X-Robots-Tag`` is obeyed. A failure is a ``FetchError`` with its class; see ``errors``.
 """
 
@@ -79,6 +79,7 @@ def _date(text: str) -> datetime | None:
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ALLOWED_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+):[0-9]{1,5}")
+_PROXY: Final = re.compile(r"http://(?P<host>\[[0-9a-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>[0-9]{1,5})/?")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _BY_STATUS: Final = {
     401: "forbidden",
@@ -119,6 +120,9 @@ class FetchConfig:
     """Requests to one host at the same time, all shards of this process together."""
     allowed_hosts: tuple[str, ...] = field(default=(), metadata=_SPEED)
     """``host:port`` of servers that may have any address, written as in their URLs (``127.0.0.1:8765``)."""
+    proxy: str | None = field(default=None, metadata=_SPEED)
+    """Proxy for all but ``allowed_hosts``: ``http://host:port``. It looks names up itself, so that what it may reach is
+    its own affair; a URL is still refused whose host is known here and not public. None: no proxy is used."""
 
     def __post_init__(self) -> None:
         if not _TOKEN.fullmatch(self.user_agent):
@@ -126,6 +130,14 @@ class FetchConfig:
         for host in self.allowed_hosts:
             if not _ALLOWED_HOST.fullmatch(host):
                 raise ValueError(f"allowed_hosts holds {host!r}, expected like '127.0.0.1:8765'")
+        if self.proxy is not None and not _PROXY.fullmatch(self.proxy):
+            raise ValueError(f"proxy is {self.proxy!r}, expected like 'http://proxy:3128', without a user's name")
+
+    @property
+    def proxy_address(self) -> tuple[str, int] | None:
+        """Host and port of the proxy."""
+        found = _PROXY.fullmatch(self.proxy) if self.proxy is not None else None
+        return (found["host"].strip("[]"), int(found["port"])) if found else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,10 +204,16 @@ class Fetcher:
 
     def _request(self, address: WebAddress, deadline: Deadline) -> "Fetched | _Redirect":
         # The address is checked before a slot of the host is waited for: what is never requested need not wait.
-        numbers = self._book.addresses(address, timeout_s=deadline.left_s())
-        connection = GuardedConnection(address, numbers, deadline)
+        proxy = None if address.host_port in self._config.allowed_hosts else self._config.proxy_address
+        numbers: Sequence[str] = ()
+        try:
+            numbers = self._book.addresses(address, timeout_s=deadline.left_s())
+        except FetchError as error:
+            if proxy is None or error.error_class != "dns":  # behind a proxy there may be no names
+                raise
+        connection = GuardedConnection(address, numbers, deadline, proxy=proxy)
         with self._slot(address, deadline), closing(connection):
-            connection.request("GET", address.target, headers=self._headers(address))
+            connection.request("GET", connection.target, headers=self._headers(address))
             with closing(connection.getresponse()) as response:
                 return self._answer(response, connection.bounded)
 

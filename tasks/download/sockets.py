@@ -91,16 +91,29 @@ class GuardedConnection(http.client.HTTPConnection):
     bounded: BoundedSocket
     """The socket, also when ``http.client`` has let go of it because the answer is the last one."""
 
-    def __init__(self, address: WebAddress, numbers: Sequence[str], deadline: Deadline) -> None:
+    def __init__(
+        self,
+        address: WebAddress,
+        numbers: Sequence[str],
+        deadline: Deadline,
+        *,
+        proxy: tuple[str, int] | None = None,
+    ) -> None:
         """Connect with the first request.
 
         Args:
             address: whose name ``Host``, SNI and certificate are of.
             numbers: the host's checked addresses, in the order in which to try them.
             deadline: for the whole fetch.
+            proxy: host and port of one to go through instead, which looks the name up itself.
         """
         super().__init__(address.host, address.port)
-        self._address, self._numbers, self._deadline = address, numbers, deadline
+        self._address, self._numbers, self._deadline, self._proxy = address, numbers, deadline, proxy
+
+    @property
+    def target(self) -> str:
+        """What the request line asks for: a proxy is told the whole URL, but for https, which is tunnelled."""
+        return self._address.url if self._proxy and self._address.scheme == "http" else self._address.target
 
     def connect(self) -> None:
         """Connect to the first address that accepts, and secure the connection for https.
@@ -109,7 +122,7 @@ class GuardedConnection(http.client.HTTPConnection):
             FetchError: ``connection``, ``timeout`` or ``bad_certificate``.
         """
         with fetch_errors(), ExitStack() as held:
-            bounded = self._first_that_accepts()
+            bounded = self._first_that_accepts() if self._proxy is None else self._through_proxy(*self._proxy)
             held.callback(bounded.close)
             if self._address.scheme == "https":
                 bounded.settimeout(self._deadline.left_s())
@@ -122,6 +135,28 @@ class GuardedConnection(http.client.HTTPConnection):
             held.pop_all()
         self.sock = self.bounded = bounded
 
+    def _through_proxy(self, host: str, port: int) -> BoundedSocket:
+        """Return a connection to the proxy, for https a tunnel to the host."""
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        bounded = self._connected(str(found[0][4][0]), port)
+        if self._address.scheme != "https":
+            return bounded
+        with ExitStack() as held:
+            held.callback(bounded.close)
+            bounded.deadline = self._deadline
+            wanted = self._address.host_port
+            bounded.sendall(f"CONNECT {wanted} HTTP/1.1\r\nHost: {wanted}\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):  # byte by byte: what follows belongs to the host
+                if not bounded.recv_into(byte := bytearray(1)):
+                    raise FetchError("connection", "the proxy closed the tunnel")
+                answer += byte
+            if answer.split(b" ", 2)[1:2] != [b"200"]:
+                status = answer.split(b"\r\n", 1)[0].decode("latin-1")
+                raise FetchError("connection", f"the proxy opens no tunnel: {status:.100}")
+            held.pop_all()
+        return bounded
+
     def _first_that_accepts(self) -> BoundedSocket:
         *others, last = self._numbers[:_MOST_TRIED]
         for number in others:
@@ -129,12 +164,12 @@ class GuardedConnection(http.client.HTTPConnection):
                 return self._connected(number)
         return self._connected(last)
 
-    def _connected(self, number: str) -> BoundedSocket:
+    def _connected(self, number: str, port: int | None = None) -> BoundedSocket:
         with fetch_errors(), ExitStack() as held:
             plain = BoundedSocket(socket.AF_INET6 if ":" in number else socket.AF_INET, socket.SOCK_STREAM)
             held.callback(plain.close)
             plain.settimeout(self._deadline.left_s())
-            plain.connect((number, self._address.port))
+            plain.connect((number, port or self._address.port))
             held.pop_all()
             return plain
 

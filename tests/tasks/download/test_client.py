@@ -388,3 +388,60 @@ def test_the_private_urls_of_the_miniature_are_refused_without_a_request() -> No
 def test_a_config_out_of_range_names_its_field(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         FetchConfig(**wrong)  # pyright: ignore[reportArgumentType]
+
+
+def _through(proxy: ScriptedServer, url: str) -> Fetched:
+    config = replace(QUICK, proxy=f"http://{proxy.host_port}")
+    with contextlib.closing(Fetcher(config, num_threads=2, resolver=_no_names)) as fetcher:
+        return fetcher.fetch(url)
+
+
+def _no_names(host: str, port: int) -> list[str]:
+    if host == "127.0.0.1":
+        return [host]
+    raise OSError(f"{host}:{port}: no name server here")
+
+
+def test_a_proxy_is_asked_for_the_whole_url_of_a_host_that_only_it_knows(server: ScriptedServer) -> None:
+    server.scripts["http://pictures.example/a?b"] = lambda connection: connection.sendall(_answer(b"abc"))
+    assert _through(server, "http://pictures.example/a?b").data == b"abc"
+    assert b"Host: pictures.example\r\n" in server.asked[0]
+
+
+def test_https_goes_through_a_tunnel_of_the_proxy(tls_server: ScriptedServer) -> None:
+    context, tls_server.tls = tls_server.tls, None
+
+    def tunnel(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        assert context is not None
+        with context.wrap_socket(connection, server_side=True) as secured:
+            tls_server.asked.append(secured.recv(4096))
+            secured.sendall(_answer(b"abc"))
+
+    tls_server.scripts["site.example:443"] = tunnel
+    assert _through(tls_server, "https://site.example/x").data == b"abc"
+    assert tls_server.asked[-1].startswith(b"GET /x HTTP/1.1\r\n")
+
+
+def test_a_proxy_that_opens_no_tunnel_is_told_with_its_answer(server: ScriptedServer) -> None:
+    server.scripts["pictures.example:443"] = lambda connection: connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+    with pytest.raises(FetchError, match="opens no tunnel: HTTP"):
+        _through(server, "https://pictures.example/")
+
+
+def test_what_is_known_to_be_private_is_refused_behind_a_proxy_too(server: ScriptedServer) -> None:
+    with pytest.raises(FetchError) as caught:
+        _through(server, "http://127.0.0.1:8080/x")
+    assert caught.value.error_class == "blocked_address"
+    assert server.asked == []
+
+
+def test_allowed_hosts_are_reached_without_the_proxy(server: ScriptedServer) -> None:
+    nobody = replace(QUICK, proxy="http://127.0.0.1:9")
+    assert _fetch(server, server.url("/x", _answer(b"abc")), nobody).data == b"abc"
+
+
+@pytest.mark.parametrize("proxy", ["proxy:3128", "socks5://proxy:1080", "http://me:secret@proxy:1", "http://proxy"])
+def test_a_proxy_is_named_by_host_and_port(proxy: str) -> None:
+    with pytest.raises(ConfigError, match="expected like 'http://proxy:3128'"):
+        FetchConfig(proxy=proxy)
