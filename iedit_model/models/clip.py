@@ -158,7 +158,7 @@ def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str 
     frozen(model, origin=folder / _WEIGHTS)
     preprocessing: Any = model.visual.preprocess_cfg
     with loading(source, "an open_clip model"):
-        preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+        preprocess: Any = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
         preprocess(Image.new("RGB", (64, 48)))  # what its settings cannot do shows at the first image
     size = getattr(model, "vocab_size", None)
 
