@@ -41,7 +41,14 @@ BROKEN: Final = (
 ORIENTATION: Final = 0x0112
 """EXIF's tag for how an image has to be turned."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
-_SHOWN_CHUNKS: Final = (b"tRNS", b"eXIf")
+_SIDE: Final = 0x20
+_TRANSPARENCY: Final = {0: (2,), 2: (6,), 3: range(1, 257)}
+"""Colour type of a PNG -> lengths that its transparent colours may have."""
+_MARKER: Final = 0xFF
+_APP0: Final = 0xE0
+_SEGMENTS: Final = (*range(0xC0, 0xD0), 0xDB, 0xDD, *range(_APP0, 0xFF))
+_SHOWN_SEGMENTS: Final = {_APP0: (b"JFIF\0", 18), 0xE1: (b"Exif\0\0", 10), 0xEE: (b"Adobe", 16)}
+"""Segments of a JPEG that say how its colours are coded and which side is up -> how they begin, and their length."""
 _SCAN: Final = b"\xff\xda"
 _MOST_SCANS: Final = 200
 """Scans of a JPEG; encoders write about ten, and each one takes a pass over all pixels."""
@@ -223,19 +230,36 @@ def eight_bits(image: "Image") -> "Image":
 
 
 def _without_side_chunks(data: bytes) -> bytes:
-    """Return a PNG without the chunks that change no pixel of ours: as in browsers, no text decides over an image."""
-    if not data.startswith(_PNG):
-        return data
-    view, kept, position = memoryview(data), [memoryview(_PNG)], len(_PNG)
+    """Return a file without the parts that change no pixel of ours: as in browsers, no text decides over an image."""
+    if data.startswith(_PNG):
+        return b"".join(_shown_chunks(data))
+    return b"".join(_shown_segments(data)) if data.startswith(b"\xff\xd8\xff") else data
+
+
+def _shown_chunks(data: bytes) -> "Iterator[memoryview]":
+    view, position = memoryview(data), len(_PNG)
+    yield view[:position]
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
-        is_side = bool(kind[0] & 0x20)
         is_whole = end <= len(data) and zlib.crc32(view[position + 4 : end - 4]) == int.from_bytes(view[end - 4 : end])
-        if not is_side or (kind in _SHOWN_CHUNKS and is_whole):
-            kept.append(view[position:end])
+        fits = kind == b"eXIf" or (kind == b"tRNS" and length in _TRANSPARENCY.get(data[25], ()))
+        if not kind[0] & _SIDE or (is_whole and fits):
+            yield view[position:end]
         position = end
-    return b"".join(kept)
+
+
+def _shown_segments(data: bytes) -> "Iterator[memoryview]":
+    view, position = memoryview(data), 2
+    yield view[:position]
+    while position + 4 <= len(data) and data[position] == _MARKER and data[position + 1] in _SEGMENTS:
+        kind, end = data[position + 1], position + 2 + int.from_bytes(view[position + 2 : position + 4])
+        start, least = _SHOWN_SEGMENTS.get(kind, (b"", 0))
+        is_side = kind >= _APP0  # application data and comments
+        if not is_side or (start and data.startswith(start, position + 4) and end - position >= least):
+            yield view[position:end]
+        position = end
+    yield view[position:]
 
 
 @cache

@@ -205,7 +205,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Return the image as RGB or RGBA, which can be averaged; Pillow itself would clip wide greys."""
     if image.mode.startswith(_WIDE_GREY):
         # Pillow's "I" is what it makes of 16-bit files, so the numbers are the same.
-        levels = np.clip(np.asarray(image, dtype=np.float64), 0, 65_535).astype(np.uint16)
+        levels = np.clip(np.asarray(image), 0, 65_535).astype(np.uint16)
         return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
     has_alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
     return image.convert("RGBA" if has_alpha else "RGB")

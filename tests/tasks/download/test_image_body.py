@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
@@ -223,6 +223,53 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
 def test_a_format_outside_the_list_is_not_opened() -> None:
     assert _error_class(_bytes(_picture(32, 32), "TIFF")) == "not_an_image"
     assert _error_class(_bytes(_picture(32, 32), "PPM")) == "not_an_image"
+
+
+def _chunk(kind: bytes, body: bytes, *, is_whole: bool = True) -> bytes:
+    checksum = zlib.crc32(kind + body) ^ (not is_whole)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum)
+
+
+def _segment(number: int, body: bytes) -> bytes:
+    return bytes([0xFF, 0xE0 + number]) + struct.pack(">H", len(body) + 2) + body
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    kind=st.sampled_from(
+        [b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"pHYs", b"gAMA", b"sRGB", b"cHRM", b"eXIf", b"tRNS", b"acTL"]
+    ),
+    body=st.binary(max_size=40),
+    is_whole=st.booleans(),
+)
+def test_no_side_chunk_of_a_png_decides_over_its_pixels(kind: bytes, body: bytes, *, is_whole: bool) -> None:
+    assume(kind != b"tRNS" or len(body) != 6)
+    picture = _picture(32, 32)
+    data = _bytes(picture)
+    stored = clean_image(data[:33] + _chunk(kind, body, is_whole=is_whole) + data[33:], SMALL)
+    assert (_pixels(stored) == np.asarray(picture)).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    number=st.integers(0, 15),
+    start=st.sampled_from(
+        [b"", b"JFIF\0", b"Exif\0\0", b"Adobe", b"MPF\0", b"ICC_PROFILE\0", b"Photoshop 3.0\0", b"FPXR\0"]
+    ),
+    body=st.binary(max_size=7),
+)
+def test_no_side_segment_of_a_jpeg_decides_over_its_pixels(number: int, start: bytes, body: bytes) -> None:
+    data = _bytes(_picture(32, 32), "JPEG", quality=90)
+    with_segment = clean_image(data[:2] + _segment(number, start + body) + data[2:], SMALL)
+    assert (_pixels(with_segment) == _pixels(clean_image(data, SMALL))).all()
+
+
+def test_a_text_of_megabytes_and_a_wrong_sum_are_nothing_to_an_image() -> None:
+    picture = _picture(32, 32)
+    data = _bytes(picture)
+    text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(b"x" * 5_000_000))
+    stored = clean_image(data[:33] + text + data[33:-12] + text + data[-12:], SMALL)
+    assert (_pixels(stored) == np.asarray(picture)).all()
 
 
 @settings(deadline=None, max_examples=150)
