@@ -16,7 +16,7 @@ from iedit_model.errors import ConfigError, OverflowedError
 from iedit_model.inflection import indefinite_article, match_case, plural, word_set
 from iedit_model.models.devices import DeviceConfig, resolve_device
 from iedit_model.models.lazy_model import LazyModel
-from iedit_model.models.source import ModelSource, load_transformer, loaded_once
+from iedit_model.models.source import ModelSource, load_transformer, loaded_once, loading
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,7 +139,8 @@ def _load_blip(spec: CaptionerSpec) -> _Blip:
     model: Any
     processor: Any
     processor, model = load_transformer(spec.model, BlipProcessor, BlipForConditionalGeneration, device=device)
-    prompt = processor.tokenizer(spec.prefix, return_tensors="pt").input_ids
+    with loading(spec.model, "a captioner"):
+        prompt = processor.tokenizer(spec.prefix, return_tensors="pt").input_ids
     longest = model.config.text_config.max_position_embeddings
     if prompt.shape[1] - 1 + spec.max_new_tokens > longest:
         raise ConfigError(
