@@ -1,10 +1,11 @@
 """``iedit build --dry-run``: build a sample of the URLs aside, and say what the whole would give and take."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from flows.build_dataset import build_dataset
@@ -18,10 +19,11 @@ from tasks.plan.stage import STAGE, plan_shards
 
 SHARE: Final = 0.01
 """Share of the URLs in the sample."""
-Shards = Mapping[str, Sequence[tuple[int, float]]]
-"""Stage -> rows and seconds of each of its shards."""
 LEAST: Final = 400
 """URLs in the sample at least, if there are so many: fewer would find hardly any pair."""
+
+_MOST_AGAIN: Final = 2000
+"""Up to so many URLs the work on the sample is done twice, since the start of a process is much of the first time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,19 +71,21 @@ def estimate(
         plan = plan_shards(address, data.plan, ShardStore.at(f"{folder}/plan"))
         whole = _planned(plan.reports, _sizes(Files(f"{folder}/plan")))
         share = min(1.0, max(SHARE, LEAST / whole.num_out))
-        totals = StageTotals()
-        with shown(CompositeProgress([current_progress(), totals])):
-            version = build_dataset(
-                f"{folder}/store",
-                profile=profile,
-                recipe=recipe,
-                metadata=metadata,
-                config=merged(config, {"data.plan.sample_share": share * data.plan.sample_share}),
-            )
+        sample = merged(config, {"data.plan.sample_share": share * data.plan.sample_share})
+        build = partial(build_dataset, profile=profile, recipe=recipe, metadata=metadata, config=sample)
+        first = again = StageTotals()
+        with shown(CompositeProgress([current_progress(), first])):
+            version = build(f"{folder}/store")
+        if share * whole.num_out <= _MOST_AGAIN:
+            again = StageTotals()
+            for stage in (STAGE.name, "download"):
+                shutil.copytree(f"{folder}/store/{stage}", f"{folder}/again/{stage}")
+            with shown(again):
+                build(f"{folder}/again")
         files = Files(f"{folder}/store")
         records = VersionStore(files).load(version).stages
         sizes = _sizes(files)
-    stages = (whole, *_scaled(records, totals.shards, sizes, whole))
+    stages = (whole, *_scaled(records, first.seconds, again.seconds, sizes, whole))
     return Estimate(
         share=share,
         pairs=stages[-1].num_out,
@@ -123,9 +127,21 @@ def _planned(reports: Sequence[ShardReport], sizes: Mapping[str, int]) -> StageE
 
 
 def _scaled(
-    records: Sequence[StageRecord], shards: Shards, sizes: Mapping[str, int], whole: StageEstimate
+    records: Sequence[StageRecord],
+    first: Mapping[str, float],
+    again: Mapping[str, float],
+    sizes: Mapping[str, int],
+    whole: StageEstimate,
 ) -> list[StageEstimate]:
-    """Return what the stages after the plan would do; what comes in to one is what the one before would let through."""
+    """Return what the stages after the plan would do; what comes in to one is what the one before would let through.
+
+    Args:
+        records: of the sample.
+        first: stage -> seconds of the sample.
+        again: stage -> seconds of the same work in a process that has loaded everything: what grows.
+        sizes: stage -> bytes of the sample.
+        whole: the plan of the whole.
+    """
     (sampled,) = (record.num_out for record in records if record.stage == STAGE.name)
     factor = whole.num_out / sampled
     found: list[StageEstimate] = []
@@ -142,7 +158,7 @@ def _scaled(
                 stage=record.stage,
                 num_in=round(record.num_in * grown),
                 num_out=round(passed),
-                seconds=_seconds(shards.get(record.stage, ()), grown, has_start=record.stage != "download"),
+                seconds=first.get(record.stage, 0.0) + (grown - 1) * again.get(record.stage, 0.0),
                 num_bytes=round(sizes.get(record.stage, 0) * grown),
             )
         )
@@ -153,28 +169,12 @@ def _scaled(
 def _found_in_all(record: StageRecord, factor: float) -> float:
     """Return the share of sources that find a target in a corpus ``factor`` times as large.
 
-    A source passes if any image of the corpus does: one that a part of the corpus misses has as many further chances as
-    there are further parts.
+    A source finds one with so many chances as there are images, and sources differ in how good theirs are. Where these
+    are spread exponentially, as most are poor, the odds grow as the corpus does.
     """
     asked = record.num_in - sum(count for reason, count in record.dropped.items() if reason != "all_gated")
-    share = record.num_out / asked if asked else 0.0
-    return (1 - (1 - share) ** factor) * (asked / record.num_in if record.num_in else 0.0)
-
-
-def _seconds(shards: Sequence[tuple[int, float]], grown: float, *, has_start: bool) -> float:
-    """Return the time for ``grown`` times the rows; what a process does once (words, models) does not grow.
-
-    Args:
-        shards: rows and seconds of each shard of the sample.
-        grown: the whole's rows for each of the sample.
-        has_start: whether a slow first shard is such a start; a download's slowest shard waits for slow hosts instead.
-    """
-    rows, seconds = sum(count for count, _ in shards), sum(time for _, time in shards)
-    rates = [time / count for count, time in shards if count]
-    if not has_start or len(rates) < 2:
-        return seconds * grown
-    growing = min(seconds, (median(rates) if len(rates) > 2 else min(rates)) * rows)
-    return seconds - growing + growing * grown
+    lacking = asked - record.num_out
+    return factor * record.num_out / (factor * record.num_out + lacking) * asked / record.num_in if asked else 0.0
 
 
 def _sizes(files: Files) -> dict[str, int]:

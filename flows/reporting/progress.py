@@ -271,14 +271,11 @@ class StageTotals(Progress):
         """Stage -> samples that came in."""
         self.seconds: dict[str, float] = {}
         """Stage -> time of the work on all its shards, whenever they were done, seconds."""
-        self.shards: dict[str, list[tuple[int, float]]] = {}
-        """Stage -> samples that came in and seconds, shard by shard."""
 
     def finish(self, report: ShardReport) -> None:
         """Add the shard."""
         self.images[report.stage] += report.num_in
         self.seconds[report.stage] = self.seconds.get(report.stage, 0.0) + report.seconds
-        self.shards.setdefault(report.stage, []).append((report.num_in, report.seconds))
 
     def per_second(self, stage: str) -> float | None:
         """Return the samples per second of one worker, or None when there was nothing to do."""

@@ -90,6 +90,8 @@ class _Wanted:
     ids: set[str] = field(default_factory=set)
     urls: set[str] = field(default_factory=set)
     pixels: set[str] = field(default_factory=set)
+    met: set[str] = field(default_factory=set)
+    """Hashes that a table has."""
     image_ids: set[str] = field(default_factory=set)
     """Names of evaluation images that are such a picture."""
 
@@ -106,6 +108,7 @@ class _Wanted:
                 is_named = row[name] in self.ids or (address is not None and url_key(address) in self.keys)
                 if row[name] and (is_named or held & self.hashes):
                     self.ids.add(row[name])
+                    self.met |= held
                     self.hashes |= held
                     if address:
                         self.urls.add(address)
@@ -177,8 +180,7 @@ def purge(versions: VersionStore, listed: TakedownList) -> Purge:
 def _unmatched(listed: TakedownList, wanted: _Wanted) -> Iterator[str]:
     met = {url_key(url) for url in wanted.urls}
     yield from (url for url in listed.urls if url_key(url) not in met)
-    if not wanted.ids:
-        yield from listed.hashes
+    yield from listed.hashes - wanted.met
 
 
 def _uses(versions: VersionStore, version: str, gone: set[str]) -> bool:

@@ -24,7 +24,7 @@ from storage import Files, VersionStore
 from tests.builders.small_disk import on_disk, small_disk
 from tests.flows.tiny_build import TinyCorpus, as_arguments, final_bytes
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect")]
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect"), pytest.mark.timeout(1200)]
 
 STAGES = ("plan", "download", "caption", "swap", "embed", "index", "retrieve", "mask", "pack")
 ON_DISK = ("plan", "download", "caption", "words", "swap", "embed", "index", "retrieve", "mask", "pack", "versions")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.dry_run import Estimate, StageEstimate, _hours, _planned, _scaled, _seconds, _sizes, estimate_lines
+from flows.dry_run import Estimate, StageEstimate, _hours, _planned, _scaled, _sizes, estimate_lines
 from storage import Files, StageRecord
 from tests.flows.made_reports import report
 
@@ -39,39 +39,37 @@ def test_later_stages_grow_with_the_urls_of_the_whole_for_each_of_the_sample():
         record("download", 500, {"not_found": 100}),
         record("pack", 400, {"split_conflict": 393}),
     ]
-    shards = {"plan": [(100_000, 9.0)], "download": [(300, 3.0), (200, 1.0)], "pack": [(400, 0.0)]}
-    found = _scaled(records, shards, {"plan": 9, "download": 1_000}, _planned(PLANNED, {}))
+    seconds = {"plan": 9.0, "download": 4.0}
+    found = _scaled(records, seconds, seconds, {"plan": 9, "download": 1_000}, _planned(PLANNED, {}))
     assert [(stage.stage, stage.num_in, stage.num_out, stage.seconds, stage.num_bytes) for stage in found] == [
         ("download", 50_000, 40_000, 400.0, 100_000),
         ("pack", 40_000, 700, 0.0, 0),
     ]
 
 
-def test_a_source_has_as_many_chances_more_as_the_corpus_is_larger():
+def test_the_odds_of_a_target_grow_as_the_corpus_does():
     records = [
         record("plan", 100_000, {"not_sampled": 89_500, "bad_url": 10_000}),  # 500 URLs: one of a hundred
         record("retrieve", 500, {"all_gated": 396, "no_edit_prompt": 100}),
         record("mask", 4, {"outside_differs": 1}),
     ]
-    retrieve, mask = _scaled(records, {"mask": [(4, 2.0)]}, {"mask": 8}, _planned(PLANNED, {}))
-    # One of a hundred sources found a target; of 100 such corpora together 1 - 0.99^100 do, four fifths being asked.
-    assert (retrieve.num_in, retrieve.num_out) == (50_000, round(50_000 * 0.8 * (1 - 0.99**100)))
+    retrieve, mask = _scaled(records, {"mask": 2.0}, {"mask": 2.0}, {"mask": 8}, _planned(PLANNED, {}))
+    # 4 sources found a target and 396 did not: 1 to 99, and 100 to 99 in a corpus 100 times as large.
+    assert (retrieve.num_in, retrieve.num_out) == (50_000, round(40_000 * 100 / 199))
     assert (mask.num_in, mask.num_out) == (retrieve.num_out, round(retrieve.num_out * 0.75))
     assert mask.seconds == pytest.approx(2.0 * retrieve.num_out / 4)
 
 
 def test_the_start_of_a_stage_does_not_grow():
-    # 5 s to load the words, then 100 rows by the second.
-    assert _seconds([(100, 6.0), (100, 1.0), (100, 1.0)], 10.0, has_start=True) == pytest.approx(5.0 + 30.0)
-    assert _seconds([(100, 6.0), (100, 1.0)], 10.0, has_start=True) == pytest.approx(5.0 + 20.0)
-    assert _seconds([(100, 6.0), (100, 1.0)], 10.0, has_start=False) == 70.0
-    assert _seconds([(100, 6.0)], 10.0, has_start=True) == 60.0
-    assert _seconds([], 10.0, has_start=True) == 0.0
+    records = [record("plan", 100_000, {"not_sampled": 89_500, "bad_url": 10_000}), record("words", 500)]
+    # 5 s to load the words, then 2 s for the captions of one URL of a hundred.
+    (words,) = _scaled(records, {"words": 7.0}, {"words": 2.0}, {}, _planned(PLANNED, {}))
+    assert words.seconds == 5.0 + 200.0
 
 
 def test_a_sample_of_everything_is_the_whole():
     records = [record("plan", 100_000, {"bad_url": 50_000}), record("download", 50_000, {"gone": 1})]
-    (download,) = _scaled(records, {"download": [(50_000, 4.0)]}, {"download": 10}, _planned(PLANNED, {}))
+    (download,) = _scaled(records, {"download": 4.0}, {"download": 4.0}, {"download": 10}, _planned(PLANNED, {}))
     assert (download.num_out, download.seconds, download.num_bytes) == (49_999, 4.0, 10)
 
 

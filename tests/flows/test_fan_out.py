@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flows.engine.runner import Done, FanOut, Lane, Step
 from flows.errors import ShardsFailedError
 from flows.reporting.progress import StageTotals
-from storage import DiskFullError, SchemaError, ShardReport
+from storage import DamagedFileError, DiskFullError, Files, SchemaError, ShardReport, until_whole
 from tests.flows.made_reports import report
 
 Work = Callable[[str, str], None]
@@ -247,3 +247,29 @@ def test_no_shards_are_nothing_to_do(pool):
     machine = Machine(pool, nothing)
     assert fan_out()[0].run({}, [machine.step("caption")]) == {}
     assert machine.handed_out == []
+
+
+def test_damaged_files_are_gathered_and_count_as_no_failure(pool):
+    errors = {("caption", f"{place:05d}"): DamagedFileError("rotten", f"download/{place}.tar") for place in (1, 3)}
+    machine = Machine(pool, failing(errors))
+    runs, told = fan_out(max_failed=5)
+    with pytest.raises(DamagedFileError, match="rotten") as caught:
+        runs.run(shards(5), [machine.step("caption"), machine.step("embed")])
+    assert sorted(caught.value.paths) == ["download/1.tar", "download/3.tar"]
+    assert (runs.failures, told.failed) == ([], [])
+    assert {shard for stage, shard in machine.handed_out if stage == "embed"} == {"00000", "00002", "00004"}
+
+
+def test_work_goes_on_until_it_meets_nothing_damaged(tmp_path):
+    files = Files(str(tmp_path))
+    for name in "abc":
+        files.write_bytes(name, b"rotten")
+
+    def work() -> list[str]:
+        if found := files.list():
+            raise DamagedFileError("rotten", found[0])
+        return ["done"]
+
+    assert until_whole(files, work) == ["done"]
+    with pytest.raises(DamagedFileError):
+        until_whole(files, lambda: failing({("a", "b"): DamagedFileError("again and again", "x")})("a", "b"))

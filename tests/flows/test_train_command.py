@@ -127,6 +127,7 @@ def weights(run: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("version")
 def test_a_flipped_bit_in_the_cache_of_a_training_is_made_again(root: str, tmp_path: Path) -> None:
     store = Path(shutil.copytree(root, tmp_path / "store"))
@@ -141,14 +142,22 @@ def test_a_flipped_bit_in_the_cache_of_a_training_is_made_again(root: str, tmp_p
         assert weights(tmp_path / path.name) == weights(tmp_path / "calm")
 
 
+@pytest.fixture(scope="module")
+def calm(root: str, version: VersionInfo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the store in which a training had all the room that it wanted."""
+    copy = Path(shutil.copytree(root, tmp_path_factory.mktemp("calm") / version.id))
+    assert cli("train", copy, "--no-flow", "--steps", 2, "-o", copy / "run").returncode == 0
+    return copy
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("version")
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.97])
-def test_a_full_disk_in_training_is_one_line_and_the_rest_follows(share: float, root: str, tmp_path: Path) -> None:
+def test_a_full_disk_in_training_is_one_line_and_the_rest_follows(
+    share: float, calm: Path, root: str, tmp_path: Path
+) -> None:
     """Of the room that a training takes (caches, log, events, checkpoints) there is a share."""
-    calm = Path(shutil.copytree(root, tmp_path / "calm"))
-    before, train = on_disk(calm), ("train", "--no-flow", "--steps", 2, "-o")
-    assert cli(train[0], calm, *train[1:], calm / "run").returncode == 0
+    before, train = on_disk(Path(root)), ("train", "--no-flow", "--steps", 2, "-o")
     with small_disk(tmp_path / "disk", int(before + share * (on_disk(calm) - before))) as resize:
         store = Path(shutil.copytree(root, tmp_path / "disk" / "root"))
         full = cli(train[0], store, *train[1:], store / "run")
@@ -163,6 +172,7 @@ def test_a_full_disk_in_training_is_one_line_and_the_rest_follows(share: float, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("share", [0.2, 0.9])
 def test_a_full_disk_in_an_evaluation_is_one_line_and_the_rest_follows(share: float, tmp_path: Path) -> None:
     few_pairs(tmp_path / "set", num_pairs=4)
