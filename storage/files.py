@@ -61,14 +61,21 @@ def normal_root(root: str) -> str:
     scheme, separator, rest = root.partition("://")
     if not separator:
         # Absolute, since other processes (Ray workers) have another working directory.
-        return str(Path(root).expanduser().resolve())
+        return _absolute(root)
     if scheme in {"file", "local"}:
         if not rest.startswith("/"):
             raise AddressError(f"root {root!r} must be absolute, as in file:///data/iedit")
-        return str(Path(rest).resolve())
+        return _absolute(rest)
     if scheme != "memory" and not rest.strip("/"):
         raise AddressError(f"root {root!r} names no bucket or host")
     return f"{scheme}://{rest.rstrip('/')}"
+
+
+def _absolute(folder: str) -> str:
+    try:
+        return str(Path(folder).expanduser().resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links, a name that is too long, a user who does not exist
+        raise AddressError(f"{folder:.200} cannot be a folder here: {error}; name another one") from error
 
 
 _ATOMIC_PUT = frozenset({"memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2"})

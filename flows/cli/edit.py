@@ -40,6 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_mask(parser.add_argument_group("mask"))
     _add_sampling(parser.add_argument_group("sampling"))
     _add_models(parser.add_argument_group("models"))
+    parser.set_defaults(default_of=parser.get_default)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,8 +64,8 @@ def _run(options: argparse.Namespace) -> int:
     from tasks.edit.edit import edit_file, repeat_edit
 
     if options.repeat is not None:
-        if options.image is not None:
-            raise ConfigError("--repeat takes everything from its record; leave the image and the prompt out")
+        if said := [name for name in vars(options) if name not in _WITH_REPEAT and _is_said(options, name)]:
+            raise ConfigError(f"--repeat takes everything from its record; leave the {said[0].replace('_', '-')} out")
         outcome = repeat_edit(options.repeat, options.out)
     elif options.image is None or options.prompt is None:
         raise ConfigError('nothing to edit; say: iedit edit IMAGE "what it shall show" -o DIR')
@@ -86,6 +87,8 @@ def _job(options: argparse.Namespace) -> "EditJob":
     from iedit_model.editing.settings import SamplingConfig
     from tasks.edit.record import EditJob
 
+    method = _method(options)
+    _check_used(options, method)
     num_steps = options.steps if options.steps is not None else STEPS[options.sampler]
     settings = EditorSettings(
         device=_device(options),
@@ -113,7 +116,7 @@ def _job(options: argparse.Namespace) -> "EditJob":
         paste_back=options.paste_back,
     )
     return EditJob(
-        method=_method(options),
+        method=method,
         models=_models(options),
         settings=settings,
         edit_prompt=options.prompt,
@@ -124,6 +127,28 @@ def _job(options: argparse.Namespace) -> "EditJob":
         num_results=options.n,
         seed=options.seed,
     )
+
+
+_WITH_REPEAT: Final = ("repeat", "out", "default_of", "debug", "command", "version")
+_FOR_MASKS: Final = ("threshold", "dilate", "on_empty_mask")
+_FOR_INSTRUCTIONS: Final = ("image_guidance", "instruction")
+_NOT_FOR_INSTRUCTIONS: Final = ("strength", "sampler", "source_prompt")
+
+
+def _is_said(options: argparse.Namespace, name: str) -> bool:
+    return getattr(options, name, None) != options.default_of(name)
+
+
+def _check_used(options: argparse.Namespace, method: str) -> None:
+    """Refuse an option that changes nothing with a method: who gives it expects that it does."""
+    from iedit_model.errors import ConfigError
+
+    info = method_info(method)
+    unused = _NOT_FOR_INSTRUCTIONS if info.weights == "instruct" else _FOR_INSTRUCTIONS
+    if not info.needs_mask:
+        unused = (*unused, *_FOR_MASKS)
+    if said := [name for name in unused if _is_said(options, name)]:
+        raise ConfigError(f"--{said[0].replace('_', '-')} changes nothing with {info.title}: leave it out")
 
 
 def _method(options: argparse.Namespace) -> str:

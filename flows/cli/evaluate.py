@@ -2,12 +2,15 @@
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flows.cli.options import Command, add_config, add_root, config_of, print_version
 
 if TYPE_CHECKING:
     from storage import Files
+
+
+_METRICS: Final = "clip_score,ssim_zero_fill_outside,fid"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -110,9 +113,7 @@ def configure_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", metavar="MODEL", help="which model; without it, all are listed")
     parser.add_argument("--pin", metavar="EVALUATION", help="make this evaluation (or latest) the baseline")
     parser.add_argument("--check", action="store_true", help="fail when the newest evaluation fell below the baseline")
-    parser.add_argument(
-        "--metrics", default="clip_score,ssim_zero_fill_outside,fid", metavar="A,B", help="what to print"
-    )
+    parser.add_argument("--metrics", default=_METRICS, metavar="A,B", help="what to print (default: %(default)s)")
 
 
 def run_history(options: argparse.Namespace) -> int:
@@ -130,7 +131,11 @@ def run_history(options: argparse.Namespace) -> int:
     if options.pin is not None:
         pin_baseline(files, options.model, _evaluation(files, options.model, options.pin))
     rows = read_history(files, options.model)
-    print(history_text(rows, metrics=options.metrics.split(","), baseline=pinned_baseline(files, options.model)))
+    wanted, known = options.metrics.split(","), {row["metric"].partition("@")[0] for row in rows}
+    default = _METRICS.split(",")
+    if rows and (strange := [name for name in wanted if name not in known and name not in default]):
+        raise ConfigError(f"no evaluation has the metric {strange[0]!r:.80}; there are {', '.join(sorted(known))}")
+    print(history_text(rows, metrics=wanted, baseline=pinned_baseline(files, options.model)))
     if options.check:
         print(check_regressions(files, options.model))
     return 0

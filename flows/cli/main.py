@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 an error that one line explains, 2 wrong usage, 130 ended 
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -48,6 +49,9 @@ _AGAIN_S: Final = 0.1
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what no encoding can write
+            stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     command = next((word for word in given if not word.startswith("-")), None)
@@ -103,12 +107,13 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return 0
-    except Exception as error:
-        if not isinstance(error, _known_errors()) and not _is_disk_full(error):
-            raise
+    except Exception as error:  # noqa: BLE001 - the last boundary: what nobody expected is one line, too
         if options.debug:
             traceback.print_exc()
-        print(f"iedit: {one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+        said = one_line(str(error)) or type(error).__name__
+        if not isinstance(error, _known_errors()) and not _is_disk_full(error):
+            said = f"this is a fault of iedit, not of yours ({type(error).__name__}: {said}); --debug shows where"
+        print(f"iedit: {said}", file=sys.stderr)
         return 1
 
 

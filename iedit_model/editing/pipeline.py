@@ -96,6 +96,7 @@ class IEditPipeline(DiffusionPipeline):
             raise ConfigError("use_safetensors is off; pickled weights can run code and are never read")
         if asked := [name for name in ("custom_pipeline", "trust_remote_code") if kwargs.get(name)]:
             raise ConfigError(f"{asked[0]} is given; no code of a model is ever run")
+        kwargs.pop("local_files_only", None)  # after ``model_folder`` everything is local
         source = ModelSource(str(pretrained_model_name_or_path), kwargs.pop("revision", None))
         folder = model_folder(source)
         parts = read_parts(source, folder)

@@ -141,6 +141,7 @@ def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str 
     """
     from open_clip import CLIP, CustomTextCLIP, create_model, get_tokenizer
     from open_clip.transform import PreprocessCfg, image_transform_v2
+    from PIL import Image
 
     folder = model_folder(_listed_source(source), files=CLIP_FILES)
     text = _checked_config(folder, source.name).get("text_cfg") or {}
@@ -157,7 +158,8 @@ def read_open_clip(source: ModelSource, *, precision: str = "fp32", device: str 
     frozen(model, origin=folder / _WEIGHTS)
     preprocessing: Any = model.visual.preprocess_cfg
     with loading(source, "an open_clip model"):
-        preprocess = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+        preprocess: Any = image_transform_v2(PreprocessCfg(**preprocessing), is_train=False)
+        preprocess(Image.new("RGB", (64, 48)))  # what its settings cannot do shows at the first image
     size = getattr(model, "vocab_size", None)
 
     def tokens_of(texts: list[str]) -> "Tensor":

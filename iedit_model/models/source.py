@@ -227,10 +227,14 @@ def load_transformer(
     Raises:
         WeightsError: the model cannot be had, its files do not fit the classes, or a weight is missing.
     """
+    from PIL import Image
+
     folder = model_folder(source)
     model = read_part(source, folder, model_class)
     with loading(source, f"a {model_class.__name__}"), without_progress_bars():
         processor = processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # What its settings cannot do shows at the first image; better now than in the middle of a shard.
+        processor.image_processor(images=[Image.new("RGB", (64, 48))], return_tensors="pt")
         known = getattr(model.config.text_config, "vocab_size", len(processor.tokenizer))
         if len(processor.tokenizer) > known:
             raise WeightsError(

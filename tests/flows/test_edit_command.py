@@ -116,6 +116,17 @@ def test_repeat_takes_everything_from_the_record(photo: Path, tmp_path: Path):
         (("PHOTO",), "nothing to edit"),
         (("PHOTO", "x", "--method", "inpaint"), "inside a mask"),
         (("PHOTO", "x", "--method", "diffedit", "--mask", "auto"), "takes no mask"),
+        (("PHOTO", "x", "--threshold", "0.3"), "--threshold changes nothing with iEdit: leave it out"),
+        (("PHOTO", "x", "--image-guidance", "2"), "--image-guidance changes nothing with iEdit"),
+        (
+            ("PHOTO", "x", "--method", "instruct_pix2pix", "--strength", "0.3"),
+            "--strength changes nothing",
+        ),
+        (("--repeat", "edit.json", "--steps", "3"), "leave the steps out"),
+        (
+            ("PHOTO", "x", "--method", "instruct_pix2pix", "--guidance", "1"),
+            "guidance_scale is 1.0, expected more",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_told(photo: Path, tmp_path: Path, arguments: tuple[str, ...], said: str):
@@ -148,3 +159,9 @@ def test_a_process_that_edits_imports_neither_peft_nor_scipy_nor_pipelines(photo
     assert {"torch", "diffusers", "transformers"} <= imported
     assert not {"peft", "scipy", "diffusers.pipelines", "open_clip", "prefect"} & imported
     assert (tmp_path / "out" / "edited_0.png").is_file()
+
+
+@pytest.mark.parametrize("guidance", ["0", "1"])
+def test_the_ranges_of_another_method_are_not_checked(photo: Path, tmp_path: Path, guidance: str):
+    record = edited(tmp_path, str(photo), PAIR.edit_prompt, "--guidance", guidance, *QUICK)
+    assert record.job.settings.sampling.guidance_scale == float(guidance)

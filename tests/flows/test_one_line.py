@@ -1,8 +1,11 @@
 """Text from outside is shown, never obeyed."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from flows.cli.main import main
 from flows.errors import one_line
 
 
@@ -26,3 +29,31 @@ def test_an_object_of_pythons_is_named_without_its_address():
     assert (
         one_line("cannot identify image file <_io.BytesIO object at 0x7f12ab>") == "cannot identify image file BytesIO"
     )
+
+
+NAMES = ["x" * 5000, "loop.png", "loop.png/deeper", "a\0b", "\udcff.png", "~nobody/a.png", "/dev/null", "."]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "edit NAME bus -o out",
+        "edit good.png bus -o out --mask NAME",
+        "edit good.png bus -o out --model NAME",
+        "edit --repeat NAME -o out",
+        "edit good.png bus -n 1 --steps 1 -o NAME/out",
+        "evalset show NAME",
+        "evalset import pie-bench NAME set",
+        "datasets list --root NAME",
+    ],
+)
+def test_a_name_that_cannot_be_used_is_one_line(command: str, name: str, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
+    code = main([word.replace("NAME", name) for word in command.split(" ")])
+    told = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("note: ")]
+    assert code in (0, 1)
+    assert len(told) == code
+    assert not code or (told[0].startswith("iedit: ") and "fault of iedit" not in told[0])
