@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tasks.train.run_config import TrainRunConfig
 
 _COUNTED_FILES = 64
+_WRITE_CHECK: Final = ".write_check"
 WEIGHTS: Final = dict.fromkeys(("iedit", "iedit_m", "copy_source", "masked_noise")) | {"instruct_pix2pix": "instruct"}
 """Editing method -> which of ``EditorModels`` it needs where that is not the base; ``method_info`` would load torch."""
 
@@ -140,11 +141,14 @@ def check_writable(address: str, what: str) -> None:
 
     Raises:
         FolderError: it cannot be written; the message says why.
+        AddressError: a remote address that is for reading alone, or without credentials.
         RemoteError: it cannot be reached.
     """
     files = Files(address)
     if not files.is_local:
-        files.exists("versions")
+        # Only a write tells: a system may be for reading alone, and so may credentials.
+        files.write_bytes(_WRITE_CHECK, b"")
+        files.remove(_WRITE_CHECK)
         return
     folder = Path(files.root)
     above = next(path for path in (folder, *folder.parents) if os.path.lexists(path))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from storage.errors import AddressError, RemoteError, StorageError
 
@@ -29,6 +30,7 @@ def open_system(address: str) -> tuple[Any, str]:
     from fsspec.implementations.local import LocalFileSystem
 
     with _named_errors(address):
+        urlsplit(address)  # fsspec's chain of systems hides what is wrong with an address behind an error of its own
         # fsspec keeps one instance a thread and process; a cached listing would hide what others write.
         system, base = url_to_fs(address, use_listings_cache=False)
     return (system if isinstance(system, LocalFileSystem) else _Named(system, address)), base
@@ -76,9 +78,11 @@ def _named_errors(address: str) -> Iterator[None]:
                 f"{said} ({kind}): give credentials as the store's own tools take them, in its configuration files or "
                 "the environment (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, FSSPEC_S3_ANON=true, ...)"
             ) from error
-        if isinstance(error, ImportError | ValueError | TypeError | NotImplementedError):
+        if isinstance(error, ImportError):
+            raise AddressError(f"{said}; install that package, or take another address") from error
+        if isinstance(error, NotImplementedError):
+            raise AddressError(f"{said}: such an address can only be read; take another one") from error
+        if isinstance(error, ValueError | TypeError):
             raise AddressError(f"{said}: check the address") from error
-        raise RemoteError(
-            f"{said} ({kind}): check the address, the network and the endpoint (FSSPEC_S3_ENDPOINT_URL, ...), and run "
-            "it again"
-        ) from error
+        endpoint = ", the endpoint (FSSPEC_S3_ENDPOINT_URL)" * address.startswith("s3")
+        raise RemoteError(f"{said} ({kind}): check the address{endpoint} and the network, and run it again") from error

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S: Final = 10.0
 _ARTIFACT_EVERY_S: Final = 2.0
-_DRAWINGS_PER_S: Final = 2.0
+_DRAWINGS_PER_S: Final = 1.0
 
 
 class Progress:

@@ -143,3 +143,22 @@ def test_a_build_that_is_killed_twenty_times_ends_with_the_same_bytes(prefect_ap
     versions = VersionStore(Files(str(root)))
     (version,) = versions.list()
     assert verify_version(versions, version) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_build_that_is_asked_to_end_says_so_in_one_line_and_goes_on(number, prefect_api, tiny_corpus, tmp_path):
+    arguments = ["--metadata", tiny_corpus.metadata, *as_arguments(tiny_corpus.settings())]
+    tiny_corpus.running.reset()
+    calm = Process([*arguments, "--root", str(tmp_path / "calm")], prefect_api)
+    assert calm.end() == 0, calm.words
+
+    tiny_corpus.running.reset()
+    asked = Process([*arguments, "--root", str(tmp_path / "asked")], prefect_api, moment=BEFORE["swap"])
+    asked.reached.wait(timeout=_LONGEST_S)
+    asked.process.send_signal(number)
+    assert asked.end() == 130
+    assert asked.words == ["iedit: ended; what is finished stays, and the same command goes on from there\n"]
+    tiny_corpus.running.reset()
+    last = Process([*arguments, "--root", str(tmp_path / "asked")], prefect_api)
+    assert last.end() == 0, last.words
+    assert final_bytes(tmp_path / "asked") == final_bytes(tmp_path / "calm")

@@ -1,8 +1,13 @@
 """How far a flow is, told to people, to machines and to logs: every form says the same, and nothing as markup."""
 
+import contextlib
 import io
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -196,6 +201,32 @@ def test_the_bars_of_the_command_go_to_the_standard_error(capsys):
         bars.begin("caption", 1)
         bars.finish(report("caption"))
     assert capsys.readouterr().out == ""
+
+
+_BUSY = """
+import time
+from flows.reporting.progress import rich_bars
+with rich_bars() as bars:
+    for stage in ("download", "caption", "words", "swap", "embed"):
+        bars.begin(stage, 20)
+    for step in range(300):
+        bars.on_step(step, 1000, {"loss": 0.5, "grad_norm": 1.0, "images_per_s": 30.0})
+        time.sleep(0.01)
+"""
+
+
+def test_bars_write_little_however_often_they_are_moved():
+    own, others = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", _BUSY], stderr=others) as process:
+        os.close(others)
+        written = 0
+        with contextlib.suppress(OSError):  # the end of a terminal is an error
+            while block := os.read(own, 65_536):
+                written += len(block)
+    os.close(own)
+    assert process.returncode == 0
+    # Five drawings of six bars, each some 1.5 KB: ten minutes of them stay under a megabyte.
+    assert written < 10_000
 
 
 def test_a_tally_adds_up_per_stage():

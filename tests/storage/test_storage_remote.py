@@ -8,7 +8,9 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
+from flows.checks import check_writable
 from storage import AddressError, CorruptFileError, Files, MissingFileError, RemoteError
+from storage.remote import open_system
 from tasks.errors import MetadataError
 from tasks.plan.metadata import Metadata
 
@@ -143,3 +145,36 @@ def test_missing_credentials_and_packages_say_what_to_do(monkeypatch: pytest.Mon
     pytest.importorskip("s3fs")
     with pytest.raises(MetadataError, match=r"s3://bucket/x\.parquet.*credentials"):
         Metadata("s3://bucket/x.parquet")
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("https://[::1/x", "Invalid IPv6 URL: check the address"),
+        ("abfs://container/x", "adlfs.*install that package"),
+        ("foo://x", "Protocol not known: foo: check the address"),
+    ],
+)
+def test_an_address_that_cannot_be_one_says_what_to_do(address: str, words: str):
+    with pytest.raises(AddressError, match=words):
+        open_system(address)
+
+
+class ReadingSystem(MemoryFileSystem):
+    """Cannot be written, as most of fsspec's systems."""
+
+    protocol = "reading"
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        raise NotImplementedError
+
+
+def test_a_system_for_reading_alone_is_told_before_anything_is_built():
+    fsspec.register_implementation("reading", ReadingSystem, clobber=True)
+    with pytest.raises(AddressError, match="can only be read"):
+        check_writable("reading://host/data", "root")
+
+
+def test_nothing_stays_behind_where_an_address_was_tried(remote: Files):
+    check_writable("faulty://host/data", "root")
+    assert FaultySystem.store == {}
