@@ -10,6 +10,7 @@ FAISS_gpu := $(shell sed -n 's/^gpu = \["\(.*\)"\].*/\1/p' pyproject.toml)
 # Nothing here asks a model hub, sends telemetry or looks for updates.
 export HF_HUB_OFFLINE := 1
 export DO_NOT_TRACK := 1
+export NO_ALBUMENTATIONS_UPDATE := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .PHONY: help setup demo format lint types test test-slow test-order gpu-set wheel bounds bench check weights sheets measure data-format constraints clean
@@ -84,7 +85,7 @@ data-format: setup ## write docs/data_format.md anew from the code that reads an
 	mv $(VENV)/data_format.md docs/data_format.md
 
 constraints: ## resolve constraints.txt anew (only when a bound in pyproject.toml changed)
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra ray --extra s3 --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group download --extra dev --extra ray --extra s3 --python-version 3.11 \
 		--no-annotate --no-emit-index-url --no-header -o constraints.txt
 
 clean: ## remove the virtual environment and caches

@@ -170,7 +170,7 @@ def _is_registered(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) 
 
 def _named_by_the_product() -> set[str]:
     """Return all that the product names: by a name, an attribute or a string of its code, or as a deployment."""
-    found = set(re.findall(r"\w+", (ROOT / "flows" / "prefect.yaml").read_text(encoding="utf-8")))
+    found = set(re.findall(r"\w+", (ROOT / "prefect.yaml").read_text(encoding="utf-8")))
     return found.union(*(_names(path) | _strings(path) for path in _modules().values()))
 
 

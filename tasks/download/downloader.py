@@ -7,6 +7,7 @@ anything but our handler such a URL means nothing (ADR 0004).
 """
 
 import io
+import os
 import itertools
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from email.message import Message
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Protocol
 from urllib.error import URLError
 from urllib.response import addinfourl
@@ -90,27 +92,42 @@ class RowHandler(urllib.request.BaseHandler):
         return addinfourl(io.BytesIO(rows.open(int(request.selector[1:]))), Message(), request.full_url, code=200)
 
 
-def _img2dataset(rows: "_Rows", *, folder: str, num_rows: int, num_threads: int) -> Callable[[tuple[int, str]], None]:
-    from third_party.img2dataset.downloader import Downloader
+def img2dataset() -> ModuleType:
+    """Return img2dataset's module ``downloader``: the package's, or the same bytes where it cannot be imported.
 
-    return Downloader(
-        sample_writer_class=lambda *_: rows,
-        resizer=rows.resize,
-        thread_count=num_threads,
-        save_caption=False,
-        extract_exif=False,
-        output_folder=folder,
-        column_list=["url"],
-        timeout=None,
-        number_sample_per_shard=max(1, num_rows),
-        oom_shard_count=5,
-        compute_hash=None,
-        verify_hash_type=None,
-        encode_format="png",
-        retries=0,
-        user_agent_token=None,
-        disallowed_header_directives=None,
-    ).download_shard
+    A wheel cannot require the package, and Python 3.13 not import it (docs/decisions/0002).
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # a package that it imports asks the network for news
+    try:
+        from img2dataset import downloader
+    except ImportError:
+        from third_party.img2dataset import downloader
+    return downloader
+
+
+def _img2dataset(rows: "_Rows", *, folder: str, num_rows: int, num_threads: int) -> Callable[[tuple[int, str]], None]:
+    return (
+        img2dataset()
+        .Downloader(
+            sample_writer_class=lambda *_: rows,
+            resizer=rows.resize,
+            thread_count=num_threads,
+            save_caption=False,
+            extract_exif=False,
+            output_folder=folder,
+            column_list=["url"],
+            timeout=None,
+            number_sample_per_shard=max(1, num_rows),
+            oom_shard_count=5,
+            compute_hash=None,
+            verify_hash_type=None,
+            encode_format="png",
+            retries=0,
+            user_agent_token=None,
+            disallowed_header_directives=None,
+        )
+        .download_shard
+    )
 
 
 def _write_urls(path: Path, urls: list[str]) -> None:

@@ -151,7 +151,7 @@ def test_the_server_has_every_deployment_of_the_file_with_its_schedule_and_limit
     from prefect.client.orchestration import get_client  # noqa: TID251 - the tests of flows/ need what flows/ do
     from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: TID251
 
-    content = yaml.safe_load((REPOSITORY / "flows" / "prefect.yaml").read_text())
+    content = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())
     with temporary_settings({PREFECT_API_URL: machine.api}), get_client(sync_client=True) as client:
         found = {(one.entrypoint, one.name): one for one in client.read_deployments()}
     assert set(found) == {(asked["entrypoint"], asked["name"]) for asked in content["deployments"]}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "flows" / "prefect.yaml").read_text())["deployments"]
+DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
 JOBS = ("build-dataset", "train", "evaluate", "re-evaluate", "reproduce", "full")
 
 

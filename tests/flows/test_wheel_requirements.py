@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,16 @@ CARRIED = {
 
 def test_what_is_carried_of_img2dataset_is_as_it_was_published() -> None:
     folder = ROOT / "third_party" / "img2dataset"
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.py")}
+    found = {path.name: _sum(path) for path in folder.glob("*.py")}
     found.pop("__init__.py")
     assert found == CARRIED
     assert "Romain Beaumont" in (folder / "LICENSE").read_text()
+    if (package := find_spec("img2dataset")) is not None and package.origin is not None:  # not on Python 3.13
+        assert {name: _sum(Path(package.origin).with_name(name)) for name in CARRIED} == CARRIED
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_the_dataclasses_in_use_are_the_standard_librarys() -> None:

@@ -436,7 +436,7 @@ def test_an_interrupted_shard_ends_soon_and_is_not_done(
 def test_an_img2dataset_that_fetches_in_another_way_is_refused_before_it_fetches(
     store: ShardStore, fine: RunningSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from third_party.img2dataset import downloader
+    downloader = fetch_downloader.img2dataset()
 
     given: list[str] = []
 
@@ -465,7 +465,7 @@ def test_no_fetch_but_ours_is_in_reach_of_the_method_that_runs(
 
 
 def test_other_users_of_urllib_and_of_img2dataset_fetch_as_ever(store: ShardStore, fine: RunningSite) -> None:
-    from third_party.img2dataset.downloader import download_image
+    download_image = fetch_downloader.img2dataset().download_image
 
     download_shard(_site_plan(store, fine), _config(fine), store)
     with urllib.request.urlopen(fine.url(0)) as response:  # noqa: S310 - of our own site
@@ -479,12 +479,13 @@ def test_other_users_of_urllib_and_of_img2dataset_fetch_as_ever(store: ShardStor
 
 
 def test_img2dataset_is_loaded_by_nothing_but_a_download() -> None:
-    program = "import sys, tasks.download.stage; sys.exit(len({'third_party.img2dataset', 'wandb'} & set(sys.modules)))"
+    names = {"img2dataset", "third_party.img2dataset", "wandb"}
+    program = f"import sys, tasks.download.stage; sys.exit(len({names} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_img2dataset_itself_stays_as_it_was(store: ShardStore, fine: RunningSite) -> None:
-    from third_party.img2dataset import downloader
+    downloader = fetch_downloader.img2dataset()
 
     before = dict(vars(downloader))
     download_shard(_site_plan(store, fine), _config(fine, image=replace(SMALL_IMAGE, size_px=16)), store)
