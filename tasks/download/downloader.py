@@ -7,8 +7,8 @@ anything but our handler such a URL means nothing (ADR 0004).
 """
 
 import io
-import os
 import itertools
+import os
 import tempfile
 import threading
 import urllib.request
