@@ -19,8 +19,8 @@ from flows.errors import ServeError
 from flows.server import KEPT_LEASES, end_process
 
 DEPLOYMENTS: Final = Path(flows.__file__).with_name("prefect.yaml")
-"""What is deployed: the file at the top of the repository, which a link brings into the wheel. Flow runs work in the folder
-in which the command was started."""
+"""What is deployed: the file at the top of the repository, which a link brings into the wheel. Flow runs work in the
+folder in which the command was started."""
 DEAD_RUNS: Final = DEPLOYMENTS.with_name("dead_runs.yaml")
 """The automation that marks a flow run as crashed whose process is gone."""
 
