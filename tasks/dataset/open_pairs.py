@@ -55,9 +55,9 @@ def open_pairs(
     """
     versions = VersionStore(Files(str(root)))
     info = versions.load(version)
-    rows = versions.manifest(info, columns=("sample_id", "tar"), where=f"split == {split!r}")
-    if not rows.num_rows:
+    if not info.splits.get(split):
         raise UnknownSplitError(f"version {info.id} has no samples in the split {split!r}; it has {dict(info.splits)}")
+    rows = versions.manifest(info, columns=("sample_id", "tar"), where=f"split == {split!r}")
     tars = sorted(rows["tar"].unique().to_pylist())
     # webdataset adds the number of the pass: seeds next to each other would have all but one order in common.
     seed = sample_seed(seed, "open_pairs", info.id)
