@@ -155,7 +155,7 @@ def mask_comparison(setting: Setting) -> Iterator[Comparison]:
     places = [images.find(sample) for sample, _ in wanted]
 
     def baseline_masks() -> int:
-        data = [store.read_member(place.shard, place.offset, place.size) for place in places]
+        data = [store.read_member(one.shard, one.offset, one.size, sha256=one.sha256) for one in places]
         return baseline.masks(data, [prompt for _, prompt in wanted], batch=config.batch.size)
 
     yield Comparison(num_items=len(pairs), ours=ours, baseline=baseline_masks, forget=_forget(setting, ours()))
