@@ -162,14 +162,14 @@ def check_writable(address: str, what: str) -> None:
 def _rows_of(address: str) -> int | None:
     """Return the rows of the metadata, None where counting them would take long; its first file must be readable."""
     import pyarrow as pa
-    from fsspec.core import url_to_fs
     from pyarrow import parquet
 
+    from storage.remote import open_system
     from tasks.plan.metadata import Metadata
 
     metadata = Metadata(address)
     first = metadata.files[0]
-    system, _ = url_to_fs(address)
+    system, _ = open_system(address)
     with system.open(first.path, "rb") as stream:
         first.reader.footer_digest(stream, name=first.name, size=first.size)
     if "://" in address or len(metadata.files) > _COUNTED_FILES:

@@ -16,8 +16,9 @@ from pathlib import Path
 from storage.errors import DiskFullError, OutputExistsError
 
 PARTIAL_SUFFIX = ".partial"
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_FULL_WORDS = (*(os.strerror(number).lower() for number in sorted(_FULL)), "disk is full")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system calls a full disk, a full quota, and a file at its limit of size."""
+_FULL_WORDS = (*(os.strerror(number).lower() for number in sorted(FULL)), "disk is full")
 """What faiss, safetensors, diffusers and sqlite say in their own errors, which carry no number."""
 
 
@@ -130,7 +131,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 def is_disk_full(error: BaseException | None) -> bool:
     """Return whether an error, or one that it came from, says that a disk, a quota or a file's size limit is full."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             return True
         if any(words in str(error).lower() for words in _FULL_WORDS):
             return True

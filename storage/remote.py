@@ -5,17 +5,16 @@ whatever comes is caught here and nowhere else; only what a caller can act on pa
 another kind, and this machine's own full disk.
 """
 
-import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from storage.atomic import FULL
 from storage.errors import AddressError, RemoteError, StorageError
 
 _PASSING = (StorageError, FileNotFoundError, IsADirectoryError, NotADirectoryError, FileExistsError)
-_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT})
 _USER = re.compile(r"(?<=//)[^/@]*@")
 
 
@@ -69,7 +68,7 @@ def _named_errors(address: str) -> Iterator[None]:
     except _PASSING:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise
         shown, kind = _USER.sub("***@", address), type(error).__name__
         said = f"cannot use {shown}: {' '.join(str(error).split())[:300] or kind}"

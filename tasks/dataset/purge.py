@@ -33,6 +33,7 @@ from storage import (
     split_member,
 )
 from storage.atomic import is_partial
+from storage.parquet import read_schema
 from storage.reports import file_path
 from storage.tables import compute
 from storage.versions import FOLDER as VERSIONS
@@ -204,15 +205,12 @@ def _tables(files: Files) -> Iterator["pa.Table"]:
 
 def _read(files: Files, path: str, columns: Sequence[str] | None = None) -> "pa.Table | None":
     """Return a table, or those of some columns that it has; None where it cannot be read, for the search to decide."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         with files.open(path) as stream:
-            held = pq.read_schema(stream).names
+            held = read_schema(stream, name=path).names
             stream.seek(0)
             return read_parquet(stream, name=path, columns=[name for name in columns or held if name in held])
-    except (StorageError, pa.ArrowException, OSError):
+    except (StorageError, OSError):
         return None
 
 
